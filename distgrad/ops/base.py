@@ -1,0 +1,311 @@
+"""How an op is declared. To add one:
+
+    @op(input=lambda g, other: g * other, other=lambda g, input: g * input, samples=lambda: [(randn(2, 3), randn(3))])
+    def mul(input: Operand, other: Operand) -> Value:
+        '''input * other, element by element.'''
+        return elementwise("multiply", input, other)
+
+1. The body gets `Value`s and emits primitives (`session.emit`, `elementwise`, `reduce`); it never sees a Tensor.
+   Argument names, order and defaults are torch's. Annotations tell what an argument is: `Value` a tensor, `Operand` a
+   tensor or number, `Sequence[Value]` a list of tensors, `Value | None` may be left out, `Ints` a run of integers or a
+   tuple of them (`x.permute(1, 0)`, `x.permute((1, 0))`); all else comes as it was given. Several results: a tuple.
+2. One formula for each differentiable argument, in ops on Tensors. It takes `g` (gradient of the result) and what it
+   names: arguments (tensors are saved, with version check), `out` (the result), `like` (shape, dtype, sharding of the
+   argument it is for; no data), `needs` (which arguments need a gradient, by name). None: no gradient. Broadcasting
+   and promotion are undone for you. For a list argument `like` and the result are lists. Non-tensors are not saved.
+3. `multi=True`: `g` is a list of gradients, one for each output, None where unused; else only output 0 is
+   differentiable. `returns=("values", "indices")` makes the result a named tuple; formulas see all of it as `out`.
+4. `name=` torch's name of the node (`"MaxBackward1"`), or a function of the op's arguments that gives it; without it
+   `mul` gives `MulBackward0`. No formula at all: the result never requires grad.
+5. `view=lambda base, new, *args: ...`, where `args` are the op's other arguments: the base with the view's elements
+   replaced by `new`; `layout=lambda array, *args: ...`: the same view of a NumPy array. The op's result is a view then.
+   With several results both take `index`, the number of the result, before `args`.
+6. `inplace=True` adds the method `mul_`; `method=` names, or False; the first argument must be a tensor. Functions of
+   other ops alone are `@composite`: plain functions on Tensors, entered in the same table.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.graph import Value
+from distgrad.ops import inplace as writing
+from distgrad.ops.helpers import Dims, Ints, Operand, cast, common_dtype, constant, elementwise, normal_dim, normal_dims, reduce
+from distgrad.ops.kind import Kind
+from distgrad.ops.node import Like, OpNode, OpStep, SavedList
+from distgrad.ops.table import OPS, Op, register
+from distgrad.record import NO_EDGE, Edge, Saved, grad_mode, place
+from distgrad.storage import View
+from distgrad.tensor import Tensor
+
+__all__ = [
+    "OPS", "Dims", "Ints", "Like", "Operand", "Tensor", "Value", "cast", "common_dtype", "composite", "constant",
+    "elementwise", "normal_dim", "normal_dims", "op", "operators", "reduce",
+]  # fmt: skip
+
+Samples = Callable[[], Sequence[Any]]
+
+
+def op(
+    *,
+    name: str | Callable[..., str] | None = None,
+    multi: bool = False,
+    returns: tuple[str, ...] | None = None,
+    view: Callable[..., Any] | None = None,
+    layout: Callable[..., np.ndarray] | None = None,
+    inplace: bool = False,
+    method: bool | str | tuple[str, ...] = True,
+    samples: Samples | None = None,
+    **formulas: Callable[..., Any],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare an op from its body; see the head of this file. Gives the function that users call."""
+
+    def declare(body: Callable[..., Any]) -> Callable[..., Any]:
+        title = body.__name__
+        kind = Kind(title, body, formulas)
+        kind.multi, kind.view, kind.layout = multi, view, layout
+        kind.node_class = _node_classes(kind, name)
+        if returns is not None:
+            kind.returns = collections.namedtuple(title, returns)._make  # type: ignore[misc]
+        function = _function(kind)
+        names = _methods(title, method, bool(kind.names) and kind.names[0] in kind.tensors)
+        register(Op(
+            title, function, body, kind.names, kind.defaults, kind.positional, kind.tensors, kind.lists, formulas,
+            view is not None, names, inplace, samples,
+        ))  # fmt: skip
+        for attached in names:
+            setattr(Tensor, attached, function)
+            if inplace:
+                setattr(Tensor, f"{attached}_", _inplace(kind, f"{attached}_"))
+        return function
+
+    return declare
+
+
+def composite(
+    *, method: bool | str | tuple[str, ...] = True, samples: Samples | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a function of other ops in the table, and make it a method. It works on Tensors and is called as it is."""
+
+    def declare(body: Callable[..., Any]) -> Callable[..., Any]:
+        kind = Kind(body.__name__, body, {})
+        names = _methods(body.__name__, method, True)
+        register(Op(kind.name, body, body, kind.names, kind.defaults, kind.positional, method=names, samples=samples))
+        for attached in names:
+            setattr(Tensor, attached, body)
+        return body
+
+    return declare
+
+
+def operators(**functions: Callable[..., Any]) -> None:
+    """Attach Python operators: `operators(__add__=add)`. What `function` refuses with TypeError is left to Python."""
+    for special, function in functions.items():
+        setattr(Tensor, special, _operator(special, function))
+
+
+def _operator(special: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def binary(self: Tensor, other: Any) -> Any:
+        if not isinstance(other, OPERANDS):
+            return NotImplemented
+        return function(self, other)
+
+    binary.__name__ = special
+    binary.__doc__ = function.__doc__
+    return binary
+
+
+OPERANDS = (Tensor, int, float, np.ndarray, np.generic)
+
+
+def _methods(title: str, method: bool | str | tuple[str, ...], possible: bool) -> tuple[str, ...]:
+    if isinstance(method, bool):
+        return (title,) if method and possible else ()
+    return (method,) if isinstance(method, str) else method
+
+
+def _node_classes(kind: Kind, name: str | Callable[..., str] | None) -> Callable[[Sequence[Any]], type]:
+    """From an op's arguments to the class of its node: one for each name, made once."""
+
+    @functools.cache
+    def made(title: str) -> type:
+        return type(title, (OpNode,), {"kind": kind, "__slots__": (), "__module__": "distgrad", "__doc__": kind.body.__doc__})
+
+    if callable(name):
+        choose = name
+        return lambda args: made(choose(*args))
+    words = kind.name.rstrip("_").split("_")
+    only = made(name or "".join(w[:1].upper() + w[1:] for w in words) + "Backward0")
+    return lambda args: only
+
+
+def unwrap(kind: Kind, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
+    """The arguments as the body takes them, and whether one requires grad."""
+    operands = list(args)
+    tracked = False
+    for i, numbers in kind.slots:
+        item = args[i]
+        if isinstance(item, Tensor):
+            operands[i] = item._storage.value if item._view is None else item._value
+            if item._requires_grad:
+                tracked = True
+        elif not numbers or (type(item) is not float and type(item) is not int):
+            operands[i] = kind.number_or_constant(i, item, numbers)
+    for i in kind.list_slots:
+        if not isinstance(args[i], (tuple, list)):
+            kinds = f"must be tuple of Tensors, not {type(args[i]).__name__}"
+            raise TypeError(f"{kind.name}(): argument '{kind.names[i]}' (position {i + 1}) {kinds}")
+        operands[i] = [t._value if isinstance(t, Tensor) else kind.number_or_constant(i, t, False) for t in args[i]]
+        tracked = tracked or any(isinstance(t, Tensor) and t._requires_grad for t in args[i])
+    return operands, tracked
+
+
+def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any = None) -> Any:
+    """The backward node for a call, with its edges and saved arguments; None if no differentiable argument needs one.
+
+    `changed` is the tensor that the op is about to change in place: its value is saved as it was, for good.
+    """
+    edges: list[Edge] = []
+    needs, likes = [], []
+    for formula in kind.formulas:
+        item, operand = args[formula.index], operands[formula.index]
+        if formula.is_list:
+            mine = [t._edge if isinstance(t, Tensor) else NO_EDGE for t in item]
+            edges += mine
+            needs.append(any(node is not None for node, _ in mine))
+            likes.append([(v.result.aval, v.result.sharding) for v in operand])
+        elif isinstance(item, Tensor):
+            edges.append(item._edge)
+            needs.append(item._requires_grad)
+            likes.append((operand.result.aval, operand.result.sharding))
+        else:
+            edges.append(NO_EDGE)
+            needs.append(False)
+            likes.append(None)
+    key = tuple(needs)
+    if True not in key:
+        return None
+    node = kind.node_class(args)(tuple(edges))
+    plan = kind.plans.get(key) or kind.plan(key)
+    node.needs, node.likes = key, likes
+    node.saved = saved = {name: args[i] for name, i in plan.others}
+    node.holds = plan.out or bool(plan.tensors)
+    node.where = place(kind.name) if node.holds else None
+    for name, i in plan.tensors:
+        item, operand = args[i], operands[i]
+        if type(operand) is list:
+            saved[name] = SavedList(map(_keep, item, operand))
+        else:
+            saved[name] = Saved(operand, None, *_graph(item)) if item is changed else _keep(item, operand)
+    return node
+
+
+def _graph(item: Tensor) -> tuple[Any, ...]:
+    return (True, *item._edge) if item._requires_grad else (False, None, 0)
+
+
+def _keep(item: Any, operand: Any) -> Any:
+    if isinstance(item, Tensor):
+        return Saved(operand, item._counter, *_graph(item))
+    return Saved(operand, None, False, None, 0) if type(operand) is Value else operand
+
+
+def _function(kind: Kind) -> Callable[..., Any]:
+    """The function that users call."""
+    count, bind, run, formulas = kind.count, kind.bind, kind.run, kind.formulas
+    exact = not kind.runs
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs or len(args) != count or not exact:
+            args = bind(args, kwargs)
+        operands, tracked = unwrap(kind, args)
+        out = run(*operands)
+        node = None
+        if tracked and formulas and grad_mode.enabled:
+            first = out if type(out) is Value else out[0]
+            if first.result.aval.dtype.kind == "f":
+                node = record(kind, args, operands)
+        if type(out) is not Value:
+            return _several(kind, args, out, node)
+        tensor = Tensor(out)
+        if kind.view is not None:
+            _make_view(kind, args, tensor, out, None)
+        if node is not None:
+            tensor._node = node
+            tensor._requires_grad = True
+            if kind.plan(node.needs).out:
+                node.saved["out"] = Saved(out, tensor._counter, True, None, 0, True)
+        return tensor
+
+    functools.update_wrapper(call, kind.body)
+    return call
+
+
+def _several(kind: Kind, args: tuple[Any, ...], outs: Sequence[Value], node: Any) -> Any:
+    """The tensors of an op with several results."""
+    tensors, saved = [], SavedList()
+    for i, out in enumerate(outs):
+        tensor = Tensor(out)
+        if kind.view is not None:
+            _make_view(kind, args, tensor, out, i)
+        tracked = node is not None and (i == 0 or kind.multi) and out.dtype.kind == "f"
+        if tracked:
+            tensor._node, tensor._output, tensor._requires_grad = node, i, True
+        tensors.append(tensor)
+        saved.append(Saved(out, tensor._counter, tracked, None, i, tracked))
+    if node is not None and kind.plan(node.needs).out:
+        node.saved["out"] = saved
+    return tuple(tensors) if kind.returns is None else kind.returns(tensors)
+
+
+def _make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, index: int | None) -> None:
+    """Put a view op's result on the storage of its first argument."""
+    source = args[0]
+    if not isinstance(source, Tensor):
+        return
+    parent = source._avals
+    step = OpStep(kind, args[1:], Like(parent.shape, parent.dtype, parent.sharding), index)
+    before = source._view
+    steps = (*before.steps, step) if before is not None else (step,)
+    if before is not None and before.base is not None:
+        base, depth = before.base, before.depth
+    else:
+        base, depth = source, len(steps) - 1
+    tensor._storage, tensor._counter = source._storage, source._counter
+    view = View(steps, value, source._storage.generation, base, depth, source._counter.number)
+    view.creation = before.creation if before is not None else None
+    if not grad_mode.enabled:
+        view.creation = "no_grad"
+    elif index is not None:
+        view.creation = kind.name.title()
+    tensor._view = view
+
+
+def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
+    """The method that writes an op's result into its first argument."""
+
+    def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        bound = kind.bind((self, *args), kwargs)
+        writing.check(self)
+        operands, tracked = unwrap(kind, bound)
+        value = writing.suits(self, kind.run(*operands))
+        node = None
+        if tracked and kind.formulas and grad_mode.enabled and value.dtype.kind == "f":
+            node = record(kind, bound, operands, self)
+            if node is not None:
+                writing.check_view(self)
+        value = writing.write(self, value, place(name))
+        if node is not None:
+            if kind.plan(node.needs).out:
+                node.saved["out"] = Saved(value, self._counter, True, None, 0, True)
+            writing.rebase(self, node)
+        return self
+
+    functools.update_wrapper(call, kind.body)
+    call.__name__ = name
+    return call

@@ -1,0 +1,136 @@
+"""What bodies of ops are made of: promotion, broadcasting by primitives, dimensions, constants."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad import session
+from distgrad.dtype import NAMES, OF_NUMPY, default_numpy, dtype, promote, scalar_dtype
+from distgrad.graph import Value
+
+Operand = Value | int | float | bool
+Ints = tuple[int, ...]
+Dims = int | Sequence[int] | None
+FLOAT32_MAX = 3.4028234e38
+
+
+def constant(number: Any, numpy_dtype: np.dtype) -> Value:
+    """A 0-d value."""
+    if type(number) is float and numpy_dtype.itemsize == 4 and not -FLOAT32_MAX <= number <= FLOAT32_MAX:
+        number = number if number != number else float("inf") * (1 if number > 0 else -1)
+    try:
+        return Value.known(np.array(number, numpy_dtype))
+    except OverflowError:  # torch wraps integers around
+        return Value.known(np.array(number).astype(numpy_dtype))
+
+
+def common_dtype(*operands: Operand) -> np.dtype:
+    """The dtype that torch's promotion gives for these operands."""
+    first = None
+    for x in operands:
+        if type(x) is not Value:
+            break
+        d = x.result.aval.dtype
+        if first is None:
+            first = d
+        elif d is not first:
+            break
+    else:
+        assert first is not None
+        return first
+    if len(operands) == 2:  # a tensor and a number of the same or a lower kind
+        a, b = operands
+        a, b = (a, b) if type(a) is Value else (b, a)
+        if type(b) is not Value:
+            kind = a.result.aval.dtype.kind  # type: ignore[union-attr]
+            if kind == "f" or (kind == "i" and type(b) is int):
+                return a.result.aval.dtype  # type: ignore[union-attr]
+    dims, zeros, numbers = [], [], []
+    for x in operands:
+        if type(x) is Value:
+            (dims if x.shape else zeros).append(x.dtype)
+        else:
+            numbers.append(scalar_dtype(x))
+    return promote(dims, zeros, numbers)
+
+
+def cast(x: Operand, numpy_dtype: np.dtype) -> Value:
+    """`x` as a value of this dtype; a number becomes a 0-d constant."""
+    if type(x) is not Value:
+        return constant(x, numpy_dtype)
+    if x.result.aval.dtype == numpy_dtype:
+        return x
+    return session.emit("cast", x, dtype=NAMES[numpy_dtype])
+
+
+def elementwise(primitive: str, *operands: Operand, floating: bool = False, **attrs: Any) -> Value:
+    """Apply a primitive to operands brought to their common dtype; shapes broadcast.
+
+    With `floating`, integers and bools become the default floating dtype first.
+    """
+    common = common_dtype(*operands)
+    if floating and common.kind != "f":
+        common = default_numpy()
+    return session.emit(primitive, *[
+        x if type(x) is Value and x.result.aval.dtype is common else cast(x, common) for x in operands
+    ], **attrs)  # fmt: skip
+
+
+def reduce(primitive: str, input: Value, dim: Dims, keepdim: bool = False, **attrs: Any) -> Value:
+    """Apply a reducing primitive along `dim`: one, several, or all (None or none at all)."""
+    return session.emit(primitive, input, dims=normal_dims(dim, len(input.shape)), keepdim=bool(keepdim), **attrs)
+
+
+def normal_dim(dim: int, ndim: int) -> int:
+    """A dimension from 0 to ndim - 1; torch's error if there is no such. A 0-d tensor has dimension 0 (and -1)."""
+    room = ndim or 1
+    if not -room <= dim < room:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-room}, {room - 1}], but got {dim})")
+    return dim + room if dim < 0 else dim
+
+
+def normal_dims(dim: Dims, ndim: int) -> Ints:
+    """Dimensions rising, without those that a 0-d tensor has not; all of them for None and for an empty list."""
+    if dim is None:
+        return tuple(range(ndim))
+    if isinstance(dim, (tuple, list)):
+        if not dim:
+            return tuple(range(ndim))
+        dims = [normal_dim(operator.index(d), ndim) for d in dim]
+        for i, d in enumerate(dims):
+            if d in dims[:i]:
+                raise RuntimeError(f"dim {d} appears multiple times in the list of dims")
+        return tuple(sorted(dims)) if ndim else ()
+    return (normal_dim(operator.index(dim), ndim),) if ndim else _nothing(normal_dim(operator.index(dim), 0))  # type: ignore[arg-type]
+
+
+def _nothing(_: int) -> Ints:
+    return ()
+
+
+def normal_ints(op: str, name: str, position: int, items: Any) -> Ints:
+    """A run of integers, as a tuple; `x.view(2, 3)`, `x.view((2, 3))` and `x.view(torch.Size([2, 3]))` are alike."""
+    if isinstance(items, (tuple, list)) and len(items) == 1 and isinstance(items[0], (tuple, list)):
+        items = items[0]
+    items = items if isinstance(items, (tuple, list)) else (items,)
+    try:
+        return tuple(operator.index(i) for i in items)
+    except TypeError:
+        wrong = next(i for i in items if not hasattr(i, "__index__"))
+        raise TypeError(
+            f"{op}(): argument '{name}' (position {position + 1}) must be tuple of ints, not {type(wrong).__name__}"
+        ) from None
+
+
+def numpy_dtype_of(wanted: dtype | None, otherwise: np.dtype) -> np.dtype:
+    """NumPy's dtype for an optional dtype argument."""
+    return otherwise if wanted is None else wanted.numpy
+
+
+def title(numpy_dtype: np.dtype) -> str:
+    """A dtype as torch's messages name it: `Float`, `Long`."""
+    return OF_NUMPY[numpy_dtype].title

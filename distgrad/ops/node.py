@@ -1,0 +1,158 @@
+"""Backward nodes of ops, and the steps of views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distgrad import session
+from distgrad.dtype import OF_NUMPY
+from distgrad.graph import Value
+from distgrad.ops.kind import Kind
+from distgrad.ops.table import OPS
+from distgrad.record import Node, Saved, grad_mode
+from distgrad.sharding import Sharding
+from distgrad.tensor import Tensor, freed, unpack
+
+
+class Like(NamedTuple):
+    """What is kept of an argument without its data."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    sharding: Sharding
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def full(self, number: float) -> Tensor:
+        """A tensor like the argument, filled with a number."""
+        constant = Value.known(np.asarray(number, self.dtype))
+        return Tensor(session.emit("expand", constant, shape=self.shape, cuts=self.sharding))
+
+    def zeros(self) -> Tensor:
+        """A tensor like the argument, filled with zeros."""
+        return self.full(0)
+
+
+class OpNode(Node):
+    """Backward node of an op. Subclasses carry the `kind` and torch's name."""
+
+    __slots__ = ("holds", "likes", "needs", "saved", "where")
+    kind: Kind
+
+    def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+        saved = self.saved
+        if saved is None:
+            raise freed()
+        kind = self.kind
+        at_hand: dict[str, Any] = {"g": grads if kind.multi else grads[0], "needs": None}
+        results: list[Any] = []
+        edge = 0
+        for formula, need, like in zip(kind.formulas, self.needs, self.likes, strict=True):
+            n = len(like) if formula.is_list else 1
+            if not need or not any(wanted[edge : edge + n]):
+                results += [None] * n
+                edge += n
+                continue
+            args = []
+            for name in formula.takes:
+                if name == "like":
+                    args.append([Like(*a, s) for a, s in like] if formula.is_list else Like(*like[0], like[1]))
+                    continue
+                if name not in at_hand:
+                    at_hand[name] = self._restore(saved[name])
+                elif name == "needs":
+                    at_hand[name] = {f.argument: n for f, n in zip(kind.formulas, self.needs, strict=True)}
+                args.append(at_hand[name])
+            gradient = formula.function(*args)
+            if formula.is_list:
+                gradient = [None] * n if gradient is None else gradient
+                results += [fitted(g, *one) for g, one in zip(gradient, like, strict=True)]
+            else:
+                results.append(fitted(gradient, *like))
+            edge += n
+        return results
+
+    def _restore(self, item: Any) -> Any:
+        if type(item) is Saved:
+            return unpack(item, self, self.where)
+        if type(item) is SavedList:
+            return [self._restore(i) for i in item]
+        return item
+
+    def release(self) -> None:
+        if self.holds:
+            self.saved = None
+
+
+class SavedList(list[Any]):
+    """Several saved tensors under one name."""
+
+
+def fitted(g: Any, aval: Any, sharding: Sharding) -> Any:
+    """A gradient brought to the shape and dtype of the argument it is for: broadcasting and promotion undone."""
+    if g is None:
+        return None
+    value = g._avals
+    if value.shape != aval.shape:
+        g = OPS["sum_to_size"].function(g, aval.shape)
+    if value.dtype != aval.dtype:
+        g = OPS["_to_copy"].function(g, OF_NUMPY[aval.dtype])
+    return g
+
+
+class OpStep:
+    """One step of a view (see `storage.Step`): an op with its arguments."""
+
+    __slots__ = ("args", "index", "kind", "like", "own")
+
+    def __init__(self, kind: Kind, own: tuple[Any, ...], like: Like, index: int | None):
+        self.kind = kind
+        self.own = own  # the op's arguments after the first
+        self.args = own if index is None else (index, *own)  # those of `view` and `layout`
+        self.index = index
+        self.like = like
+
+    def _own(self) -> tuple[Any, ...]:
+        return self.args if self.index is None else self.args[1:]
+
+    def get(self, parent: Value) -> Value:
+        """The view's contents."""
+        out = self.kind.run(parent, *self.own)
+        return out if self.index is None else out[self.index]
+
+    def put(self, parent: Value, new: Value) -> Value:
+        """The parent's contents with the view's replaced."""
+        before, grad_mode.enabled = grad_mode.enabled, False
+        try:
+            return self.scatter(Tensor(parent), Tensor(new))._value
+        finally:
+            grad_mode.enabled = before
+
+    def take(self, parent: Tensor) -> Tensor:
+        """`get` for tensors, recorded."""
+        names = self.kind.names[1:]
+        out = OPS[self.kind.name].function(parent, **dict(zip(names, self.own, strict=True)))
+        return out if self.index is None else out[self.index]
+
+    def scatter(self, parent: Tensor, new: Tensor) -> Tensor:
+        """`put` for tensors, recorded."""
+        assert self.kind.view is not None
+        return self.kind.view(parent, new, *self.args)
+
+    def pull(self, g: Tensor) -> Tensor:
+        """The parent's gradient from the view's."""
+        formula = self.kind.formulas[0]
+        gs = g if self.index is None else [None] * self.index + [g]
+        given = {"g": gs, "like": self.like, **dict(zip(self.kind.names[1:], self.own, strict=True))}
+        return fitted(formula.function(*[given[n] for n in formula.takes]), self.like, self.like.sharding)
+
+    def layout(self, array: np.ndarray) -> np.ndarray:
+        """The same view of a NumPy array."""
+        assert self.kind.layout is not None
+        return self.kind.layout(array, *self.args)

@@ -1,0 +1,324 @@
+"""From captured work to programs: where the exchanges fall, which stage each node runs in, and what is kept.
+
+A *form* is a value with a way of being cut. A value is made in one form; a node that needs another gets it by an
+exchange, and so does whoever needs the sum of partial results. Every exchange ends a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from distgrad.plan.capture import Capture, NodeInfo, ValueInfo
+from distgrad.plan.fuse import fuse
+from distgrad.primitives import TABLE, Aval
+from distgrad.primitives.rules import layout
+from distgrad.sharding import Sharding
+from distgrad.wire import Arrival, Departure, Move, Program, Slot, Step, Sum, encode, sum_of
+
+SMALL = 8 << 10  # bytes of a value up to which its pieces travel inside the reply
+SMALL_TOTAL = 48 << 10  # bytes of all such values of a stage: Ray is slow from 100 KB on
+
+Form = tuple[int, Sharding]
+
+
+@dataclass(frozen=True)
+class BoxRef:
+    """A box that a stage reads: "stage" n of the same plan, or "external" box n of the capture."""
+
+    kind: str
+    number: int
+
+
+@dataclass
+class Stage:
+    """One program and what it is bound to. `keep` and `inputs` are forms; `feeds` numbers of values."""
+
+    program: Program
+    data: bytes
+    inputs: list[Form]
+    feeds: list[int]
+    keep: list[Form]
+    boxes: list[BoxRef]
+    nodes: list[int]  # for each step, in the program's order: the number of its node (-1: made by the planner)
+    returns: tuple[str, ...]
+    last_use: list[Form] = field(default_factory=list)  # kept forms that nothing needs after this stage
+
+
+@dataclass
+class Boxed:
+    """A wanted value that stays in pieces: whoever reads it merges the partial results of `stage`'s box."""
+
+    stage: int
+    what: Sum
+    channel: str
+    position: int
+
+
+@dataclass
+class Plan:
+    """Stages in order, and where each wanted value is afterwards."""
+
+    stages: list[Stage]
+    stored: dict[int, Form]
+    boxed: dict[int, Boxed]
+    held_cut: int = 0  # bytes of what is kept, cut over the workers
+    held_whole: int = 0  # bytes of what is kept on every worker
+    moved: int = 0  # bytes that leave in boxes, of all workers together
+
+
+def build(captured: Capture, shard_bytes: int) -> Plan:
+    """Make the plan for a capture."""
+    return _Builder(captured.values(), captured.infos(), shard_bytes).plan()
+
+
+class _Builder:
+    def __init__(self, values: list[ValueInfo], nodes: list[NodeInfo], shard_bytes: int):
+        self.values = values
+        self.nodes = nodes
+        self.shard_bytes = shard_bytes
+        self.level: dict[Form, int] = {}  # the stage in which a form is there for the first time
+        self.partial_level: dict[int, int] = {}  # for sums that are not merged in this plan: the stage of the pieces
+        self.merged: dict[int, Sum] = {}
+        self.by_level: list[list[tuple[int, NodeInfo]]] = []
+        self.uses: dict[Form, set[int]] = {}
+        self.moves: list[tuple[Form, Form]] = []  # (from, to)
+        self._levels()
+
+    def base(self, value: int) -> Form:
+        return value, self.values[value].sharding
+
+    # Levels
+
+    def _levels(self) -> None:
+        """Give every node the first stage in which its operands can be there, in the form that it needs."""
+        for value, info in enumerate(self.values):
+            if info.external is not None:
+                self.level[self.base(value)] = 0
+        for number, node in enumerate(self.nodes):
+            forms = tuple(self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True))
+            level = max((self.level[f] for f in forms), default=0)
+            for form in forms:
+                self.uses.setdefault(form, set()).add(level)
+            self._place(level, number, node)
+            for out in node.outs:
+                if node.layout.merged:
+                    self.merged[out] = sum_of(node.layout)
+                    self.partial_level[out] = level
+                self.level[self.base(out)] = level + node.layout.merged
+
+    def _place(self, level: int, number: int, node: NodeInfo) -> None:
+        while len(self.by_level) <= level:
+            self.by_level.append([])
+        self.by_level[level].append((number, node))
+
+    def _form(self, value: int, need: Sharding) -> Form:
+        """The form in which a value is read. Makes it if this is the first time: by a move, or on the spot."""
+        base = self.base(value)
+        form = (value, need)
+        if form in self.level:
+            return form
+        there = self.level[base]
+        self.uses.setdefault(base, set()).add(there)
+        if base[1].count == 1:  # every worker has all of it and cuts out its own
+            attrs = {"cuts": need}
+            aval = self.values[value].aval
+            made = layout(TABLE["reshard"], [aval], [aval], [base[1]], attrs, self.shard_bytes)
+            self._place(there, -1, NodeInfo(TABLE["reshard"], attrs, made, (value,), (value,)))
+            self.level[form] = there
+        else:
+            self.moves.append((base, form))
+            self.level[form] = there + 1
+        return form
+
+    # Stages
+
+    def plan(self) -> Plan:
+        """Write the programs."""
+        stored: dict[int, Form] = {}
+        boxed: dict[int, Boxed] = {}
+        for value, info in enumerate(self.values):
+            form = self.base(value)
+            if not info.wanted or (info.external is not None and info.external.kind != "boxed"):
+                continue
+            if value in self.merged and form not in self.uses and form[1].count == 1:
+                boxed[value] = Boxed(self.partial_level[value], self.merged[value], "", -1)
+            elif info.external is None or form in self.uses:
+                stored[value] = form
+                self.uses.setdefault(form, set()).add(self.level[form])
+        depth = 1 + max([self.level[f] for f in self.uses] + [b.stage for b in boxed.values()] + [len(self.by_level) - 1])
+        writers = [_StageWriter(self, level, depth) for level in range(depth)]
+        kept = set(stored.values())
+        for form, levels in self.uses.items():
+            if max(levels) > self.level[form] and self._kind(form) not in ("feed", "stored"):
+                kept.add(form)
+        stages: list[Stage] = []
+        positions: dict[tuple[int, Form], tuple[str, int]] = {}
+        for level, writer in enumerate(writers):
+            stage = writer.write(stages, positions, kept, boxed)
+            stages.append(stage)
+        for form in kept - set(stored.values()):
+            stages[max(self.uses[form])].last_use.append(form)
+        plan = Plan(stages, stored, boxed)
+        for form in stored.values():
+            nbytes = self.values[form[0]].aval.nbytes
+            if form[1].count == 1:
+                plan.held_whole += nbytes
+            else:
+                plan.held_cut += nbytes
+        plan.moved = sum(self.values[f[0]].aval.nbytes for (_, f) in positions)
+        return plan
+
+    def _kind(self, form: Form) -> str:
+        external = self.values[form[0]].external
+        return external.kind if external is not None and form == self.base(form[0]) else ""
+
+
+class _StageWriter:
+    """Writes the program of one stage."""
+
+    def __init__(self, builder: _Builder, level: int, depth: int):
+        self.b = builder
+        self.level = level
+        self.slots: list[Slot] = []
+        self.slot_of: dict[Form, int] = {}
+        self.defined: set[Form] = set()
+
+    def slot(self, form: Form) -> int:
+        if form not in self.slot_of:
+            self.slot_of[form] = len(self.slots)
+            self.slots.append(Slot(self.b.values[form[0]].aval.dtype, form[1]))
+        return self.slot_of[form]
+
+    def write(
+        self,
+        before: Sequence[Stage],
+        positions: dict[tuple[int, Form], tuple[str, int]],
+        kept: set[Form],
+        boxed: dict[int, Boxed],
+    ) -> Stage:
+        b, level = self.b, self.level
+        inputs: list[Form] = []
+        feeds: list[int] = []
+        boxes: list[BoxRef] = []
+        arrivals: list[Arrival] = []
+        here = [f for f, levels in b.uses.items() if level in levels]
+        for form in here:
+            kind = b._kind(form)
+            if kind == "feed":
+                feeds.append(form[0])
+            elif kind == "stored" or b.level[form] < level:
+                inputs.append(form)
+        self._arrivals(here, boxes, arrivals, positions)
+        feed_slots = tuple(self.slot((v, b.values[v].sharding)) for v in feeds)
+        input_slots = tuple(self.slot(f) for f in inputs)
+        numbered, steps = self._steps()
+        departing = self._departing(boxed)
+        keep = [f for f in kept if b.level[f] == level]
+        keep_slots = [self.slot(f) for f in keep]
+        leaving = {*keep_slots, *(self.slot(form) for form, _, _ in departing)}
+        fragments = fuse(steps, self.slots, leaving)
+        order = {s.outs: number for number, s in zip(numbered, steps, strict=True)}
+        departures = self._departures(departing, positions)
+        channels = []
+        for box in boxes:
+            used = {a.channel for a in arrivals if a.box == boxes.index(box)}
+            channels.append(tuple(c for c in ("small", "large", "each") if c in used))
+        program = Program(
+            tuple(self.slots),
+            input_slots,
+            feed_slots,
+            tuple(arrivals),
+            fragments,
+            tuple(departures),
+            tuple(keep_slots),
+            tuple(channels),
+        )
+        nodes = [order[s.outs] for f in fragments for loop in f.loops for s in loop.steps]
+        for value, box in boxed.items():
+            if box.stage == level:
+                box.channel, box.position = positions[level, b.base(value)]
+        return Stage(program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels())
+
+    def _arrivals(
+        self,
+        here: list[Form],
+        boxes: list[BoxRef],
+        arrivals: list[Arrival],
+        positions: dict[tuple[int, Form], tuple[str, int]],
+    ) -> None:
+        """Fill the slots of sums and moves that arrive in this stage."""
+        b, level = self.b, self.level
+        moved = {to: source for source, to in b.moves}
+        for form in here:
+            if b.level[form] != level:
+                continue
+            base = b.base(form[0])
+            external = b.values[form[0]].external
+            if form == base and external is not None and external.kind == "boxed":
+                assert external.what is not None
+                ref = BoxRef("external", external.box)
+                what: Sum | Move = external.what
+                channel, position = external.channel, external.position
+            elif form == base and form[0] in b.merged:
+                ref, what = BoxRef("stage", level - 1), b.merged[form[0]]
+                channel, position = positions[level - 1, form]
+            elif form in moved:
+                ref, what = BoxRef("stage", level - 1), Move(base[1], form[1])
+                channel, position = positions[level - 1, form]
+            else:
+                continue
+            if ref not in boxes:
+                boxes.append(ref)
+            arrivals.append(Arrival(self.slot(form), what, boxes.index(ref), channel, position))
+
+    def _steps(self) -> tuple[list[int], list[Step]]:
+        numbered, steps = [], []
+        nodes = self.b.by_level[self.level] if self.level < len(self.b.by_level) else []
+        for number, node in nodes:
+            ins = tuple(
+                self.slot(self.b.base(v) if number == -1 else (v, need)) for v, need in zip(node.ins, node.layout.needs, strict=True)
+            )
+            outs = tuple(self.slot((v, s)) for v, s in zip(node.outs, node.layout.outs, strict=True))
+            numbered.append(number)
+            steps.append(Step(node.primitive, ins, outs, node.attrs, node.layout))
+        return numbered, steps
+
+    def _departing(self, boxed: dict[int, Boxed]) -> list[tuple[Form, Form, Sum | Move]]:
+        """(form here, form that arrives, how) of all that leaves at the end of this stage."""
+        b, level = self.b, self.level
+        leaving: list[tuple[Form, Form, Sum | Move]] = []
+        for value, what in b.merged.items():
+            form = b.base(value)
+            if b.partial_level[value] == level and (form in b.uses or value in boxed):
+                leaving.append((form, form, what))
+        for source, to in b.moves:
+            if b.level[to] == level + 1:
+                leaving.append((source, to, Move(source[1], to[1])))
+        return leaving
+
+    def _departures(
+        self, departing: list[tuple[Form, Form, Sum | Move]], positions: dict[tuple[int, Form], tuple[str, int]]
+    ) -> list[Departure]:
+        departures = []
+        total = 0
+        count = {"small": 0, "large": 0, "each": 0}
+        for form, to, what in departing:
+            nbytes = self.b.values[form[0]].aval.nbytes
+            if to[1].count > 1:
+                channel = "each"
+            elif nbytes <= SMALL and total + nbytes <= SMALL_TOTAL and isinstance(what, Sum):
+                channel = "small"
+                total += nbytes
+            else:
+                channel = "large"
+            positions[self.level, to] = (channel, count[channel])
+            count[channel] += 1
+            departures.append(Departure(self.slot(form), what, channel))
+        return departures
+
+
+def reading(aval: Aval, sharding: Sharding) -> Program:
+    """The program that sends a stored value to the driver."""
+    move = Move(sharding, Sharding.whole(aval.shape))
+    return Program((Slot(aval.dtype, sharding),), (0,), (), (), (), (Departure(0, move, "large"),), (), ())

@@ -1,0 +1,127 @@
+"""What a plan is made for: the structure of the pending work, without the values in it.
+
+Two steps of a training loop have the same structure, so the second finds its plan under the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from distgrad.graph import Node, Result
+from distgrad.primitives import Aval, Layout, Primitive
+from distgrad.sharding import Sharding
+from distgrad.wire import Sum
+
+
+class NodeInfo(NamedTuple):
+    """A node as the planner sees it: `ins` and `outs` are numbers of values."""
+
+    primitive: Primitive
+    attrs: dict[str, Any]
+    layout: Layout
+    ins: tuple[int, ...]
+    outs: tuple[int, ...]
+
+
+class External(NamedTuple):
+    """A value that is there already: "feed" (in the driver), "stored" (on the workers) or "boxed" (partial results)."""
+
+    kind: str
+    what: Sum | None = None
+    box: int = -1  # number of the box among the capture's
+    channel: str = ""
+    position: int = -1
+
+
+class ValueInfo(NamedTuple):
+    """What the planner knows of a value."""
+
+    aval: Aval
+    sharding: Sharding
+    wanted: bool
+    external: External | None
+
+
+@dataclass
+class Capture:
+    """The pending work that is needed, numbered: first the values that are there, then the nodes' results."""
+
+    key: Any
+    nodes: list[Node]
+    results: list[Result]
+    boxes: list[Any]
+    externals: list[External]
+    ins: list[tuple[int, ...]]
+    wanted: list[bool]
+
+    def values(self) -> list[ValueInfo]:
+        """All values, in the order of their numbers."""
+        known = len(self.externals)
+        return [
+            ValueInfo(r.aval, r.sharding, w, self.externals[i] if i < known else None)
+            for i, (r, w) in enumerate(zip(self.results, self.wanted, strict=True))
+        ]
+
+    def infos(self) -> list[NodeInfo]:
+        """All nodes, in order."""
+        number = len(self.externals)
+        infos = []
+        for node, ins in zip(self.nodes, self.ins, strict=True):
+            outs = tuple(range(number, number + len(node.outputs)))
+            number += len(node.outputs)
+            infos.append(NodeInfo(node.primitive, node.attrs, node.layout, ins, outs))
+        return infos
+
+
+def needed(pending: Sequence[Node], roots: Iterable[Result] | None) -> list[Node]:
+    """The nodes that `roots` need, or (None) that anything that is still held needs; in their order."""
+    marked = {id(r) for r in roots} if roots is not None else None
+    read: set[int] = set()
+    chosen = []
+    for node in reversed(pending):
+        if any(id(o) in read or (o.wanted if marked is None else id(o) in marked) for o in node.outputs):
+            chosen.append(node)
+            read.update(id(r) for r in node.inputs)
+    chosen.reverse()
+    return chosen
+
+
+def capture(nodes: list[Node]) -> Capture:
+    """Number the values of `nodes` and make the key of their structure."""
+    externals: list[External] = []
+    outside: list[Result] = []
+    boxes: list[Any] = []
+    numbers: dict[int, int] = {}
+    made = {id(o) for node in nodes for o in node.outputs}
+    for node in nodes:
+        for result in node.inputs:
+            if id(result) not in made and id(result) not in numbers:
+                numbers[id(result)] = len(outside)
+                outside.append(result)
+                externals.append(_external(result, boxes))
+    results = list(outside)
+    for node in nodes:
+        for result in node.outputs:
+            numbers[id(result)] = len(results)
+            results.append(result)
+    ins = [tuple(numbers[id(r)] for r in node.inputs) for node in nodes]
+    wanted = [r.wanted for r in results]
+    key = (
+        tuple(zip((n.key for n in nodes), ins, strict=True)),
+        tuple((e, r.aval, r.sharding) for e, r in zip(externals, outside, strict=True)),
+        tuple(wanted),
+    )
+    return Capture(key, nodes, results, boxes, externals, ins, wanted)
+
+
+def _external(result: Result, boxes: list[Any]) -> External:
+    if result.id is not None:
+        return External("stored")
+    if result.array is not None:
+        return External("feed")
+    box, what, channel, position = result.box
+    if not any(b is box for b in boxes):
+        boxes.append(box)
+    return External("boxed", what, next(i for i, b in enumerate(boxes) if b is box), channel, position)

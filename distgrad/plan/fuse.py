@@ -1,0 +1,142 @@
+"""Fusing: the steps of a stage become fragments, which run shard by shard, and loops in them, which run tile by tile.
+
+Both are made by one list scheduling: take all steps of one kind that can run now, then those of the next kind. Tile
+sizes follow from shapes alone (promise P2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from distgrad.sharding import Cut
+from distgrad.wire import Fragment, Loop, Slot, Step
+
+TILE = 16384  # elements of the largest array in a tile: a float32 tile of 64 KiB stays in a core's cache
+HEAVY = 32768  # multiply-adds for each row from which a product runs on whole shards: BLAS blocks for itself
+
+
+def fuse(steps: Sequence[Step], slots: Sequence[Slot], leaving: set[int]) -> tuple[Fragment, ...]:
+    """Group the steps (in an order in which they could run). `leaving` are slots that are kept or sent."""
+    fragments = []
+    groups = _schedule(steps, lambda s: s.layout.count, lambda count: count == 1, lambda key, maker, step, slot: True)
+    for n, (count, group) in enumerate(groups):
+        outside = leaving.union(*({i for s in later for i in s.ins} for _, later in groups[n + 1 :]))
+        fragments.append(Fragment(count, _loops(group, slots, outside)))
+    return tuple(fragments)
+
+
+def _loops(steps: Sequence[Step], slots: Sequence[Slot], escaping: set[int]) -> tuple[Loop, ...]:
+    tiles = {id(s): _tile_label(s, slots, escaping) for s in steps}
+
+    def streams(key: Any, maker: Step, step: Step, slot: int) -> bool:
+        """Whether `step` may read what `maker` makes in the same loop."""
+        if key is None:
+            return True
+        made = _dim(maker.layout.labels.outs[maker.outs.index(slot)], tiles[id(maker)])  # type: ignore[union-attr]
+        read = {_dim(names, tiles[id(step)]) for names, i in zip(step.layout.labels.ins, step.ins, strict=True) if i == slot}  # type: ignore[union-attr]
+        return made is not None and read == {made}
+
+    loops = []
+    for key, group in _schedule(steps, lambda s: _tile_cut(s, tiles[id(s)]), lambda k: k is None, streams):
+        tiled = [replace(s, tile=tiles[id(s)]) for s in group]
+        loops.append(Loop(0 if key is None else _rows(tiled, slots), tuple(tiled)))
+    return tuple(loops)
+
+
+def _schedule(
+    steps: Sequence[Step],
+    kind: Callable[[Step], Hashable],
+    first: Callable[[Any], bool],
+    together: Callable[[Any, Step, Step, int], bool],
+) -> list[tuple[Any, list[Step]]]:
+    """Groups of steps of one kind. Kinds that are `first` are taken as soon as they can run.
+
+    `together(kind, maker, step, slot)` says whether `step` may stand in one group with the maker of its operand.
+    """
+    maker = {slot: step for step in steps for slot in step.outs}
+    kinds = {id(s): kind(s) for s in steps}
+    rest = list(steps)
+    done: set[int] = set()
+    groups = []
+    while rest:
+        ready = [s for s in rest if all(i not in maker or i in done for i in s.ins)]
+        key = kinds[id(next((s for s in ready if first(kinds[id(s)])), ready[0]))]
+        group: list[Step] = []
+        inside: set[int] = set()
+        for s in rest:
+            if kinds[id(s)] == key and all(
+                i not in maker or i in done or (i in inside and together(key, maker[i], s, i)) for i in s.ins
+            ):
+                group.append(s)
+                inside.update(s.outs)
+        done |= inside
+        chosen = {id(s) for s in group}
+        rest = [s for s in rest if id(s) not in chosen]
+        groups.append((key, group))
+    return groups
+
+
+def _dim(names: tuple[int | None, ...], label: int | None) -> int | None:
+    return names.index(label) if label is not None and label in names else None
+
+
+def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | None:
+    """The label along which the step can run tile by tile; None if it is to run on whole shards."""
+    labels = step.layout.labels
+    if labels is None or (step.primitive.view and not escaping.isdisjoint(step.outs)):
+        return None
+    if max(slots[i].sharding.largest for i in (*step.ins, *step.outs)) <= TILE and step.layout.count == 1:
+        return None
+    if step.layout.grid:
+        label: int | None = step.layout.grid[0][0]
+    else:
+        shapes = [(names, slots[i].aval.shape) for names, i in zip((*labels.outs, *labels.ins), (*step.outs, *step.ins), strict=True)]
+        label = next((n for names, shape in shapes for n, size in zip(names, shape, strict=True) if n is not None and size > 1), None)
+    if label is None or (label not in labels.outs[0] and labels.merge is None) or _heavy(step, slots, label):
+        return None
+    if any(label not in names for names in labels.outs) and len(labels.outs) > 1:
+        return None
+    return label
+
+
+def _heavy(step: Step, slots: Sequence[Slot], label: int) -> bool:
+    """Whether a product does so much for each row that it is better left to BLAS in one piece."""
+    if step.primitive.name != "contract":
+        return False
+    sizes = {n: size for names, i in zip(step.layout.labels.ins, step.ins, strict=True) for n, size in zip(names, slots[i].aval.shape, strict=True)}  # type: ignore[union-attr]
+    return math.prod(size for n, size in sizes.items() if n != label) >= HEAVY
+
+
+def _tile_cut(step: Step, label: int | None) -> Cut | None:
+    """How the tile label is cut: loops share it, so the tiles of all their steps are the same."""
+    if label is None:
+        return None
+    for n, cut in step.layout.grid:
+        if n == label:
+            return cut
+    return Cut(_length(step, label))
+
+
+def _length(step: Step, label: int) -> int:
+    labels = step.layout.labels
+    assert labels is not None
+    for names, sharding in zip((*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True):
+        if label in names:
+            return sharding.shape[names.index(label)]
+    raise AssertionError(f"no operand of {step.primitive.name} has label {label}")
+
+
+def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
+    """Rows of a tile: as many as keep the widest array of the loop within `TILE` elements."""
+    widest = 1
+    for step in steps:
+        labels = step.layout.labels
+        assert labels is not None
+        for names, i in zip((*labels.ins, *labels.outs), (*step.ins, *step.outs), strict=True):
+            dim = _dim(names, step.tile)
+            if dim is not None:
+                widest = max(widest, math.prod(c.longest for d, c in enumerate(slots[i].sharding.cuts) if d != dim))
+    return max(1, TILE // widest)

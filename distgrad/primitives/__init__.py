@@ -1,0 +1,23 @@
+"""The table of kernels with their shape and shard rules. Importing this package fills `TABLE`."""
+
+from distgrad.primitives import contract, elementwise, indexing, layout, reductions, regroup, rowwise, sources
+from distgrad.primitives.base import MERGES, TABLE, Attrs, Aval, Labels, Layout, Place, Primitive
+
+__all__ = [
+    "MERGES",
+    "TABLE",
+    "Attrs",
+    "Aval",
+    "Labels",
+    "Layout",
+    "Place",
+    "Primitive",
+    "contract",
+    "elementwise",
+    "indexing",
+    "layout",
+    "reductions",
+    "regroup",
+    "rowwise",
+    "sources",
+]

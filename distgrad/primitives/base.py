@@ -1,0 +1,216 @@
+"""What a primitive is: a NumPy kernel with a name, the types of its attributes, its shape rule and its shard rule.
+
+Primitives are declared with `primitive(...)` in the files beside this one; `TABLE` holds them by name. They are not
+differentiable by themselves: the ops are, which are made of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distgrad.sharding import Region, Sharding, sharding_from_wire
+
+Attrs = dict[str, Any]
+Shape = tuple[int, ...]
+DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "int32", "int64", "bool")}
+
+
+class Aval(NamedTuple):
+    """What is known of a value before it is computed."""
+
+    shape: Shape
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Labels(NamedTuple):
+    """A shard rule as data: a label for each dimension of each operand and result, as in an einsum.
+
+    Dimensions with the same label have the same length and are cut alike. A dimension labelled None is never cut
+    (or has length 1 and is broadcast). A label that stands in operands but in no result is reduced: each shard gives
+    a partial result, and these are put together by `merge`, a key of `MERGES`, in the fixed tree.
+    """
+
+    ins: tuple[tuple[int | None, ...], ...]
+    outs: tuple[tuple[int | None, ...], ...]
+    merge: str | None = None
+
+
+class Place(NamedTuple):
+    """Where the pieces that a kernel is given lie in their tensors: a region for each operand and result."""
+
+    ins: tuple[Region, ...]
+    outs: tuple[Region, ...]
+
+
+class Layout(NamedTuple):
+    """How a node runs shard by shard: what the planner gets from a shard rule.
+
+    `grid` cuts the node's labels (or, for a regrouping, numbers its shards) in the order of the shard numbers. `needs`
+    holds, for each operand, the sharding it must have: the same number of shards as `grid`, or one shard, in which
+    case the whole operand is at hand on every worker. `outs` are the shardings of the results. If `merged` is true the
+    shards give partial results with shapes as in `partials`, which an exchange merges into `outs`.
+    """
+
+    count: int
+    needs: tuple[Sharding, ...]
+    outs: tuple[Sharding, ...]
+    labels: Labels | None = None
+    grid: tuple[tuple[int, Any], ...] = ()  # (label, Cut), in the order of the shard numbers
+    sizes: tuple[tuple[int, int], ...] = ()  # (label, length)
+    merged: bool = False
+
+
+# How partial results are put together: elementwise functions that take out=.
+def _bits(a: np.ndarray) -> np.ndarray:
+    return a if a.dtype.kind in "bi" else a.view(f"i{a.dtype.itemsize}")
+
+
+def merge_disjoint(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Bitwise or: exact for every dtype where at most one of the two is not all zero bits."""
+    if out is None:
+        out = np.empty(np.broadcast(a, b).shape, a.dtype)
+    np.bitwise_or(_bits(np.asarray(a)), _bits(np.asarray(b)), out=_bits(out))
+    return out
+
+
+MERGES: dict[str, Callable[..., np.ndarray]] = {
+    "add": np.add,
+    "multiply": np.multiply,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "or": np.logical_or,
+    "and": np.logical_and,
+    "disjoint": merge_disjoint,
+}
+
+
+# Types of attributes: a check that also restores what msgpack changed (tuples come back as lists).
+def _int(x: Any) -> int:
+    if type(x) is not int:
+        raise TypeError
+    return x
+
+
+def _bool(x: Any) -> bool:
+    if type(x) is not bool:
+        raise TypeError
+    return x
+
+
+def _float(x: Any) -> float:
+    if type(x) not in (int, float):
+        raise TypeError
+    return float(x)
+
+
+def _str(x: Any) -> str:
+    if type(x) is not str:
+        raise TypeError
+    return x
+
+
+def _ints(x: Any) -> tuple[int, ...]:
+    if type(x) not in (list, tuple):
+        raise TypeError
+    return tuple(_int(i) for i in x)
+
+
+def _shape(x: Any) -> Shape:
+    if any(n < 0 for n in _ints(x)):
+        raise TypeError
+    return _ints(x)
+
+
+def _slices(x: Any) -> tuple[tuple[int, int, int], ...]:
+    """For each dimension (start, length, step); the step may be negative."""
+    if type(x) not in (list, tuple):
+        raise TypeError
+    triples = tuple(_ints(s) for s in x)
+    if any(len(s) != 3 or s[0] < 0 or s[1] < 0 or s[2] == 0 for s in triples):
+        raise TypeError
+    return triples  # type: ignore[return-value]
+
+
+def _dtype(x: Any) -> str:
+    if _str(x) not in DTYPES:
+        raise TypeError
+    return x
+
+
+def _cuts(x: Any) -> Sharding | None:
+    """None or a `Sharding`, which travels as lists of integers."""
+    if x is None or isinstance(x, Sharding):
+        return x
+    if type(x) is not list or any(type(c) is not list for c in x):
+        raise TypeError
+    return sharding_from_wire(x)
+
+
+ATTR_TYPES: dict[str, Callable[[Any], Any]] = {
+    "int": _int,
+    "bool": _bool,
+    "float": _float,
+    "str": _str,
+    "ints": _ints,
+    "shape": _shape,
+    "slices": _slices,
+    "dtype": _dtype,
+    "cuts": _cuts,
+}
+
+ShapeRule = Callable[[Sequence[Aval], Attrs], tuple[Aval, ...]]
+LabelRule = Callable[[Sequence[Aval], Attrs], Labels]
+RegroupRule = Callable[[Sequence[Aval], Sequence[Sharding], Attrs, int], Layout]
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One kernel with its rules.
+
+    `kernel(*arrays, **attrs)` gives the result (a tuple where there are several). With `into=True` it also takes
+    `out=` (one result only; always an array of the right shape and dtype, never one of the operands) and returns it.
+    With `placed=True` it also takes `at=`, a `Place`. A kernel never writes to its operands, never keeps them, and
+    may return a view of one of them only when `view=True`. `flops` is the number of operations for each element
+    of the result or, where it is a function of (avals in, avals out, attrs), in all.
+    """
+
+    name: str
+    kernel: Callable[..., Any]
+    shape: ShapeRule
+    labels: LabelRule | None = None
+    regroup: RegroupRule | None = None
+    attrs: dict[str, str] = field(default_factory=dict)
+    into: bool = False
+    placed: bool = False
+    view: bool = False
+    source: bool = False
+    flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
+
+
+TABLE: dict[str, Primitive] = {}
+
+
+def primitive(name: str, kernel: Callable[..., Any], shape: ShapeRule, **rest: Any) -> Primitive:
+    """Declare a primitive; its arguments are the fields of `Primitive`."""
+    if name in TABLE:
+        raise ValueError(f"primitive {name!r} is declared twice")
+    made = Primitive(name, kernel, shape, **rest)
+    if (made.labels is None) == (made.regroup is None):
+        raise ValueError(f"primitive {name!r} needs a label rule or a regroup rule, one of the two")
+    TABLE[name] = made
+    return made

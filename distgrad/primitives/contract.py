@@ -1,0 +1,152 @@
+"""Products of two operands, written as subscripts: `"mk,kn->mn"` and every other einsum of two operands.
+
+A letter stands at most once in each operand. Letters in both operands and in the result are batch letters, those
+in both and not in the result are summed over, and a letter in only one operand stands in the result as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from distgrad.primitives.base import Attrs, Aval, Labels, primitive
+
+Out = np.ndarray | None
+Ints = tuple[int, ...]
+
+
+class Form(NamedTuple):
+    """How a contraction becomes `np.matmul`: a as (batch, rows, summed), b as (batch, summed, columns)."""
+
+    a: Ints  # the dimensions of a in that order
+    b: Ints
+    out: Ints  # the dimensions of the result in the order (batch, rows, columns)
+    a_runs: Ints  # how many letters become one dimension each
+    b_runs: Ints
+    batch: int  # numbers of letters
+    rows: int
+    columns: int
+    summed: int
+
+
+@lru_cache(maxsize=1024)
+def letters(subscripts: str) -> tuple[str, str, str]:
+    """The letters of a, b and the result. Raises ValueError for subscripts that this primitive does not take."""
+    operands, arrow, out = subscripts.partition("->")
+    a, comma, b = operands.partition(",")
+    once = all(word.isalpha() or not word for word in (a, b, out)) and all(
+        len(set(w)) == len(w) for w in (a, b, out)
+    )
+    if not (arrow and comma and once and set(a) ^ set(b) <= set(out) <= set(a) | set(b)):
+        raise ValueError(f"not a contraction of two operands: {subscripts!r}")
+    return a, b, out
+
+
+@lru_cache(maxsize=1024)
+def _form(subscripts: str) -> Form:
+    a, b, out = letters(subscripts)
+    batch = [c for c in out if c in a and c in b]
+    rows, columns = [c for c in out if c not in b], [c for c in out if c not in a]
+    summed = [c for c in a if c in b and c not in out]
+    each = (1,) * len(batch)  # matmul takes many batch dimensions, and vectors where there are none
+    return Form(
+        tuple(a.index(c) for c in batch + rows + summed),
+        tuple(b.index(c) for c in batch + summed + columns),
+        tuple(out.index(c) for c in batch + rows + columns),
+        (*each, *([len(rows)] if rows or batch else []), len(summed)),
+        (*each, len(summed), *([len(columns)] if columns or batch else [])),
+        *map(len, (batch, rows, columns, summed)),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _swapped(subscripts: str) -> str | None:
+    """The same product with the operands exchanged, where its result comes out in order then, and does not now."""
+    a, b, out = letters(subscripts)
+    other = f"{b},{a}->{out}"
+    in_order = [form.out == tuple(range(len(out))) for form in (_form(subscripts), _form(other))]
+    return other if in_order == [False, True] else None
+
+
+def _group(x: np.ndarray, order: Ints, runs: Ints) -> np.ndarray:
+    """`x` with its dimensions in `order`, and runs of dimensions made one (a copy only if it must be)."""
+    x = x.transpose(order)
+    if all(n == 1 for n in runs):
+        return x
+    shape, first = [], 0
+    for n in runs:
+        shape.append(math.prod(x.shape[first : first + n]))
+        first += n
+    return x.reshape(shape)
+
+
+def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> np.ndarray:
+    """The sum of products over the letters that the result lacks; BLAS for floats, on views where they will do.
+
+    The result is in C order. BLAS may round differently for transposed operands: equal bits ask for equal strides.
+    """
+    if (other := _swapped(subscripts)) is not None:
+        return contract(b, a, other, out)
+    form = _form(subscripts)
+    if out is None:
+        out = np.empty(_shape_of(subscripts, a.shape, b.shape), a.dtype)
+    target = out.transpose(form.out)
+    if not form.summed:
+        a, b = a.transpose(form.a), b.transpose(form.b)
+        b = b.reshape(b.shape[: form.batch] + (1,) * form.rows + b.shape[form.batch :])
+        np.multiply(a.reshape(a.shape + (1,) * form.columns), b, out=target)
+        return out
+    a, b = _group(a, form.a, form.a_runs), _group(b, form.b, form.b_runs)
+    shape = a.shape[:-1] + b.shape[form.batch + 1 :]
+    if target.shape == shape:
+        np.matmul(a, b, out=target)
+    elif target.flags.c_contiguous:
+        np.matmul(a, b, out=target.reshape(shape))
+    else:
+        np.copyto(target, np.matmul(a, b).reshape(target.shape))
+    return out
+
+
+def _shape_of(subscripts: str, a: Ints, b: Ints) -> Ints:
+    letters_a, letters_b, out = letters(subscripts)
+    sizes = dict(zip(letters_a, a, strict=True))
+    for c, n in zip(letters_b, b, strict=True):
+        if sizes.setdefault(c, n) != n:
+            raise RuntimeError(
+                f"einsum(): dimension {c} has size {n} in one operand and {sizes[c]} in the other"
+            )
+    return tuple(sizes[c] for c in out)
+
+
+def _contracted(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    a, b = avals
+    return (Aval(_shape_of(attrs["subscripts"], a.shape, b.shape), a.dtype),)
+
+
+@lru_cache(maxsize=1024)
+def _labels_of(subscripts: str) -> Labels:
+    words = letters(subscripts)
+    number = {c: i for i, c in enumerate(dict.fromkeys("".join(words)))}
+    a, b, out = (tuple(number[c] for c in word) for word in words)
+    return Labels((a, b), (out,), "add")
+
+
+def _flops(ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
+    a, _, out = letters(attrs["subscripts"])
+    summed = math.prod(n for c, n in zip(a, ins[0].shape, strict=True) if c not in out)
+    return 2.0 * outs[0].size * summed
+
+
+primitive(
+    "contract",
+    contract,
+    _contracted,
+    labels=lambda avals, attrs: _labels_of(attrs["subscripts"]),
+    attrs={"subscripts": "str"},
+    into=True,
+    flops=_flops,
+)

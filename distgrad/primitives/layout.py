@@ -1,0 +1,98 @@
+"""Views that keep the elements and change their arrangement: permute, expand, expand_dims, squeeze_dims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.primitives.base import Attrs, Aval, Labels, Place, Shape, primitive
+
+Ints = tuple[int, ...]
+
+
+def permute(x: np.ndarray, dims: Ints) -> np.ndarray:
+    """Dimension `dims[i]` of x becomes dimension i."""
+    return x.transpose(dims)
+
+
+def expand(x: np.ndarray, shape: Shape, at: Place, cuts: Any = None) -> np.ndarray:
+    """Dimensions of length 1 repeated to the length that the piece of `shape` has."""
+    return np.broadcast_to(x, [hi - lo for lo, hi in at.outs[0]])
+
+
+def expand_dims(x: np.ndarray, dims: Ints) -> np.ndarray:
+    """New dimensions of length 1, at positions `dims` of the result."""
+    return x[tuple(None if d in dims else slice(None) for d in range(x.ndim + len(dims)))]
+
+
+def squeeze_dims(x: np.ndarray, dims: Ints) -> np.ndarray:
+    """Without the dimensions `dims`, which have length 1."""
+    return x.squeeze(dims)
+
+
+def _permuted(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    return (Aval(tuple(avals[0].shape[d] for d in attrs["dims"]), avals[0].dtype),)
+
+
+def _permuted_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    return Labels((tuple(range(len(attrs["dims"]))),), (attrs["dims"],))
+
+
+def _expanded_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    shape = attrs["shape"]
+    return Labels(
+        (tuple(d if n == shape[d] else None for d, n in enumerate(avals[0].shape)),),
+        (tuple(range(len(shape))),),
+    )
+
+
+def _opened(shape: Sequence[Any], dims: Ints, new: Any) -> tuple[Any, ...]:
+    """`shape` (or labels) with `new` put in at positions `dims` of the result."""
+    rest = iter(shape)
+    return tuple(new if d in dims else next(rest) for d in range(len(shape) + len(dims)))
+
+
+def _expand_dims_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    labels = tuple(range(len(avals[0].shape)))
+    return Labels((labels,), (_opened(labels, attrs["dims"], None),))
+
+
+def _squeeze_dims_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    labels = tuple(range(len(avals[0].shape) - len(attrs["dims"])))
+    return Labels((_opened(labels, attrs["dims"], None),), (labels,))
+
+
+DIMS = {"dims": "ints"}
+primitive("permute", permute, _permuted, labels=_permuted_labels, attrs=DIMS, view=True, flops=0)
+primitive(
+    "expand",
+    expand,
+    lambda avals, attrs: (Aval(attrs["shape"], avals[0].dtype),),
+    labels=_expanded_labels,
+    attrs={"shape": "shape", "cuts": "cuts"},
+    placed=True,
+    view=True,
+    flops=0,
+)
+primitive(
+    "expand_dims",
+    expand_dims,
+    lambda avals, attrs: (Aval(_opened(avals[0].shape, attrs["dims"], 1), avals[0].dtype),),
+    labels=_expand_dims_labels,
+    attrs=DIMS,
+    view=True,
+    flops=0,
+)
+primitive(
+    "squeeze_dims",
+    squeeze_dims,
+    lambda avals, attrs: (
+        Aval(tuple(n for d, n in enumerate(avals[0].shape) if d not in attrs["dims"]), avals[0].dtype),
+    ),
+    labels=_squeeze_dims_labels,
+    attrs=DIMS,
+    view=True,
+    flops=0,
+)

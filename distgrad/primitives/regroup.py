@@ -1,0 +1,276 @@
+"""Primitives that map pieces to pieces: reshape, slice, slice_put, cat, compress, uncompress, reshard.
+
+Each has a rule of its own that says how its operands must be cut so that every shard of the result can be made on the
+spot; what does not fit is resharded by an exchange before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from distgrad.primitives.base import Attrs, Aval, Labels, Layout, Place, primitive
+from distgrad.sharding import Cut, Region, Sharding, default_sharding
+
+
+def _first_long(shape: tuple[int, ...]) -> int:
+    return next((d for d, n in enumerate(shape) if n != 1), 0)
+
+
+def _leading(shape: tuple[int, ...], cut: Cut) -> Sharding:
+    d = _first_long(shape)
+    return Sharding(tuple(cut if i == d else Cut(n) for i, n in enumerate(shape)))
+
+
+def _rows(shape: tuple[int, ...]) -> int:
+    """Elements in one step along the first dimension that is longer than one."""
+    return math.prod(shape[_first_long(shape) + 1 :])
+
+
+def _leading_cut(aval: Aval, sharding: Sharding, shard_bytes: int) -> Cut:
+    """Its cut along the first long dimension if that is the only one; else a new one."""
+    d = _first_long(aval.shape)
+    if sharding.cut_dims == (d,):
+        return sharding.cuts[d]
+    n = aval.shape[d]
+    return Cut.even(n, max(1, n * shard_bytes // max(1, aval.nbytes)))
+
+
+# reshape: C order on both sides, so a cut along the leading dimension is a cut of the flat array.
+def _reshape_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+    (aval,), (sharding,), shape = avals, shardings, attrs["shape"]
+    if sharding.count == 1:
+        return Layout(1, (sharding,), (Sharding.whole(shape),))
+    cut = _leading_cut(aval, sharding, shard_bytes)
+    row_in, row_out = _rows(aval.shape), _rows(shape)
+    out = cut.scaled(row_in).divided(row_out)
+    if out is None:
+        step = math.lcm(row_in, row_out)
+        step *= max(1, shard_bytes // (step * aval.dtype.itemsize))
+        cut = Cut.even(aval.size // row_in, step // row_in)
+        out = Cut.even(aval.size // row_out, step // row_out)
+    need = _leading(aval.shape, cut)
+    return Layout(need.count, (need,), (_leading(shape, out),))
+
+
+def _reshape(a: np.ndarray, *, at: Place, shape: tuple[int, ...]) -> np.ndarray:
+    return a.reshape([hi - lo for lo, hi in at.outs[0]])
+
+
+primitive(
+    "reshape",
+    _reshape,
+    lambda avals, attrs: (Aval(attrs["shape"], avals[0].dtype),),
+    regroup=_reshape_rule,
+    attrs={"shape": "shape"},
+    placed=True,
+    view=True,
+    flops=0,
+)
+
+
+# slice: each shard keeps what it holds of the slice; some may be left empty.
+def _sliced(sharding: Sharding, slices: Sequence[tuple[int, int, int]]) -> Sharding:
+    return Sharding(tuple(cut.sliced(*s) for cut, s in zip(sharding.cuts, slices, strict=True)))
+
+
+def _slice_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+    return Layout(shardings[0].count, (shardings[0],), (_sliced(shardings[0], attrs["slices"]),))
+
+
+def _local(slices: Sequence[tuple[int, int, int]], part: Region, base: Region) -> tuple[slice, ...]:
+    """Where, in the piece `base` of a tensor, the elements `part` of its slice lie."""
+    return tuple(
+        slice(start + lo * step - b, max(0, start + (hi - 1) * step + 1 - b) if hi > lo else 0, step) if hi > lo else slice(0, 0)
+        for (start, _, step), (lo, hi), (b, _) in zip(slices, part, base, strict=True)
+    )
+
+
+def _slice(a: np.ndarray, *, at: Place, slices: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    return a[_local(slices, at.outs[0], at.ins[0])]
+
+
+primitive(
+    "slice",
+    _slice,
+    lambda avals, attrs: (Aval(tuple(s[1] for s in attrs["slices"]), avals[0].dtype),),
+    regroup=_slice_rule,
+    attrs={"slices": "slices"},
+    placed=True,
+    view=True,
+    flops=0,
+)
+
+
+def _slice_put_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+    base, src = shardings
+    need = src if src.count == 1 else _sliced(base, attrs["slices"]) if base.count > 1 else Sharding.whole(src.shape)
+    return Layout(base.count, (base, need), (base,))
+
+
+def _slice_put(base: np.ndarray, src: np.ndarray, *, at: Place, slices: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    out = base.copy()
+    cell = at.outs[0]
+    part = tuple(
+        (min(n, max(0, -(-(lo - start) // step))), min(n, max(0, -(-(hi - start) // step))))
+        for (start, n, step), (lo, hi) in zip(slices, cell, strict=True)
+    )
+    mine = tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(part, at.ins[1], strict=True))
+    out[_local(slices, part, cell)] = src[mine]
+    return out
+
+
+primitive(
+    "slice_put",
+    _slice_put,
+    lambda avals, attrs: (avals[0],),
+    regroup=_slice_put_rule,
+    attrs={"slices": "slices"},
+    placed=True,
+    flops=0,
+)
+
+
+# cat: every operand is cut where the result's cuts fall inside it.
+def _cat_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    d = attrs["dim"]
+    shape = list(avals[0].shape)
+    shape[d] = sum(a.shape[d] for a in avals)
+    return (Aval(tuple(shape), avals[0].dtype),)
+
+
+def _offsets(avals: Sequence[Aval], d: int) -> list[int]:
+    ends = np.cumsum([0, *(a.shape[d] for a in avals)])
+    return [int(e) for e in ends]
+
+
+def _cat_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+    d = attrs["dim"]
+    (out,) = _cat_shape(avals, attrs)
+    cut = [i for i, s in enumerate(shardings) if s.count > 1]
+    primary = max(cut, key=lambda i: (avals[i].nbytes, -i), default=None)
+    if primary is not None and d not in shardings[primary].cut_dims:
+        grid = Sharding(tuple(c if i != d else Cut(out.shape[d]) for i, c in enumerate(shardings[primary].cuts)))
+    elif primary is not None or out.nbytes > shard_bytes:
+        grid = default_sharding(out.shape, out.dtype.itemsize, shard_bytes)
+    else:
+        grid = Sharding.whole(out.shape)
+    needs = tuple(
+        s if s.count == 1 else _part(grid, d, start, a) if grid.count > 1 else Sharding.whole(a.shape)
+        for s, a, start in zip(shardings, avals, _offsets(avals, d), strict=False)
+    )
+    return Layout(grid.count, needs, (grid,))
+
+
+def _part(grid: Sharding, d: int, start: int, aval: Aval) -> Sharding:
+    n = aval.shape[d]
+    cut = Cut.at(n, [0, *(min(n, max(0, p - start)) for p in grid.cuts[d].edges[1:-1]), n])
+    return Sharding(tuple(cut if i == d else c for i, c in enumerate(grid.cuts)))
+
+
+def _cat(*arrays: np.ndarray, at: Place, dim: int, sizes: tuple[int, ...]) -> np.ndarray:
+    lo, hi = at.outs[0][dim]
+    out = np.empty([b - a for a, b in at.outs[0]], arrays[0].dtype)
+    start = 0
+    for array, region, n in zip(arrays, at.ins, sizes, strict=True):
+        first, last = max(lo, start), min(hi, start + n)
+        if first < last:
+            to = [slice(None)] * out.ndim
+            to[dim] = slice(first - lo, last - lo)
+            piece = tuple(
+                slice(first - start - r[0], last - start - r[0]) if i == dim else slice(o[0] - r[0], o[1] - r[0])
+                for i, (r, o) in enumerate(zip(region, at.outs[0], strict=True))
+            )
+            out[tuple(to)] = array[piece]
+        start += n
+    return out
+
+
+primitive(
+    "cat", _cat, _cat_shape, regroup=_cat_rule, attrs={"dim": "int", "sizes": "ints"}, placed=True, flops=0
+)
+
+
+# compress and uncompress: the chosen elements of a flat array; `cuts` holds how many each shard has.
+def _compress_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+    mask: Sharding = shardings[-1]
+    cuts = attrs["cuts"] or Sharding.whole((attrs["size"],))
+    return Layout(mask.count, (mask, mask), (cuts,))
+
+
+primitive(
+    "compress",
+    lambda a, mask, *, size, cuts: a[mask],
+    lambda avals, attrs: (Aval((attrs["size"],), avals[0].dtype),),
+    regroup=_compress_rule,
+    attrs={"size": "int", "cuts": "cuts"},
+    flops=0,
+)
+
+
+def _uncompress_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+    mask: Sharding = shardings[-1]
+    return Layout(mask.count, (attrs["cuts"] or Sharding.whole(avals[0].shape), mask), (mask,))
+
+
+def _uncompress(a: np.ndarray, mask: np.ndarray, *, cuts: Sharding | None) -> np.ndarray:
+    out = np.zeros(mask.shape, a.dtype)
+    out[mask] = a
+    return out
+
+
+primitive(
+    "uncompress",
+    _uncompress,
+    lambda avals, attrs: (Aval(avals[1].shape, avals[0].dtype),),
+    regroup=_uncompress_rule,
+    attrs={"cuts": "cuts"},
+    flops=0,
+)
+
+
+def _shard_counts(mask: np.ndarray, *, at: Place, cuts: Sharding) -> np.ndarray:
+    out = np.zeros(cuts.count, np.int64)
+    lo, hi = at.ins[0][0]
+    if cuts.count == 1:
+        out[0] = np.count_nonzero(mask)
+        return out
+    for shard in cuts.overlapping(((lo, hi),)):
+        a, b = cuts.cell(shard)[0]
+        out[shard] = np.count_nonzero(mask[max(a, lo) - lo : max(0, min(b, hi) - lo)])
+    return out
+
+
+primitive(
+    "shard_counts",
+    _shard_counts,
+    lambda avals, attrs: (Aval((attrs["cuts"].count,), np.dtype("int64")),),
+    labels=lambda avals, attrs: Labels(((0,),), ((None,),), "add"),
+    attrs={"cuts": "cuts"},
+    placed=True,
+)
+
+
+# reshard: the same elements, cut otherwise. Where they lie cut, the exchange before it does the work.
+def _reshard_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+    target = attrs["cuts"]
+    need = shardings[0] if shardings[0].count == 1 else target
+    return Layout(target.count, (need,), (target,))
+
+
+def _reshard(a: np.ndarray, *, at: Place, cuts: Sharding) -> np.ndarray:
+    return a[tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(at.outs[0], at.ins[0], strict=True))]
+
+
+primitive(
+    "reshard",
+    _reshard,
+    lambda avals, attrs: (avals[0],),
+    regroup=_reshard_rule,
+    attrs={"cuts": "cuts"},
+    placed=True,
+    view=True,
+    flops=0,
+)

@@ -1,0 +1,140 @@
+"""Work that needs one dimension whole: argmax, argmin, cumsum, cumprod, sort, flip, softmax, log_softmax.
+
+That dimension is labelled None; the others are cut as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, primitive
+from distgrad.primitives.reductions import SHORT, collapse, contiguous, reduced_shape
+
+Out = np.ndarray | None
+INT64 = DTYPES["int64"]
+
+
+# Labels and shapes.
+def _whole(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    labels = tuple(
+        None if d in attrs.get("dims", (attrs.get("dim"),)) else d for d in range(len(avals[0].shape))
+    )
+    return Labels((labels,), (labels,))
+
+
+def _whole_twice(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    (labels,) = _whole(avals, attrs).ins
+    return Labels((labels,), (labels, labels))
+
+
+def _found(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    (labels,) = _whole(avals, attrs).ins
+    return Labels(
+        (labels,), (tuple(i for d, i in enumerate(labels) if attrs["keepdim"] or d != attrs["dim"]),)
+    )
+
+
+def _same(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    return (Aval(avals[0].shape, DTYPES[attrs["dtype"]] if "dtype" in attrs else avals[0].dtype),)
+
+
+# Kernels.
+def _finder(find: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    def kernel(x: np.ndarray, dim: int, keepdim: bool, out: Out = None) -> np.ndarray:
+        if out is None:
+            out = np.empty(reduced_shape(x.shape, (dim,), keepdim), INT64)
+        if x.size:
+            find(x, axis=dim, keepdims=keepdim, out=out)
+        return out
+
+    return kernel
+
+
+def _running(ufunc: np.ufunc) -> Callable[..., np.ndarray]:
+    def kernel(x: np.ndarray, dim: int, dtype: str, out: Out = None) -> np.ndarray:
+        return ufunc.accumulate(x, axis=dim, dtype=DTYPES[dtype], out=out)
+
+    return kernel
+
+
+def sort(x: np.ndarray, dim: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Values and int64 positions along `dim`; equal elements keep their order, nan counts as the largest."""
+    if not descending:
+        order = np.argsort(x, axis=dim, kind="stable")
+    else:
+        order = np.flip(np.argsort(np.flip(x, dim), axis=dim, kind="stable"), dim)
+        order = np.subtract(x.shape[dim] - 1, order, order="C")
+    return np.take_along_axis(x, order, dim), order
+
+
+def flip(x: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
+    """A view with the order along `dims` reversed."""
+    return x[tuple(slice(None, None, -1 if d in dims else 1) for d in range(x.ndim))]
+
+
+def _softmax(x: np.ndarray, axis: int, out: np.ndarray) -> None:
+    """exp(x - max) / sum(exp(x - max))."""
+    np.subtract(x, np.maximum.reduce(x, axis=axis, keepdims=True), out=out)
+    np.exp(out, out=out)
+    np.divide(out, np.add.reduce(out, axis=axis, keepdims=True), out=out)
+
+
+def _log_softmax(x: np.ndarray, axis: int, out: np.ndarray) -> None:
+    """x - max - log(sum(exp(x - max)))."""
+    np.subtract(x, np.maximum.reduce(x, axis=axis, keepdims=True), out=out)
+    total = np.add.reduce(np.exp(out), axis=axis, keepdims=True)
+    np.subtract(out, np.log(total, out=total), out=out)
+
+
+def _normalizer(apply: Callable[[np.ndarray, int, np.ndarray], None]) -> Callable[..., np.ndarray]:
+    """A kernel that applies `apply` along `dim`; short rows are transposed first, so that its loops are long."""
+
+    def kernel(x: np.ndarray, dim: int, out: Out = None) -> np.ndarray:
+        made = np.empty(x.shape, x.dtype) if out is None else out
+        if not made.flags.c_contiguous:
+            np.copyto(made, kernel(x, dim))
+        elif x.size:
+            before, n, after = collapse(x.shape, (dim,))  # type: ignore[misc]
+            x = contiguous(x)
+            if after == 1 and n < SHORT:
+                columns = np.array(x.reshape(before, n).T, order="C")  # a copy, also of a single row
+                apply(columns, 0, columns)
+                np.copyto(made.reshape(before, n), columns.T)
+            else:
+                shape = (before, n) if after == 1 else (before, n, after)
+                apply(x.reshape(shape), 1, made.reshape(shape))
+        return made
+
+    return kernel
+
+
+for _name, _find in {"argmax": np.argmax, "argmin": np.argmin}.items():
+    primitive(
+        _name,
+        _finder(_find),
+        lambda avals, attrs: (Aval(reduced_shape(avals[0].shape, (attrs["dim"],), attrs["keepdim"]), INT64),),
+        labels=_found,
+        attrs={"dim": "int", "keepdim": "bool"},
+        into=True,
+        flops=lambda ins, outs, attrs: ins[0].size,
+    )
+for _name, _ufunc in {"cumsum": np.add, "cumprod": np.multiply}.items():
+    primitive(
+        _name, _running(_ufunc), _same, labels=_whole, attrs={"dim": "int", "dtype": "dtype"}, into=True
+    )
+primitive(
+    "sort",
+    sort,
+    lambda avals, attrs: (avals[0], Aval(avals[0].shape, INT64)),
+    labels=_whole_twice,
+    attrs={"dim": "int", "descending": "bool"},
+    flops=20,
+)
+primitive("flip", flip, _same, labels=_whole, attrs={"dims": "ints"}, view=True)
+primitive("softmax", _normalizer(_softmax), _same, labels=_whole, attrs={"dim": "int"}, into=True, flops=15)
+primitive(
+    "log_softmax", _normalizer(_log_softmax), _same, labels=_whole, attrs={"dim": "int"}, into=True, flops=15
+)

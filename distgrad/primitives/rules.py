@@ -1,0 +1,131 @@
+"""From a shard rule to a layout: which grid a node runs on, and how its operands must be cut for that.
+
+No rule fails for a particular cut (promise P3): where an operand does not fit, the layout asks for it with other cuts,
+or whole on every worker, and the planner puts an exchange in between. Layouts follow from shapes and cuts alone,
+never from the number of workers (P2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from distgrad.primitives.base import Attrs, Aval, Labels, Layout, Place, Primitive
+from distgrad.sharding import Cut, Sharding, default_sharding
+
+Grid = tuple[tuple[int, Cut], ...]
+
+
+def layout(
+    primitive: Primitive, avals: Sequence[Aval], outs: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
+) -> Layout:
+    """The layout of one node: `avals` and `shardings` describe its operands, `outs` its results."""
+    if primitive.regroup is not None:
+        return primitive.regroup(avals, shardings, attrs, shard_bytes)
+    assert primitive.labels is not None
+    return solve(primitive.labels(avals, attrs), avals, outs, shardings, attrs.get("cuts"), shard_bytes)
+
+
+def solve(
+    labels: Labels,
+    avals: Sequence[Aval],
+    outs: Sequence[Aval],
+    shardings: Sequence[Sharding],
+    hint: Sharding | None,
+    shard_bytes: int,
+) -> Layout:
+    """The layout of a node with a label rule.
+
+    The largest operand that is cut stays where it is and its cuts become the grid; where none is cut, a result that
+    is larger than a shard gets its default cuts (or those of `hint`).
+    """
+    sizes = _sizes(labels, avals, outs)
+    if all(s.count == 1 for s in shardings):
+        grid = _grid_of_result(labels, outs, hint, shard_bytes)
+    else:
+        cut = [i for i, s in enumerate(shardings) if s.count > 1]
+        primary = max(cut, key=lambda i: (avals[i].nbytes, -i))
+        grid = _grid_of_operand(labels.ins[primary], avals[primary], shardings[primary], shard_bytes)
+        grid = grid or _grid_of_result(labels, outs, hint, shard_bytes)
+    grid = _ordered(grid, labels)
+    needs = tuple(
+        s if s.count == 1 else _sharding(names, aval.shape, grid) or Sharding.whole(aval.shape)
+        for names, aval, s in zip(labels.ins, avals, shardings, strict=True)
+    )
+    merged = any(label not in labels.outs[0] for label, _ in grid)
+    results = tuple(_sharding(names, aval.shape, grid, partly=True) for names, aval in zip(labels.outs, outs, strict=True))
+    count = math.prod(cut.count for _, cut in grid)
+    return Layout(count, needs, results, labels, grid, tuple(sizes.items()), merged)  # type: ignore[arg-type]
+
+
+def _sizes(labels: Labels, avals: Sequence[Aval], outs: Sequence[Aval]) -> dict[int, int]:
+    sizes: dict[int, int] = {}
+    for names, aval in zip((*labels.ins, *labels.outs), (*avals, *outs), strict=True):
+        for label, n in zip(names, aval.shape, strict=True):
+            if label is not None and sizes.setdefault(label, n) != n:
+                raise ValueError(f"label {label} stands for lengths {sizes[label]} and {n}")
+    return sizes
+
+
+def _grid_of_result(labels: Labels, outs: Sequence[Aval], hint: Sharding | None, shard_bytes: int) -> Grid:
+    aval, names = outs[0], labels.outs[0]
+    if hint is None:
+        if aval.nbytes <= shard_bytes:
+            return ()
+        hint = default_sharding(aval.shape, aval.dtype.itemsize, shard_bytes)
+    if any(names[d] is None for d in hint.cut_dims):
+        return _recut(names, aval, shard_bytes)
+    return tuple((names[d], hint.cuts[d]) for d in hint.cut_dims)  # type: ignore[misc]
+
+
+def _grid_of_operand(names: tuple[int | None, ...], aval: Aval, sharding: Sharding, shard_bytes: int) -> Grid:
+    grid = tuple((names[d], sharding.cuts[d]) for d in sharding.cut_dims if names[d] is not None)
+    return grid or _recut(names, aval, shard_bytes)  # type: ignore[return-value]
+
+
+def _recut(names: tuple[int | None, ...], aval: Aval, shard_bytes: int) -> Grid:
+    """Cut the longest dimension that may be cut, into pieces of about `shard_bytes`."""
+    free = [d for d, label in enumerate(names) if label is not None and aval.shape[d] > 1]
+    if not free or aval.nbytes <= shard_bytes:
+        return ()
+    d = max(free, key=lambda i: (aval.shape[i], -i))
+    n = aval.shape[d]
+    cut = Cut.even(n, max(1, n * shard_bytes // aval.nbytes))
+    return ((names[d], cut),) if cut.count > 1 else ()  # type: ignore[return-value]
+
+
+def _ordered(grid: Grid, labels: Labels) -> Grid:
+    """Keep only as much of the grid as numbers the results' shards in the grid's own order."""
+    kept = [label for label, _ in grid if label in labels.outs[0]]
+    if kept == [label for label in labels.outs[0] if label in kept]:
+        return grid
+    return grid[:1]
+
+
+def _sharding(names: tuple[int | None, ...], shape: tuple[int, ...], grid: Grid, partly: bool = False) -> Sharding | None:
+    """Cuts of a tensor with these labels on the grid; None if it lacks one of the grid's labels (unless `partly`)."""
+    cuts = dict(grid)
+    present = [label for label in names if label in cuts]
+    if not partly and present != [label for label, _ in grid]:
+        return None
+    return Sharding(tuple(cuts.get(label, Cut(n)) if label is not None else Cut(n) for label, n in zip(names, shape, strict=True)))
+
+
+def place(layout_: Layout, shard: int, in_shapes: Sequence[tuple[int, ...]], out_shapes: Sequence[tuple[int, ...]]) -> Place:
+    """The regions of all operands and results of a node for one shard of its grid."""
+    if layout_.labels is None:
+        ins = tuple(_cell(s, shard, layout_.count) for s in layout_.needs)
+        return Place(ins, tuple(_cell(s, shard, layout_.count) for s in layout_.outs))
+    bounds = {}
+    for label, cut in reversed(layout_.grid):
+        shard, i = divmod(shard, cut.count)
+        bounds[label] = cut.bounds(i)
+    regions = [
+        tuple(bounds.get(label, (0, n)) if label is not None else (0, n) for label, n in zip(names, shape, strict=True))
+        for names, shape in zip((*layout_.labels.ins, *layout_.labels.outs), (*in_shapes, *out_shapes), strict=True)
+    ]
+    return Place(tuple(regions[: len(in_shapes)]), tuple(regions[len(in_shapes) :]))
+
+
+def _cell(sharding: Sharding, shard: int, count: int) -> tuple[tuple[int, int], ...]:
+    return sharding.cell(shard if sharding.count == count else 0)

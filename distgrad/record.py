@@ -1,0 +1,288 @@
+"""The record of what was done: grad mode, backward nodes and the values that they save."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import os
+import re
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from distgrad.dtype import OF_NUMPY
+from distgrad.graph import Origin, Value
+from distgrad.storage import Version
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
+    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
+    "after calling backward."
+)
+HINT = (
+    "Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
+    "torch.autograd.set_detect_anomaly(True, check_nan=False)."
+)
+
+
+# Grad mode.
+class _Mode(threading.local):
+    enabled = True
+
+
+grad_mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops are recorded, in this thread."""
+    return grad_mode.enabled
+
+
+class _Setting:
+    """A context manager and decorator that sets grad mode to `value`."""
+
+    value = True
+
+    def __new__(cls, function: Any = None) -> Any:
+        made = super().__new__(cls)
+        return made(function) if callable(function) else made  # @no_grad without parentheses
+
+    def __enter__(self) -> None:
+        self.before = grad_mode.enabled
+        grad_mode.enabled = self.value
+
+    def __exit__(self, *exc: Any) -> None:
+        grad_mode.enabled = self.before
+
+    def fresh(self) -> _Setting:
+        """Another of the same kind, so that a decorated function may call itself."""
+        return type(self)()
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(function, type):
+            raise TypeError(f"{type(self).__name__} cannot decorate a class; decorate its methods")
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def generator(*args: Any, **kwargs: Any) -> Any:
+                return _stepwise(self, function(*args, **kwargs))
+
+            return generator
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
+                return await _awaitable(self, function(*args, **kwargs).__await__())
+
+            return coroutine
+
+        @functools.wraps(function)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            with self.fresh():
+                return function(*args, **kwargs)
+
+        return inner
+
+
+def _stepwise(setting: _Setting, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """The generator, with the mode set while it runs and not while it waits."""
+    resume: Callable[[], Any] = lambda: next(generator)  # noqa: E731
+    while True:
+        try:
+            with setting.fresh():
+                item = resume()
+        except StopIteration as stop:
+            return stop.value
+        try:
+            sent = yield item
+            resume = functools.partial(generator.send, sent)
+        except GeneratorExit:
+            with setting.fresh():
+                generator.close()
+            raise
+        except BaseException as error:
+            resume = functools.partial(generator.throw, error)
+
+
+@types.coroutine
+def _awaitable(setting: _Setting, generator: Any) -> Any:
+    return (yield from _stepwise(setting, generator))
+
+
+class no_grad(_Setting):
+    """Ops are not recorded: `with no_grad():`, `@no_grad()` or `@no_grad`."""
+
+    value = False
+
+
+class enable_grad(_Setting):
+    """Ops are recorded, inside a `no_grad` block too."""
+
+    value = True
+
+
+class set_grad_enabled(_Setting):
+    """Set grad mode at once, and until the end of the block where it is used with `with`."""
+
+    def __new__(cls, mode: bool) -> Any:
+        return object.__new__(cls)
+
+    def __init__(self, mode: bool):
+        self.before, self.value = is_grad_enabled(), bool(mode)
+        grad_mode.enabled = self.value
+
+    def __enter__(self) -> None:
+        grad_mode.enabled = self.value
+
+    def fresh(self) -> _Setting:
+        return enable_grad() if self.value else no_grad()
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        grad_mode.enabled = self.before  # it was set by the call that made the decorator
+        return super().__call__(function)
+
+
+# Places in the user's program.
+Place = tuple[str, Any, int]
+
+
+def place(op: str) -> Place:
+    """The op and the first frame outside this package; cheap to take, made readable by `origin`."""
+    frame: Any = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return op, frame.f_code, frame.f_lasti
+
+
+def origin(where: Place) -> Origin:
+    """File and line of a place."""
+    op, code, instruction = where
+    line = code.co_firstlineno
+    for start, end, number in code.co_lines():
+        if start <= instruction < end and number is not None:
+            line = number
+    return Origin(op, code.co_filename, line)
+
+
+# Nodes.
+Edge = tuple["Node | None", int]
+NO_EDGE: Edge = (None, 0)
+_count = itertools.count()
+
+
+class Node:
+    """A step of backward: what `grad_fn` shows. Subclasses are named as torch names them.
+
+    Nodes are numbered as they are made, so a node's number is above that of every node it leads to.
+    """
+
+    __slots__ = ("__weakref__", "next_functions", "number", "retained")
+
+    def __init__(self, next_functions: tuple[Edge, ...]):
+        self.next_functions = next_functions
+        self.number = next(_count)
+        self.retained: dict[int, Any] | None = None  # output -> weak reference to a tensor that wants its gradient
+
+    def name(self) -> str:
+        """The name of the function, such as `MulBackward0`."""
+        return type(self).__name__
+
+    @property
+    def metadata(self) -> dict[Any, Any]:
+        """For users' notes; empty."""
+        return {}
+
+    def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+        """The gradient for each of `next_functions` that is `wanted`, from those of the outputs (None: zero)."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Drop what was saved."""
+
+    def __call__(self, *grads: Any) -> Any:
+        """Run this node alone on gradients of its outputs."""
+        results = self.apply(list(grads), [node is not None for node, _ in self.next_functions])
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} object at {id(self):#x}>"
+
+
+class AccumulateGrad(Node):
+    """The end of an edge: deposits a gradient in `variable.grad`. The engine does it."""
+
+    __slots__ = ("variable",)
+
+    def __init__(self, variable: Any):
+        super().__init__(())
+        self.variable = variable
+
+
+class AsStridedBackward0(Node):
+    """From a view to its base, made anew after the base was changed in place. torch gives it this name."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, edge: Edge, steps: tuple[Any, ...]):
+        super().__init__((edge,))
+        self.steps = steps
+
+    def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+        g = grads[0]
+        for step in reversed(self.steps):
+            g = step.pull(g)
+        return [g]
+
+
+def retain(node: Node, output: int, tensor: Any) -> None:
+    """Have the engine put the gradient of a node's output in `tensor.grad`."""
+    if node.retained is None:
+        node.retained = {}
+    node.retained[output] = weakref.ref(tensor)
+
+
+# Saved values.
+class Saved:
+    """A value kept for backward, with what is needed to make a tensor of it again.
+
+    `counter` and `number` tell whether the storage was changed since. `node` and `output` are the tensor's place in the
+    graph; an output of the node that saves it (`is_output`) has no node here, so that there is no cycle.
+    """
+
+    __slots__ = ("counter", "is_output", "node", "number", "output", "requires_grad", "value")
+
+    def __init__(
+        self, value: Value, counter: Version | None, requires_grad: bool, node: Node | None, output: int, is_output: bool = False
+    ):
+        self.value = value
+        self.counter = counter
+        self.number = counter.number if counter is not None else 0
+        self.requires_grad = requires_grad
+        self.node = node
+        self.output = output
+        self.is_output = is_output
+
+    def check(self, owner: Node, where: Place | None) -> None:
+        """Raise torch's error if the storage was changed after this was saved."""
+        counter = self.counter
+        if counter is None or counter.number == self.number:
+            return
+        producer = owner if self.is_output else self.node
+        made = ""
+        if producer is not None and not isinstance(producer, AccumulateGrad):
+            name = re.sub(r"Backward\d*$", "", producer.name())
+            made = f", which is output {self.output} of {'torch::autograd::' * (name == 'CopySlices')}{name},"
+        lines = "" if where is None else f"\nSaved by {origin(where)}."
+        lines += "" if counter.changed is None else f"\nChanged by {origin(counter.changed)}."
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"[{OF_NUMPY[self.value.dtype].tensor_type} {list(self.value.shape)}]{made} is at version {counter.number}; "
+            f"expected version {self.number} instead. {HINT}{lines}"
+        )

@@ -1,0 +1,352 @@
+"""Programs as bytes: what a stage does, as msgpack and nothing else.
+
+A `Program` is the same for all workers; which shards a worker runs follows from its number. `encode` writes one,
+`decode` reads it back and checks every field: an unknown primitive, a mistyped attribute, a reference to nothing,
+trailing bytes or too many bytes is a `WireError` that names what is wrong, and nothing of the program has run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from distgrad.errors import WireError
+from distgrad.primitives import MERGES, TABLE, Aval, Layout, Primitive
+from distgrad.primitives.base import ATTR_TYPES, DTYPES
+from distgrad.sharding import Cut, Sharding, sharding_from_wire
+
+VERSION = 1
+LIMIT = 16 << 20  # bytes of a program
+CHANNELS = ("small", "large", "each")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A value inside a program: its dtype and how it is cut (for partial results: how their sum is cut)."""
+
+    dtype: np.dtype
+    sharding: Sharding
+
+    @cached_property
+    def aval(self) -> Aval:
+        """Shape and dtype."""
+        return Aval(self.sharding.shape, self.dtype)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node. `tile` is the label along which its loop runs in tiles; None for whole shards."""
+
+    primitive: Primitive
+    ins: tuple[int, ...]
+    outs: tuple[int, ...]
+    attrs: dict[str, Any]
+    layout: Layout
+    tile: int | None = None
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Steps that run tile by tile, `rows` long each; 0: once, on the whole shard."""
+
+    rows: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """Loops that run shard by shard, on `count` shards."""
+
+    count: int
+    loops: tuple[Loop, ...]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Partial results on a grid of `counts`, merged over the dimensions that are `reduced`."""
+
+    counts: tuple[int, ...]
+    reduced: tuple[bool, ...]
+    merge: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """Shards cut like `source` that become shards cut like `target`."""
+
+    source: Sharding
+    target: Sharding
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A slot that is filled from box `box` of the call: item `position` of the channel."""
+
+    slot: int
+    what: Sum | Move
+    box: int
+    channel: str
+    position: int
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A slot whose pieces leave in the box of this call."""
+
+    slot: int
+    what: Sum | Move
+    channel: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A stage. `inputs` are bound to stored values, `feeds` to arrays in the call, `keep` to ids to store under."""
+
+    slots: tuple[Slot, ...]
+    inputs: tuple[int, ...]
+    feeds: tuple[int, ...]
+    arrivals: tuple[Arrival, ...]
+    fragments: tuple[Fragment, ...]
+    departures: tuple[Departure, ...]
+    keep: tuple[int, ...]
+    boxes: tuple[tuple[str, ...], ...]  # for each box that comes with the call, its channels
+
+    def channels(self) -> tuple[str, ...]:
+        """The channels that this program's own box uses, in the order of `CHANNELS`."""
+        used = {d.channel for d in self.departures}
+        return tuple(c for c in CHANNELS if c in used)
+
+
+def sum_of(layout: Layout) -> Sum:
+    """How the partial results of a merged layout are put together."""
+    assert layout.labels is not None and layout.labels.merge is not None
+    kept = layout.labels.outs[0]
+    counts = tuple(cut.count for _, cut in layout.grid)
+    return Sum(counts, tuple(label not in kept for label, _ in layout.grid), layout.labels.merge)
+
+
+# Writing
+
+
+def encode(program: Program) -> bytes:
+    """The program as msgpack."""
+    return msgpack.packb(
+        {
+            "v": VERSION,
+            "slots": [[s.dtype.name, s.sharding.wire()] for s in program.slots],
+            "inputs": program.inputs,
+            "feeds": program.feeds,
+            "arrivals": [[a.slot, _what(a.what), a.box, a.channel, a.position] for a in program.arrivals],
+            "fragments": [
+                [f.count, [[loop.rows, [_step(s) for s in loop.steps]] for loop in f.loops]] for f in program.fragments
+            ],
+            "departures": [[d.slot, _what(d.what), d.channel] for d in program.departures],
+            "keep": program.keep,
+            "boxes": program.boxes,
+        }
+    )
+
+
+def _what(what: Sum | Move) -> list[Any]:
+    if isinstance(what, Sum):
+        return ["sum", what.counts, what.reduced, what.merge]
+    return ["move", what.source.wire(), what.target.wire()]
+
+
+def _step(step: Step) -> list[Any]:
+    attrs = {k: v.wire() if isinstance(v, Sharding) else v for k, v in step.attrs.items()}
+    grid = [[label, cut.wire()] for label, cut in step.layout.grid]
+    return [step.primitive.name, step.ins, step.outs, attrs, step.layout.count, grid, step.tile]
+
+
+# Reading
+
+
+def decode(data: bytes) -> Program:
+    """Read a program and check all of it. Raises WireError."""
+    if len(data) > LIMIT:
+        raise WireError(f"program of {len(data)} bytes is over the limit of {LIMIT}")
+    try:
+        raw = msgpack.unpackb(data, strict_map_key=True, raw=False)
+    except Exception as error:
+        raise WireError(f"program is not msgpack: {error or type(error).__name__}") from None
+    return _Reader().program(raw)
+
+
+def _check(good: bool, text: str) -> None:
+    if not good:
+        raise WireError(text)
+
+
+def _list(x: Any, what: str, length: int | None = None) -> list[Any]:
+    _check(type(x) is list, f"{what}: expected a list, got {type(x).__name__}")
+    _check(length is None or len(x) == length, f"{what}: expected {length} items, got {len(x)}")
+    return x
+
+
+def _int(x: Any, what: str, low: int = 0, high: int = 1 << 62) -> int:
+    _check(type(x) is int, f"{what}: expected an integer, got {type(x).__name__}")
+    _check(low <= x <= high, f"{what}: {x} is not in {low}..{high}")
+    return x
+
+
+class _Reader:
+    """Reads one program; `defined` are the slots that have a value at this point of it."""
+
+    def __init__(self) -> None:
+        self.slots: tuple[Slot, ...] = ()
+        self.defined: set[int] = set()
+
+    def program(self, raw: Any) -> Program:
+        keys = {"v", "slots", "inputs", "feeds", "arrivals", "fragments", "departures", "keep", "boxes"}
+        _check(type(raw) is dict and set(raw) == keys, f"program: expected a map with the keys {sorted(keys)}")
+        _check(raw["v"] == VERSION and type(raw["v"]) is int, f"program: version {raw['v']!r}, this is version {VERSION}")
+        self.slots = tuple(self.slot(s, i) for i, s in enumerate(_list(raw["slots"], "slots")))
+        boxes = tuple(self.box(b) for b in _list(raw["boxes"], "boxes"))
+        inputs = tuple(self.define(i, "inputs") for i in _list(raw["inputs"], "inputs"))
+        feeds = tuple(self.define(i, "feeds") for i in _list(raw["feeds"], "feeds"))
+        arrivals = tuple(self.arrival(a, boxes) for a in _list(raw["arrivals"], "arrivals"))
+        fragments = tuple(self.fragment(f) for f in _list(raw["fragments"], "fragments"))
+        departures = tuple(self.departure(d) for d in _list(raw["departures"], "departures"))
+        keep = tuple(self.use(i, "keep") for i in _list(raw["keep"], "keep"))
+        return Program(self.slots, inputs, feeds, arrivals, fragments, departures, keep, boxes)
+
+    def slot(self, raw: Any, i: int) -> Slot:
+        name, cuts = _list(raw, f"slot {i}", 2)
+        _check(type(name) is str and name in DTYPES, f"slot {i}: unknown dtype {name!r}")
+        return Slot(DTYPES[name], self.sharding(cuts, f"slot {i}"))
+
+    def sharding(self, raw: Any, what: str) -> Sharding:
+        for cut in _list(raw, what):
+            _list(cut, what)
+        try:
+            return sharding_from_wire(raw)
+        except ValueError as error:
+            raise WireError(f"{what}: {error}") from None
+
+    def box(self, raw: Any) -> tuple[str, ...]:
+        channels = tuple(_list(raw, "boxes"))
+        _check(all(type(c) is str and c in CHANNELS for c in channels), f"boxes: unknown channel in {channels}")
+        return channels
+
+    def use(self, i: Any, what: str) -> int:
+        _int(i, what)
+        _check(i in self.defined, f"{what}: slot {i} has no value here")
+        return i
+
+    def define(self, i: Any, what: str) -> int:
+        _int(i, what)
+        _check(i < len(self.slots), f"{what}: there is no slot {i}")
+        _check(i not in self.defined, f"{what}: slot {i} has a value already")
+        self.defined.add(i)
+        return i
+
+    def what(self, raw: Any, slot: int, arrives: bool, what: str) -> Sum | Move:
+        kind = _list(raw, what)[:1]
+        if kind == ["sum"]:
+            _, counts, reduced, merge = _list(raw, what, 4)
+            counts = tuple(_int(n, what, 1) for n in _list(counts, what))
+            reduced = tuple(_list(reduced, what, len(counts)))
+            _check(all(type(r) is bool for r in reduced), f"{what}: reduced must be booleans")
+            _check(type(merge) is str and merge in MERGES, f"{what}: unknown merge {merge!r}")
+            kept = math.prod(n for n, r in zip(counts, reduced, strict=True) if not r)
+            _check(kept == self.slots[slot].sharding.count, f"{what}: {kept} sums for slot {slot}")
+            return Sum(counts, reduced, merge)
+        _check(kind == ["move"], f"{what}: neither a sum nor a move")
+        _, source, target = _list(raw, what, 3)
+        move = Move(self.sharding(source, what), self.sharding(target, what))
+        _check(move.source.shape == move.target.shape, f"{what}: shapes differ")
+        mine = move.target if arrives else move.source
+        _check(mine == self.slots[slot].sharding, f"{what}: slot {slot} is cut otherwise")
+        return move
+
+    def arrival(self, raw: Any, boxes: tuple[tuple[str, ...], ...]) -> Arrival:
+        slot, what, box, channel, position = _list(raw, "arrival", 5)
+        self.define(slot, "arrival")
+        _int(box, "arrival", 0, len(boxes) - 1)
+        _check(channel in boxes[box], f"arrival: box {box} has no channel {channel!r}")
+        return Arrival(slot, self.what(what, slot, True, "arrival"), box, channel, _int(position, "arrival"))
+
+    def departure(self, raw: Any) -> Departure:
+        slot, what, channel = _list(raw, "departure", 3)
+        self.use(slot, "departure")
+        _check(channel in CHANNELS, f"departure: unknown channel {channel!r}")
+        return Departure(slot, self.what(what, slot, False, "departure"), channel)
+
+    def fragment(self, raw: Any) -> Fragment:
+        count, loops = _list(raw, "fragment", 2)
+        _int(count, "fragment", 1)
+        made = []
+        for loop in _list(loops, "loops"):
+            rows, steps = _list(loop, "loop", 2)
+            _int(rows, "loop")
+            made.append(Loop(rows, tuple(self.step(s, count, rows) for s in _list(steps, "steps"))))
+        return Fragment(count, tuple(made))
+
+    def step(self, raw: Any, count: int, rows: int) -> Step:
+        name, ins, outs, attrs, nshards, grid, tile = _list(raw, "step", 7)
+        _check(type(name) is str and name in TABLE, f"unknown primitive {name!r}")
+        primitive = TABLE[name]
+        attrs = self.attrs(primitive, attrs)
+        ins = tuple(self.use(i, name) for i in _list(ins, name))
+        outs = tuple(self.define(i, name) for i in _list(outs, name))
+        _check(_int(nshards, name, 1) == count, f"{name}: {nshards} shards in a fragment of {count}")
+        try:
+            avals = [self.slots[i].aval for i in ins]
+            inferred = primitive.shape(avals, attrs)
+            labels = primitive.labels(avals, attrs) if primitive.labels else None
+            pairs = tuple((_int(label, name, -(1 << 31)), _cut(cut, name)) for label, cut in (_list(g, name, 2) for g in _list(grid, name)))
+        except WireError:
+            raise
+        except Exception as error:
+            raise WireError(f"{name}: operands or attributes do not fit: {error or type(error).__name__}") from None
+        _check(tuple(inferred) == tuple(self.slots[i].aval for i in outs), f"{name}: results {outs} have other shapes or dtypes")
+        layout = Layout(count, tuple(self.slots[i].sharding for i in ins), tuple(self.slots[i].sharding for i in outs), labels, pairs)
+        if labels is not None:
+            merged = any(label not in labels.outs[0] for label, _ in pairs)
+            layout = layout._replace(merged=merged)
+            _check(math.prod(cut.count for _, cut in pairs) == count, f"{name}: grid does not have {count} cells")
+            _check(not merged or labels.merge is not None, f"{name}: partial results that cannot be merged")
+        for i in ins:
+            _check(self.slots[i].sharding.count in (1, count), f"{name}: operand {i} is cut otherwise")
+        _check(tile is None or (rows > 0 and labels is not None and type(tile) is int), f"{name}: bad tile label {tile!r}")
+        return Step(primitive, ins, outs, attrs, layout, tile)
+
+    def attrs(self, primitive: Primitive, raw: Any) -> dict[str, Any]:
+        _check(type(raw) is dict and set(raw) == set(primitive.attrs), f"{primitive.name}: attributes must be {sorted(primitive.attrs)}")
+        attrs = {}
+        for key, kind in primitive.attrs.items():
+            try:
+                attrs[key] = ATTR_TYPES[kind](raw[key])
+            except (TypeError, ValueError):
+                raise WireError(f"{primitive.name}: attribute {key!r} is not of type {kind}: {str(raw[key])[:80]}") from None
+        return attrs
+
+
+def _cut(raw: Any, what: str) -> Cut:
+    try:
+        return sharding_from_wire([_list(raw, what)]).cuts[0]
+    except ValueError as error:
+        raise WireError(f"{what}: {error}") from None
+
+
+# Arrays as raw bytes, inside the msgpack of a call or a reply
+
+
+def pack_array(array: np.ndarray) -> list[Any]:
+    """`[dtype, shape, bytes]`, in C order."""
+    return [array.dtype.name, array.shape, array.tobytes()]
+
+
+def unpack_array(raw: Any) -> np.ndarray:
+    """The array that `pack_array` wrote, read-only. Raises WireError."""
+    name, shape, data = _list(raw, "array", 3)
+    _check(name in DTYPES, f"array: unknown dtype {name!r}")
+    shape = [_int(n, "array") for n in _list(shape, "array")]
+    _check(type(data) is bytes and len(data) == math.prod(shape) * DTYPES[name].itemsize, "array: wrong number of bytes")
+    return np.frombuffer(data, DTYPES[name]).reshape(shape)

@@ -1,0 +1,147 @@
+"""What crosses between workers, and in what order: nothing is said of it on the wire, both sides work it out.
+
+Two things cross. *Partial results* are merged in one fixed binary tree over the numbers of the shards: a worker merges
+the complete subtrees of its contiguous range and sends those. *Moved shards* are cut where source and target shards
+overlap. The driver uses the same functions when it reads a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.primitives import MERGES
+from distgrad.sharding import Region, Sharding, owned
+from distgrad.wire import Move, Sum
+
+
+class Tree:
+    """A fixed binary tree of additions over leaves that come in rising order.
+
+    Node (level, i) covers the leaves i * 2**level up to (i + 1) * 2**level. Siblings are merged as soon as both are
+    there; a node whose sibling lies beyond the last leaf is taken as it is. So the additions are the same however the
+    leaves were spread.
+    """
+
+    def __init__(self, merge: Callable[..., Any] | None):
+        self.merge = merge
+        self.stack: list[tuple[int, int, Any, bool]] = []  # level, number, array, whether the array is our own
+
+    def push(self, level: int, i: int, array: Any, own: bool = False) -> None:
+        """Add the subtree (level, i)."""
+        while self.stack and i % 2 == 1 and self.stack[-1][:2] == (level, i - 1):
+            left = self.stack.pop()
+            array, own = self._join(left[2], left[3], array), True
+            level, i = level + 1, i // 2
+        self.stack.append((level, i, array, own))
+
+    def _join(self, left: Any, own: bool, right: Any) -> Any:
+        if self.merge is None:
+            return None
+        return self.merge(left, right, out=left) if own and left.ndim else np.asarray(self.merge(left, right))
+
+    def finish(self) -> Any:
+        """The result, when all leaves are there."""
+        level, i, array, own = self.stack.pop()
+        while self.stack:
+            while i % 2 == 0 or self.stack[-1][0] > level:
+                level, i = level + 1, i // 2
+                if i % 2 == 1 and self.stack[-1][:2] == (level, i - 1):
+                    break
+            left = self.stack.pop()
+            array, own = self._join(left[2], left[3], array), True
+            level, i = level + 1, i // 2
+        return array
+
+
+def leaves(what: Sum, shards: range) -> Iterator[tuple[int, int, int]]:
+    """For each of the shards: its number, the number of the sum it belongs to, and its place in that sum."""
+    for shard in shards:
+        kept = leaf = 0
+        strides = []
+        rest = shard
+        for n in reversed(what.counts):
+            rest, i = divmod(rest, n)
+            strides.append((n, i))
+        for (n, i), reduced in zip(reversed(strides), what.reduced, strict=True):
+            if reduced:
+                leaf = leaf * n + i
+            else:
+                kept = kept * n + i
+        yield shard, kept, leaf
+
+
+def subtrees(what: Sum, shards: range) -> dict[int, list[tuple[int, int]]]:
+    """For each sum that the shards take part in, the (level, number) of the subtrees that they complete, in order."""
+    trees: dict[int, Tree] = {}
+    for _, kept, leaf in leaves(what, shards):
+        trees.setdefault(kept, Tree(None)).push(0, leaf, None)
+    return {kept: [(level, i) for level, i, _, _ in tree.stack] for kept, tree in sorted(trees.items())}
+
+
+def merged(what: Sum, pieces: dict[int, list[Sequence[np.ndarray]]], workers: int, kept: int) -> np.ndarray:
+    """Sum number `kept`, from the arrays that each worker sent for it (`pieces[worker]`, in the order of `subtrees`)."""
+    tree = Tree(MERGES[what.merge])
+    for level, i, array in _ordered(what, pieces, workers, kept):
+        tree.push(level, i, array)
+    return tree.finish()
+
+
+def _ordered(what: Sum, pieces: Any, workers: int, kept: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    for worker in range(workers):
+        for (level, i), array in zip(_subtrees(what, workers, worker).get(kept, ()), pieces[worker], strict=True):
+            yield level, i, array
+
+
+_known_subtrees: dict[Any, dict[int, list[tuple[int, int]]]] = {}
+
+
+def _subtrees(what: Sum, workers: int, worker: int) -> dict[int, list[tuple[int, int]]]:
+    key = (what, workers, worker)
+    if key not in _known_subtrees:
+        if len(_known_subtrees) > 1024:
+            _known_subtrees.clear()
+        _known_subtrees[key] = subtrees(what, owned(_total(what), workers, worker))
+    return _known_subtrees[key]
+
+
+def _total(what: Sum) -> int:
+    total = 1
+    for n in what.counts:
+        total *= n
+    return total
+
+
+def sums_sent(what: Sum, workers: int, worker: int, to: range) -> list[tuple[int, int]]:
+    """What `worker` sends of the sums `to`: (sum, number of arrays), in order."""
+    return [(kept, len(trees)) for kept, trees in _subtrees(what, workers, worker).items() if kept in to]
+
+
+def overlaps(move: Move, sources: range, targets: range) -> Iterator[tuple[int, int, Region]]:
+    """The pieces that go from the source shards to the target shards: (source, target, region), in order."""
+    for source in sources:
+        cell = move.source.cell(source)
+        if any(lo >= hi for lo, hi in cell):
+            continue
+        for target in move.target.overlapping(cell):
+            if target in targets:
+                region = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(cell, move.target.cell(target), strict=True))
+                if all(lo < hi for lo, hi in region):
+                    yield source, target, region
+
+
+def senders(sharding: Sharding, workers: int, worker: int) -> range:
+    """The shards that `worker` speaks for: a whole value lies on every worker, but one alone sends it."""
+    return owned(sharding.count, workers, worker)
+
+
+def held(count: int, workers: int, worker: int) -> range:
+    """The shards of a value that `worker` has: its own range, or the one shard of a whole value."""
+    return range(1) if count == 1 else owned(count, workers, worker)
+
+
+def inside(region: Region, cell: Region) -> tuple[slice, ...]:
+    """Where `region` lies in the piece that covers `cell`."""
+    return tuple(slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(region, cell, strict=True))

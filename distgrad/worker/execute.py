@@ -1,0 +1,237 @@
+"""Runs a program on one worker's shards. A `Runner` is prepared once for each program and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.primitives import MERGES
+from distgrad.sharding import owned
+from distgrad.wire import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
+from distgrad.worker.exchange import Tree, held, inside, leaves, merged, overlaps, senders, sums_sent
+from distgrad.worker.loops import LoopRunner
+from distgrad.worker.pool import Pool
+
+
+class Failure:
+    """Stands where a value would: which step failed, and how. Whatever reads it fails alike."""
+
+    __slots__ = ("kind", "message", "serial", "step")
+
+    def __init__(self, kind: str, message: str, step: int, serial: int):
+        self.kind = kind
+        self.message = message
+        self.step = step  # number of the step in its program; -1: not a step's fault
+        self.serial = serial  # number of the call
+
+    def wire(self) -> list[Any]:
+        """As msgpack carries it."""
+        return [self.kind, self.message, self.step, self.serial]
+
+
+Pieces = list[np.ndarray]  # a value's shards on this worker, in order
+
+
+class Runner:
+    """One program, ready to run."""
+
+    def __init__(self, program: Program, pool: Pool):
+        self.program = program
+        self.pool = pool
+        self.numbers: dict[int, int] = {}  # id of a step: its number in the program
+        self.fragments: list[tuple[Fragment, list[LoopRunner], set[int]]] = []
+        self.partial: dict[int, Sum] = {}  # slots that hold partial results
+        uses = [{i for loop in f.loops for s in loop.steps for i in s.ins} for f in program.fragments]
+        after = {d.slot for d in program.departures} | set(program.keep)
+        for n, fragment in enumerate(program.fragments):
+            later = after.union(*uses[n + 1 :])
+            made = [{s for step in loop.steps for s in step.outs} for loop in fragment.loops]
+            runners = []
+            for k, loop in enumerate(fragment.loops):
+                following = {i for other in fragment.loops[k + 1 :] for s in other.steps for i in s.ins}
+                runners.append(LoopRunner(loop, program, fragment.count, later | following, pool))
+                for step in loop.steps:
+                    self.numbers[id(step)] = len(self.numbers)
+                    if step.layout.merged:
+                        self.partial.update((slot, sum_of(step.layout)) for slot in step.outs)
+            self.fragments.append((fragment, runners, later & set().union(*made)))
+
+    def run(
+        self,
+        worker: int,
+        workers: int,
+        serial: int,
+        inputs: Sequence[Pieces | Failure],
+        feeds: Sequence[np.ndarray],
+        boxes: Sequence[Any],
+    ) -> dict[int, Any]:
+        """All slots that are kept or leave: their pieces on this worker, a Failure, or the trees of partial results."""
+        env: dict[int, Any] = dict(zip(self.program.inputs, inputs, strict=True))
+        env.update((slot, [array]) for slot, array in zip(self.program.feeds, feeds, strict=True))
+        for arrival in self.program.arrivals:
+            env[arrival.slot] = self._receive(arrival, worker, workers, boxes)
+        with np.errstate(all="ignore"):
+            for fragment, runners, escaping in self.fragments:
+                self._fragment(fragment, runners, escaping, worker, workers, serial, env)
+        return env
+
+    def _fragment(
+        self,
+        fragment: Fragment,
+        runners: list[LoopRunner],
+        escaping: set[int],
+        worker: int,
+        workers: int,
+        serial: int,
+        env: dict[int, Any],
+    ) -> None:
+        steps = [step for loop in fragment.loops for step in loop.steps]
+        failed: dict[int, Failure] = {}
+        while True:
+            for step in steps:
+                cause = next((env[i] for i in step.ins if isinstance(env.get(i), Failure)), None)
+                cause = cause or next((failed[i] for i in step.ins if i in failed), None)
+                if cause is not None:
+                    failed.update(dict.fromkeys(step.outs, cause))
+            at: list[Any] = [None]
+            try:
+                made = self._shards(fragment, runners, escaping, worker, workers, set(failed), env, at)
+            except Exception as error:  # any kernel may fail on its data; the rest of the fragment is run without it
+                step: Step | None = at[0]
+                if step is None or step.outs[0] in failed:
+                    raise
+                failure = Failure(type(error).__name__, str(error), self.numbers[id(step)], serial)
+                failed.update(dict.fromkeys(step.outs, failure))
+                continue
+            env.update(made)
+            env.update(failed)
+            return
+
+    def _shards(
+        self,
+        fragment: Fragment,
+        runners: list[LoopRunner],
+        escaping: set[int],
+        worker: int,
+        workers: int,
+        failed: set[int],
+        env: dict[int, Any],
+        at: list[Any],
+    ) -> dict[int, Any]:
+        shards = held(fragment.count, workers, worker)
+        made: dict[int, Any] = {}
+        for slot in escaping - failed:
+            made[slot] = {} if slot in self.partial else []
+        sums = {slot: self.partial[slot] for slot in made if slot in self.partial}
+        places = {slot: leaves(what, shards) for slot, what in sums.items()}
+        first = {slot: held(self.program.slots[slot].sharding.count, workers, worker).start for slot in env}
+        for shard in shards:
+            local = _Local(env, first, shard)
+            for runner in runners:
+                local.here.update(runner.run(shard, local, failed, at))
+            at[0] = None
+            for slot, pieces in made.items():
+                if slot in sums:
+                    _, kept, leaf = next(places[slot])
+                    tree = pieces.get(kept)
+                    if tree is None:
+                        tree = pieces[kept] = Tree(MERGES[sums[slot].merge])
+                    tree.push(0, leaf, local.here[slot])
+                else:
+                    pieces.append(_own(local.here[slot]))
+        return made
+
+    def _receive(self, arrival: Arrival, worker: int, workers: int, boxes: Sequence[Any]) -> Pieces | Failure:
+        slot = self.program.slots[arrival.slot]
+        items = [boxes[arrival.box][arrival.channel][sender][arrival.position] for sender in range(workers)]
+        for item in items:
+            if isinstance(item, Failure):
+                return item
+        shards = held(slot.sharding.count, workers, worker)
+        if isinstance(arrival.what, Sum):
+            return receive_sums(arrival.what, items, workers, shards)
+        return receive_shards(arrival.what, items, workers, shards, slot.dtype, self.pool)
+
+
+class _Local(dict):  # type: ignore[type-arg]
+    """The arrays of one shard by slot: what was made for it just now, else its piece of what was there before."""
+
+    def __init__(self, env: dict[int, Any], first: dict[int, int], shard: int):
+        super().__init__()
+        self.env, self.first, self.shard = env, first, shard
+        self.here: dict[int, np.ndarray] = {}
+
+    def __contains__(self, slot: object) -> bool:
+        return slot in self.here or isinstance(self.env.get(slot), list)
+
+    def __getitem__(self, slot: int) -> np.ndarray:
+        if slot in self.here:
+            return self.here[slot]
+        pieces = self.env[slot]
+        return pieces[self.shard - self.first[slot]] if len(pieces) > 1 or self.first[slot] else pieces[0]
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+    """The array as it may be kept: a small view does not keep a large base alive."""
+    base = array.base
+    if isinstance(base, np.ndarray) and 2 * array.nbytes < base.nbytes and array.strides != (0,) * array.ndim:
+        return array.copy()
+    return array
+
+
+def send(departure: Departure, value: Any, worker: int, workers: int) -> list[Any]:
+    """What `worker` puts into its box for a value: for the channel "each" a list for each receiver, else one list."""
+    slot_count = departure.what.target.count if isinstance(departure.what, Move) else _sums(departure.what)
+    receivers = [held(slot_count, workers, w) for w in range(workers)] if departure.channel == "each" else [range(slot_count)]
+    if isinstance(value, Failure):
+        return [value for _ in receivers]
+    return [list(_send(departure.what, value, worker, workers, to)) for to in receivers]
+
+
+def _sums(what: Sum) -> int:
+    total = 1
+    for n, reduced in zip(what.counts, what.reduced, strict=True):
+        total *= 1 if reduced else n
+    return total
+
+
+def _send(what: Sum | Move, value: Any, worker: int, workers: int, to: range) -> Any:
+    if isinstance(what, Sum):
+        for kept, tree in sorted(value.items()):
+            if kept in to:
+                yield from (np.asarray(array) for _, _, array, _ in tree.stack)
+        return
+    sources = senders(what.source, workers, worker)
+    start = held(what.source.count, workers, worker).start
+    for source, _, region in overlaps(what, sources, to):
+        yield np.asarray(value[source - start][inside(region, what.source.cell(source))], order="C")
+
+
+def receive_sums(what: Sum, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range) -> list[np.ndarray]:
+    """The sums `shards` from what each worker sent."""
+    taken = [0] * workers
+    counts = [dict(sums_sent(what, workers, w, shards)) for w in range(workers)]
+    result = []
+    for kept in shards:
+        pieces: dict[int, list[Any]] = {}
+        for w in range(workers):
+            n = counts[w].get(kept, 0)
+            pieces[w] = list(items[w][taken[w] : taken[w] + n])
+            taken[w] += n
+        result.append(np.asarray(merged(what, pieces, workers, kept)))  # type: ignore[arg-type]
+    return result
+
+
+def receive_shards(
+    what: Move, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range, dtype: np.dtype, pool: Pool
+) -> list[np.ndarray]:
+    """The target shards from what each worker sent."""
+    cells = [what.target.cell(shard) for shard in shards]
+    result = [pool.take(tuple(hi - lo for lo, hi in cell), dtype) for cell in cells]
+    for w in range(workers):
+        arrays = iter(items[w])
+        for _, target, region in overlaps(what, owned(what.source.count, workers, w), shards):
+            result[target - shards.start][inside(region, cells[target - shards.start])] = next(arrays)
+    return result

@@ -1,0 +1,117 @@
+"""Workers in the driver's own process, for debugging, for tests and for machines without Ray.
+
+Each call runs at once, in the caller's thread, so a debugger stops where the user looks. What goes in and out is
+copied as on a real transport: a worker that keeps or changes an array by mistake shows here too.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from distgrad.errors import DistgradError, WorkerLostError
+from distgrad.worker.transport import DRIVER, Handle, check_returns, machine_memory, told
+
+_CONSTANT = (bytes, str, int, float, bool, type(None))
+
+
+class InProcess:
+    """A `Transport` whose workers are the objects that `worker_factory(number)` makes."""
+
+    def __init__(self, workers: int, worker_factory: Callable[[int], Any]):
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        self.workers = workers
+        self._workers: list[Any] = [worker_factory(number) for number in range(workers)]
+        self._closed = False
+
+    def call(self, worker: int, method: str, args: tuple[Any, ...], returns: int) -> list[Handle]:
+        """Run the method now. An exception waits in the handles until `get`."""
+        self._check()
+        target = self._workers[worker]
+        try:
+            if target is None:
+                raise _lost(worker)
+            values = getattr(target, method)(*[_argument(a) for a in args])
+            check_returns(method, values, returns)
+            results = [_Result(v) for v in values]
+        except Exception as error:
+            failure = _Result(error=copy.copy(told(error)))  # the copy has no traceback, so no frame stays alive
+            results = [failure] * returns
+        return [Handle(worker, result) for result in results]
+
+    def get(self, handles: list[Handle], timeout: float | None = None) -> list[Any]:
+        """The values, or the first error among them."""
+        self._check()
+        return [handle.ref.value() for handle in handles]
+
+    def put(self, value: Any) -> Handle:
+        """Copy a value."""
+        self._check()
+        return Handle(DRIVER, _Result(value))
+
+    def wait(self, handles: list[Handle], timeout: float | None = None) -> list[bool]:
+        """All are ready: a call is over when `call` returns."""
+        self._check()
+        return [True] * len(handles)
+
+    def alive(self) -> list[bool]:
+        """Whether each worker is there, which it is unless `lose` took it."""
+        self._check()
+        return [worker is not None for worker in self._workers]
+
+    def lose(self, worker: int) -> None:
+        """Act as if the worker's process had died, so that recovery can be tried without one."""
+        self._workers[worker] = None
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """This machine, once for each worker."""
+        self._check()
+        total, available = machine_memory()
+        here = {"node": platform.node(), "ip": "127.0.0.1", "pid": os.getpid(), "total": total, "available": available}
+        return [dict(here) for _ in range(self.workers)]
+
+    def close(self) -> None:
+        """Drop the workers and what they hold."""
+        self._closed = True
+        self._workers = [None] * self.workers
+
+    def _check(self) -> None:
+        if self._closed:
+            raise DistgradError("this session is closed")
+
+
+class _Result:
+    """The value of a call, or its error. Kept pickled with its buffers apart, as Ray does it.
+
+    So every reader has lists and maps of its own, and arrays that share memory and are read-only.
+    """
+
+    __slots__ = ("buffers", "data", "error")
+
+    def __init__(self, value: Any = None, error: DistgradError | None = None):
+        self.error = error
+        if type(value) in _CONSTANT:
+            self.data, self.buffers = value, None
+            return
+        buffers: list[pickle.PickleBuffer] = []
+        self.data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        self.buffers = [bytes(b.raw()) for b in buffers]
+
+    def value(self) -> Any:
+        """The value for one more reader, or the error raised."""
+        if self.error is not None:
+            raise copy.copy(self.error) from None
+        return self.data if self.buffers is None else pickle.loads(self.data, buffers=self.buffers)
+
+
+def _argument(arg: Any) -> Any:
+    return (arg.ref if type(arg) is Handle else _Result(arg)).value()
+
+
+def _lost(worker: int) -> WorkerLostError:
+    return WorkerLostError(f"worker {worker} is lost: it was ended by lose()")

@@ -1,0 +1,75 @@
+"""Memory for shards, kept between steps: touching fresh pages is the dearest thing a step can do.
+
+`Pool.take` hands out an array over a block; when the last array over the block is gone, the block returns to the pool.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+_GRAIN = 4096
+_SMALL = 32768  # below this, malloc does as well
+
+
+class _Block:
+    """Memory on loan. NumPy arrays over it keep it alive; without any it goes back."""
+
+    __slots__ = ("__array_interface__", "memory", "pool")
+
+    def __init__(self, memory: np.ndarray, pool: Pool):
+        self.memory = memory
+        self.pool = pool
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self.pool.give(self.memory)
+
+
+class Pool:
+    """Blocks by size. `held` counts the bytes on loan, `free` the bytes that wait for reuse."""
+
+    def __init__(self, spare: int = 256 << 20):
+        self.spare = spare  # bytes that may wait for reuse; a quarter of what is held may, too
+        self.held = 0
+        self.free = 0
+        self._blocks: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array with undefined contents, in C order."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes < _SMALL:
+            return np.empty(shape, dtype)
+        size = -(-nbytes // _GRAIN) * _GRAIN
+        waiting = self._blocks.get(size)
+        if waiting:
+            memory = waiting.pop()
+            self._blocks.move_to_end(size)
+            self.free -= size
+        else:
+            memory = np.empty(size, np.uint8)
+        self.held += size
+        flat: np.ndarray[Any, Any] = np.asarray(_Block(memory, self))
+        return flat[:nbytes].view(dtype).reshape(shape)
+
+    def give(self, memory: np.ndarray) -> None:
+        """Take a block back, or let it go if enough are waiting."""
+        size = memory.nbytes
+        self.held -= size
+        limit = max(self.spare, self.held // 4)
+        if size > limit:
+            return
+        self._blocks.setdefault(size, []).append(memory)
+        self._blocks.move_to_end(size)
+        self.free += size
+        while self.free > limit:  # the size that was not asked for the longest goes first
+            oldest = next(iter(self._blocks))
+            blocks = self._blocks[oldest]
+            if blocks:
+                blocks.pop()
+                self.free -= oldest
+            if not blocks:
+                del self._blocks[oldest]

@@ -1,0 +1,184 @@
+"""The worker: a store of shards, a pool of memory and the runners of programs. No Ray in it.
+
+Every method takes and gives bytes, numbers and arrays, so the same object serves in the driver's process and in a Ray
+actor. Calls come one at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections import OrderedDict
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from distgrad.errors import WireError
+from distgrad.sharding import sharding_from_wire
+from distgrad.wire import CHANNELS, Program, decode, pack_array, unpack_array
+from distgrad.worker.execute import Failure, Pieces, Runner, send
+from distgrad.worker.pool import Pool
+
+_RUNNERS_KEPT = 256
+
+
+class Worker:
+    """One of the workers, number `number`. `epoch` tells its life from that of a worker that was lost."""
+
+    def __init__(self, number: int, epoch: int = 0):
+        self.number = number
+        self.epoch = epoch
+        self.pool = Pool()
+        self.store: dict[int, Pieces | Failure] = {}
+        self.stash: dict[int, list[Any]] = {}  # by call: what this worker sends to itself
+        self.runners: OrderedDict[bytes, Runner] = OrderedDict()
+
+    def run(self, header: bytes, program: bytes, *boxes: Any) -> tuple[Any, ...]:
+        """Run one stage.
+
+        `header` is a map: serial (number of the call), epoch, workers, inputs and keep (ids in the order of the
+        program's), feeds (arrays), free (ids), stash (the serial of the call that each box came from). `boxes` holds,
+        for each box of the program and each of its channels, one item from each worker.
+
+        Returns the reply (`failures`, and `small`: arrays for each departure of that channel), then the channel
+        "large" if the program uses it, then for "each" one item for each worker. A failed step is told in the reply
+        and stands in place of its results; only a program that is not well formed raises, before anything has run.
+        """
+        head = self._header(header)
+        for number in head["free"]:
+            self.store.pop(number, None)
+        runner = self._runner(program)
+        inputs = [self._stored(number) for number in head["inputs"]]
+        feeds = [unpack_array(raw) for raw in head["feeds"]]
+        received = self._boxes(runner.program, boxes, head)
+        env = runner.run(self.number, head["workers"], head["serial"], inputs, feeds, received)
+        for slot, number in zip(runner.program.keep, head["keep"], strict=True):
+            self.store[number] = env[slot]
+        return self._reply(runner.program, env, head)
+
+    def _header(self, header: bytes) -> dict[str, Any]:
+        try:
+            head = msgpack.unpackb(header, raw=False)
+        except Exception as error:
+            raise WireError(f"header is not msgpack: {error or type(error).__name__}") from None
+        keys = {"serial", "epoch", "workers", "inputs", "keep", "feeds", "free", "stash"}
+        if type(head) is not dict or set(head) != keys:
+            raise WireError(f"header: expected a map with the keys {sorted(keys)}")
+        if head["epoch"] != self.epoch:
+            raise WireError(f"header: for epoch {head['epoch']!r}, this worker is of epoch {self.epoch}")
+        for key in ("inputs", "keep", "free", "stash"):
+            if type(head[key]) is not list or any(type(i) is not int for i in head[key]):
+                raise WireError(f"header: {key} must be a list of integers")
+        return head
+
+    def _runner(self, program: bytes) -> Runner:
+        runner = self.runners.get(program)
+        if runner is None:
+            runner = self.runners[program] = Runner(decode(program), self.pool)
+            if len(self.runners) > _RUNNERS_KEPT:
+                self.runners.popitem(last=False)
+        self.runners.move_to_end(program)
+        return runner
+
+    def _stored(self, number: int) -> Pieces | Failure:
+        if number not in self.store:
+            raise WireError(f"header: nothing is stored under {number}")
+        return self.store[number]
+
+    def _boxes(self, program: Program, boxes: tuple[Any, ...], head: dict[str, Any]) -> list[dict[str, list[Any]]]:
+        workers = head["workers"]
+        if len(boxes) != workers * sum(len(channels) for channels in program.boxes):
+            raise WireError(f"call: {len(boxes)} items in the boxes, the program has another number")
+        received = []
+        items = iter(boxes)
+        for channels, serial in zip(program.boxes, head["stash"], strict=True):
+            box: dict[str, list[Any]] = {}
+            for channel in channels:
+                sent = [next(items) for _ in range(workers)]
+                if channel == "each":
+                    sent[self.number] = self.stash.pop(serial)
+                box[channel] = [unpack_small(s) if channel == "small" else [_unpack(i) for i in s] for s in sent]
+            received.append(box)
+        return received
+
+    def _reply(self, program: Program, env: dict[int, Any], head: dict[str, Any]) -> tuple[Any, ...]:
+        workers = head["workers"]
+        out: dict[str, list[Any]] = {channel: [] for channel in CHANNELS}
+        for departure in program.departures:
+            out[departure.channel].append(send(departure, env[departure.slot], self.number, workers))
+        failures = {id(v): v for v in env.values() if isinstance(v, Failure)}
+        small = [
+            item.wire() if isinstance(item, Failure) else [pack_array(a) for a in item] for (item,) in out["small"]
+        ]
+        reply = msgpack.packb({"failures": [f.wire() for f in failures.values()], "small": small})
+        answer: list[Any] = [reply]
+        if out["large"]:
+            answer.append([_pack(item) for (item,) in out["large"]])
+        if out["each"]:
+            rows = [[_pack(items[w]) for items in out["each"]] for w in range(workers)]
+            self.stash[head["serial"]] = rows[self.number]
+            rows[self.number] = []
+            answer.extend(rows)
+        return tuple(answer)
+
+    def load(self, header: bytes, array: np.ndarray) -> tuple[int]:
+        """Store shards that the driver sends: `array` holds those from `first` up to `last`, along the cut dimension."""
+        head = msgpack.unpackb(header, raw=False)
+        sharding = sharding_from_wire(head["cuts"])
+        dim = sharding.cut_dims[0] if sharding.cut_dims else 0
+        pieces = self.store.setdefault(head["id"], [])
+        assert isinstance(pieces, list)
+        start = 0
+        for shard in range(head["first"], head["last"]):
+            shape = tuple(hi - lo for lo, hi in sharding.cell(shard))
+            piece = self.pool.take(shape, array.dtype)
+            if shape:
+                np.copyto(piece, array[(slice(None),) * dim + (slice(start, start + shape[dim]),)])
+                start += shape[dim]
+            else:
+                piece[...] = array
+            pieces.append(piece)
+        return (array.nbytes,)
+
+    def free(self, ids: list[int]) -> tuple[int]:
+        """Forget the values stored under `ids`."""
+        for number in ids:
+            self.store.pop(number, None)
+        return (len(ids),)
+
+    def memory(self) -> tuple[dict[str, int]]:
+        """Bytes: `held` by values, `pooled` for reuse, and `rss` of the process."""
+        return ({"worker": self.number, "held": self.pool.held, "pooled": self.pool.free, "rss": _rss()},)
+
+
+def unpack_small(reply: bytes) -> list[Any]:
+    """The arrays (or the Failure) of each departure in the channel "small"."""
+    return [_failure(item) or [unpack_array(a) for a in item] for item in msgpack.unpackb(reply, raw=False)["small"]]
+
+
+def unpack_large(items: list[Any]) -> list[Any]:
+    """The same for the channel "large"."""
+    return [_unpack(item) for item in items]
+
+
+def _pack(item: Any) -> Any:
+    return item.wire() if isinstance(item, Failure) else item
+
+
+def _unpack(item: Any) -> Any:
+    return _failure(item) or item
+
+
+def _failure(item: Any) -> Failure | None:
+    return Failure(*item) if len(item) == 4 and isinstance(item[0], str) else None
+
+
+def _rss() -> int:
+    try:
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
