@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 Bounds = tuple[int, int]
 Region = tuple[Bounds, ...]
@@ -40,12 +41,17 @@ class Cut:
     def at(size: int, points: Sequence[int]) -> Cut:
         """Cut at `points`, which rise from 0 to `size`; a point given twice makes an empty shard."""
         points = tuple(int(p) for p in points)
-        if len(points) < 2 or points[0] != 0 or points[-1] != size or any(a > b for a, b in zip(points, points[1:], strict=False)):
+        if (
+            len(points) < 2
+            or points[0] != 0
+            or points[-1] != size
+            or any(a > b for a, b in pairwise(points))
+        ):
             raise ValueError(f"cut points must rise from 0 to {size}, got {points}")
         if len(points) == 2:
             return Cut(size)
         step = points[1]
-        if 0 < step and points == (*range(0, size, step), size):
+        if step > 0 and len(points) == -(-size // step) + 1 and points == (*range(0, size, step), size):
             return Cut(size, step)
         return Cut(size, 0, points)
 
@@ -75,7 +81,7 @@ class Cut:
     def longest(self) -> int:
         """Length of the longest piece."""
         if self.points is not None:
-            return max(b - a for a, b in zip(self.points, self.points[1:], strict=False))
+            return max(b - a for a, b in pairwise(self.points))
         return self.step or self.size
 
     def overlapping(self, lo: int, hi: int) -> range:
@@ -88,9 +94,9 @@ class Cut:
 
     def scaled(self, factor: int) -> Cut:
         """The same cut of a dimension in which each element has become `factor` elements."""
-        if self.points is None:
+        if self.points is None and factor:
             return Cut(self.size * factor, self.step * factor)
-        return Cut.at(self.size * factor, [p * factor for p in self.points])
+        return Cut.at(self.size * factor, [p * factor for p in self.edges])
 
     def divided(self, factor: int) -> Cut | None:
         """The cut of the dimension whose elements are runs of `factor` elements here; None if a cut splits a run."""
@@ -106,7 +112,9 @@ class Cut:
         """The cut that `start : start + length*step : step` inherits (`step` positive); pieces may be empty."""
         if self.count == 1:
             return Cut(length)
-        return Cut.at(length, [min(length, max(0, -(-(p - start) // step))) for p in self.edges[:-1]] + [length])
+        return Cut.at(
+            length, [min(length, max(0, -(-(p - start) // step))) for p in self.edges[:-1]] + [length]
+        )
 
     def wire(self) -> list[int]:
         """As a list of integers: `[size, step]` or `[size, -1, *points]`."""
@@ -206,7 +214,9 @@ def default_sharding(shape: tuple[int, ...], itemsize: int, shard_bytes: int) ->
     return Sharding(tuple(cuts))
 
 
-def sharding_of(shape: tuple[int, ...], cuts: Sharding | int | Sequence[int] | dict[int, int | Sequence[int]]) -> Sharding:
+def sharding_of(
+    shape: tuple[int, ...], cuts: Sharding | int | Sequence[int] | dict[int, int | Sequence[int]]
+) -> Sharding:
     """A sharding from what a user writes.
 
     `cuts` is a `Sharding` of the same shape, the length of a piece along dimension 0, a list of cut points along
@@ -222,7 +232,9 @@ def sharding_of(shape: tuple[int, ...], cuts: Sharding | int | Sequence[int] | d
     for dim, how in cuts.items():
         d = dim + len(shape) if dim < 0 else dim
         if not 0 <= d < len(shape):
-            raise IndexError(f"Dimension out of range (expected to be in range of [{-len(shape)}, {len(shape) - 1}], but got {dim})")
+            raise IndexError(
+                f"Dimension out of range (expected to be in range of [{-len(shape)}, {len(shape) - 1}], but got {dim})"
+            )
         if isinstance(how, int):
             if how < 1:
                 raise ValueError(f"a piece must be at least one element long, got {how}")

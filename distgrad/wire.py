@@ -124,7 +124,8 @@ class Program:
 
 def sum_of(layout: Layout) -> Sum:
     """How the partial results of a merged layout are put together."""
-    assert layout.labels is not None and layout.labels.merge is not None
+    assert layout.labels is not None
+    assert layout.labels.merge is not None
     kept = layout.labels.outs[0]
     counts = tuple(cut.count for _, cut in layout.grid)
     return Sum(counts, tuple(label not in kept for label, _ in layout.grid), layout.labels.merge)
@@ -143,7 +144,8 @@ def encode(program: Program) -> bytes:
             "feeds": program.feeds,
             "arrivals": [[a.slot, _what(a.what), a.box, a.channel, a.position] for a in program.arrivals],
             "fragments": [
-                [f.count, [[loop.rows, [_step(s) for s in loop.steps]] for loop in f.loops]] for f in program.fragments
+                [f.count, [[loop.rows, [_step(s) for s in loop.steps]] for loop in f.loops]]
+                for f in program.fragments
             ],
             "departures": [[d.slot, _what(d.what), d.channel] for d in program.departures],
             "keep": program.keep,
@@ -161,7 +163,7 @@ def _what(what: Sum | Move) -> list[Any]:
 def _step(step: Step) -> list[Any]:
     attrs = {k: v.wire() if isinstance(v, Sharding) else v for k, v in step.attrs.items()}
     grid = [[label, cut.wire()] for label, cut in step.layout.grid]
-    return [step.primitive.name, step.ins, step.outs, attrs, step.layout.count, grid, step.tile]
+    return [step.primitive.name, step.ins, step.outs, attrs, step.layout.shards, grid, step.tile]
 
 
 # Reading
@@ -174,7 +176,7 @@ def decode(data: bytes) -> Program:
     try:
         raw = msgpack.unpackb(data, strict_map_key=True, raw=False)
     except Exception as error:
-        raise WireError(f"program is not msgpack: {error or type(error).__name__}") from None
+        raise WireError(f"program is not msgpack: {str(error) or type(error).__name__}") from None
     return _Reader().program(raw)
 
 
@@ -204,8 +206,13 @@ class _Reader:
 
     def program(self, raw: Any) -> Program:
         keys = {"v", "slots", "inputs", "feeds", "arrivals", "fragments", "departures", "keep", "boxes"}
-        _check(type(raw) is dict and set(raw) == keys, f"program: expected a map with the keys {sorted(keys)}")
-        _check(raw["v"] == VERSION and type(raw["v"]) is int, f"program: version {raw['v']!r}, this is version {VERSION}")
+        _check(
+            type(raw) is dict and set(raw) == keys, f"program: expected a map with the keys {sorted(keys)}"
+        )
+        _check(
+            raw["v"] == VERSION and type(raw["v"]) is int,
+            f"program: version {raw['v']!r}, this is version {VERSION}",
+        )
         self.slots = tuple(self.slot(s, i) for i, s in enumerate(_list(raw["slots"], "slots")))
         boxes = tuple(self.box(b) for b in _list(raw["boxes"], "boxes"))
         inputs = tuple(self.define(i, "inputs") for i in _list(raw["inputs"], "inputs"))
@@ -231,7 +238,9 @@ class _Reader:
 
     def box(self, raw: Any) -> tuple[str, ...]:
         channels = tuple(_list(raw, "boxes"))
-        _check(all(type(c) is str and c in CHANNELS for c in channels), f"boxes: unknown channel in {channels}")
+        _check(
+            all(type(c) is str and c in CHANNELS for c in channels), f"boxes: unknown channel in {channels}"
+        )
         return channels
 
     def use(self, i: Any, what: str) -> int:
@@ -300,31 +309,55 @@ class _Reader:
             avals = [self.slots[i].aval for i in ins]
             inferred = primitive.shape(avals, attrs)
             labels = primitive.labels(avals, attrs) if primitive.labels else None
-            pairs = tuple((_int(label, name, -(1 << 31)), _cut(cut, name)) for label, cut in (_list(g, name, 2) for g in _list(grid, name)))
+            pairs = tuple(
+                (_int(label, name, -(1 << 31)), _cut(cut, name))
+                for label, cut in (_list(g, name, 2) for g in _list(grid, name))
+            )
         except WireError:
             raise
         except Exception as error:
-            raise WireError(f"{name}: operands or attributes do not fit: {error or type(error).__name__}") from None
-        _check(tuple(inferred) == tuple(self.slots[i].aval for i in outs), f"{name}: results {outs} have other shapes or dtypes")
-        layout = Layout(count, tuple(self.slots[i].sharding for i in ins), tuple(self.slots[i].sharding for i in outs), labels, pairs)
+            raise WireError(
+                f"{name}: operands or attributes do not fit: {str(error) or type(error).__name__}"
+            ) from None
+        _check(
+            tuple(inferred) == tuple(self.slots[i].aval for i in outs),
+            f"{name}: results {outs} have other shapes or dtypes",
+        )
+        layout = Layout(
+            count,
+            tuple(self.slots[i].sharding for i in ins),
+            tuple(self.slots[i].sharding for i in outs),
+            labels,
+            pairs,
+        )
         if labels is not None:
             merged = any(label not in labels.outs[0] for label, _ in pairs)
             layout = layout._replace(merged=merged)
-            _check(math.prod(cut.count for _, cut in pairs) == count, f"{name}: grid does not have {count} cells")
+            _check(
+                math.prod(cut.count for _, cut in pairs) == count, f"{name}: grid does not have {count} cells"
+            )
             _check(not merged or labels.merge is not None, f"{name}: partial results that cannot be merged")
         for i in ins:
             _check(self.slots[i].sharding.count in (1, count), f"{name}: operand {i} is cut otherwise")
-        _check(tile is None or (rows > 0 and labels is not None and type(tile) is int), f"{name}: bad tile label {tile!r}")
+        _check(
+            tile is None or (rows > 0 and labels is not None and type(tile) is int),
+            f"{name}: bad tile label {tile!r}",
+        )
         return Step(primitive, ins, outs, attrs, layout, tile)
 
     def attrs(self, primitive: Primitive, raw: Any) -> dict[str, Any]:
-        _check(type(raw) is dict and set(raw) == set(primitive.attrs), f"{primitive.name}: attributes must be {sorted(primitive.attrs)}")
+        _check(
+            type(raw) is dict and set(raw) == set(primitive.attrs),
+            f"{primitive.name}: attributes must be {sorted(primitive.attrs)}",
+        )
         attrs = {}
         for key, kind in primitive.attrs.items():
             try:
                 attrs[key] = ATTR_TYPES[kind](raw[key])
             except (TypeError, ValueError):
-                raise WireError(f"{primitive.name}: attribute {key!r} is not of type {kind}: {str(raw[key])[:80]}") from None
+                raise WireError(
+                    f"{primitive.name}: attribute {key!r} is not of type {kind}: {str(raw[key])[:80]}"
+                ) from None
         return attrs
 
 
@@ -348,5 +381,8 @@ def unpack_array(raw: Any) -> np.ndarray:
     name, shape, data = _list(raw, "array", 3)
     _check(name in DTYPES, f"array: unknown dtype {name!r}")
     shape = [_int(n, "array") for n in _list(shape, "array")]
-    _check(type(data) is bytes and len(data) == math.prod(shape) * DTYPES[name].itemsize, "array: wrong number of bytes")
+    _check(
+        type(data) is bytes and len(data) == math.prod(shape) * DTYPES[name].itemsize,
+        "array: wrong number of bytes",
+    )
     return np.frombuffer(data, DTYPES[name]).reshape(shape)

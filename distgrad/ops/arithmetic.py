@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from distgrad import session
 from distgrad.dtype import BOOL
-from distgrad.ops.base import Like, Operand, Tensor, Value, cast, common_dtype, composite, constant, elementwise, op, operators
+from distgrad.ops.base import (
+    Operand, Tensor, Value, broadcast_to, call, cast, common_dtype, composite, constant, elementwise, op, operators,
+)  # fmt: skip
 from distgrad.ops.samples import positive, real
 
 NO_BOOL_SUB = (
@@ -107,45 +111,17 @@ def mul(input: Operand, other: Operand) -> Value:
     return elementwise("multiply", input, other)
 
 
-@op(
-    name="DivBackward0",
-    input=lambda g, other: g / other,
-    other=lambda g, input, other: -g * (input / other / other),
-    samples=_divisions,
-    method=False,
-)
-def _true_div(input: Operand, other: Operand) -> Value:
-    return elementwise("divide", input, other, floating=True)
-
-
-@op(
-    name="DivBackward2",
-    input=lambda g, like: like.zeros(),
-    other=lambda g, like: like.zeros(),
-    samples=lambda: [(real(2, 3), positive(2, 3), "trunc"), (real(2, 3), 0.7, "floor")],
-    method=False,
-)
-def _rounded_div(input: Operand, other: Operand, rounding_mode: str) -> Value:
+def _truncated(input: Operand, other: Operand) -> Value:
+    """The quotient rounded towards zero."""
     common = common_dtype(input, other)
-    if rounding_mode == "floor":
-        return elementwise("floor_divide", input, other)
     if common.kind == "f":
         return session.emit("trunc", elementwise("divide", input, other))
     floor = elementwise("floor_divide", input, other)
-    a, b = cast(input, common), cast(other, common)
+    a, b, zero = cast(input, common), cast(other, common), constant(0, common)
     # The floor is one below the truncation where there is a remainder and the signs differ.
-    exact = session.emit("equal", session.emit("multiply", floor, b), a)
-    zero = constant(0, common)
+    inexact = session.emit("not_equal", session.emit("multiply", floor, b), a)
     differ = session.emit("not_equal", session.emit("less", a, zero), session.emit("less", b, zero))
-    step = session.emit("logical_and", session.emit("logical_not", exact), differ)
-    return session.emit("add", floor, cast(step, common))
-
-
-def _check_rounding(rounding_mode: str | None) -> None:
-    if rounding_mode not in (None, "trunc", "floor"):
-        raise RuntimeError(
-            f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
-        )
+    return session.emit("add", floor, cast(session.emit("logical_and", inexact, differ), common))
 
 
 @op(
@@ -153,12 +129,146 @@ def _check_rounding(rounding_mode: str | None) -> None:
     input=lambda g, other, rounding_mode, like: like.zeros() if rounding_mode else g / other,
     other=lambda g, input, other, rounding_mode, like: like.zeros() if rounding_mode else -g * (input / other / other),
     inplace=True,
-    method=("div", "divide"),
-    samples=lambda: [*_divisions(), (real(2, 3), positive(2, 3), {"rounding_mode": "floor"}), (real(3), 0.7, {"rounding_mode": "trunc"})],
+    method=("div", "divide", "true_divide"),
+    samples=lambda: [
+        (real(2, 3), positive(2, 3)),
+        (real(3), positive(2, 3)),
+        (real(4), 1.5),
+        (real(2, 3), positive(2, 3), {"rounding_mode": "floor"}),
+        (real(3), 0.7, {"rounding_mode": "trunc"}),
+    ],
 )
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Value:
     """input / other; with `rounding_mode` "floor" or "trunc" rounded to whole numbers, integers staying integers."""
     if rounding_mode is None:
         return elementwise("divide", input, other, floating=True)
-    _check_rounding(rounding_mode)
-    return elementwise("floor_divide", input, other)
+    if rounding_mode == "floor":
+        return elementwise("floor_divide", input, other)
+    if rounding_mode == "trunc":
+        return _truncated(input, other)
+    raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")
+
+
+@op(input=lambda g: -g, inplace=True, method=("neg", "negative"), samples=lambda: [real(2, 3), real()])
+def neg(input: Value) -> Value:
+    """-input."""
+    if input.dtype == BOOL:
+        raise RuntimeError(NO_BOOL_NEG)
+    return session.emit("negative", input)
+
+
+# Powers.
+SPECIAL_POWERS = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
+
+
+def _pow_scalar(input: Value, exponent: float) -> Value:
+    common = common_dtype(input, exponent)
+    if common.kind != "f":
+        if exponent < 0:
+            raise RuntimeError("Integers to negative integer powers are not allowed.")
+        return session.emit("integer_power", cast(input, common), n=int(exponent)) if common != BOOL else _power(input, exponent)
+    base = cast(input, common)
+    if 0 <= exponent <= 4 and exponent == int(exponent):
+        return session.emit("integer_power", base, n=int(exponent))
+    if (primitive := SPECIAL_POWERS.get(exponent)) is not None:
+        return session.emit(primitive, base)
+    return elementwise("power", base, exponent)
+
+
+def _power(input: Operand, exponent: Operand) -> Value:
+    if common_dtype(input, exponent) == BOOL:  # a or not b
+        a, b = cast(input, BOOL), cast(exponent, BOOL)
+        return session.emit("logical_or", a, session.emit("logical_not", b))
+    return elementwise("power", input, exponent)
+
+
+def _pow_name(input: Any, exponent: Any) -> str:
+    if isinstance(exponent, (Tensor, np.ndarray)):
+        return "PowBackward1" if isinstance(input, (Tensor, np.ndarray)) else "PowBackward2"
+    return "PowBackward0"
+
+
+def _pow_input(g: Tensor, input: Tensor, exponent: Any, like: Any) -> Tensor:
+    """exponent * input**(exponent - 1), and 0 for the exponent 0, where the product could be 0 * inf."""
+    if not isinstance(exponent, Tensor):
+        return like.zeros() if exponent == 0 else g * (exponent * input ** (exponent - 1))
+    return call("where", exponent == 0, 0.0, g * (exponent * input ** (exponent - 1)))
+
+
+def _pow_exponent(g: Tensor, input: Any, exponent: Tensor, out: Tensor) -> Tensor:
+    """out * log(input), and 0 for the base 0 with an exponent that is not negative."""
+    if not isinstance(input, Tensor):
+        if input == 0:
+            return call("where", exponent >= 0, 0.0, g * out * -np.inf)
+        return g * (out * float(np.log(input)) if input > 0 else out * np.nan)
+    return g * call("where", (input == 0) & (exponent >= 0), 0.0, out * call("log", input))
+
+
+@op(
+    name=_pow_name,
+    input=_pow_input,
+    exponent=_pow_exponent,
+    number_edges=False,
+    inplace=True,
+    samples=lambda: [(positive(2, 3), real(2, 3)), (positive(3), real(2, 1)), (1.7, real(4))]
+    + [(positive(4), n) for n in (0, 1, 2, 3, 4, 0.5, -0.5, -1, -2, 2.5)],
+)
+def pow(input: Operand, exponent: Operand) -> Value:
+    """input ** exponent."""
+    if type(exponent) is not Value:
+        if type(input) is not Value:
+            return _power(constant(input, common_dtype(input)), exponent)
+        return _pow_scalar(input, exponent)
+    return _power(input, exponent)
+
+
+# Writing values.
+@op(
+    name="CopyBackwards",
+    input=lambda g, like: like.zeros(),
+    src=lambda g: g,
+    inplace="only",
+    samples=lambda: [(real(2, 3), real(3)), (real(2, 3), real(2, 3))],
+)
+def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
+    """The elements of `src`, broadcast to the shape of `input` and converted to its dtype."""
+    return broadcast_to(cast(src, input.dtype), input.shape, input.sharding)
+
+
+@op(
+    name=lambda input, value: "FillBackward3" if isinstance(value, Tensor) else "FillBackward2",
+    input=lambda g, like: like.zeros(),
+    value=lambda g: g,
+    number_edges=False,
+    inplace="only",
+    samples=lambda: [(real(2, 3), 1.5), (real(2, 3), real())],
+)
+def fill(input: Value, value: Operand) -> Value:
+    """`value`, a number or a 0-d tensor, in the shape and dtype of `input`."""
+    if type(value) is Value and value.shape:
+        raise RuntimeError(
+            f"fill_ only supports 0-dimension value tensor but got tensor with {len(value.shape)} dimensions."
+        )
+    return broadcast_to(cast(value, input.dtype), input.shape, input.sharding)
+
+
+@op(name="ZeroBackward0", input=lambda g, like: like.zeros(), inplace="only", samples=lambda: [real(2, 3)])
+def zero(input: Value) -> Value:
+    """Zeros in the shape and dtype of `input`."""
+    return broadcast_to(constant(0, input.dtype), input.shape, input.sharding)
+
+
+def _reciprocal_times(self: Tensor, other: Any) -> Tensor:
+    return other / self if isinstance(other, Tensor) else call("reciprocal", self) * other
+
+
+operators(
+    __add__=add, __radd__=add, __iadd__=Tensor.add_,
+    __sub__=sub, __rsub__=rsub, __isub__=Tensor.sub_,
+    __mul__=mul, __rmul__=mul, __imul__=Tensor.mul_,
+    __truediv__=div, __rtruediv__=_reciprocal_times, __itruediv__=Tensor.div_,
+    __pow__=pow, __rpow__=lambda self, other: pow(other, self), __ipow__=Tensor.pow_,
+)  # fmt: skip
+Tensor.__neg__ = neg  # type: ignore[attr-defined]
+Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
+subtract, multiply, divide, true_divide, negative = sub, mul, div, div, neg

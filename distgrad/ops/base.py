@@ -17,10 +17,11 @@
    differentiable. `returns=("values", "indices")` makes the result a named tuple; formulas see all of it as `out`.
 4. `name=` torch's name of the node (`"MaxBackward1"`), or a function of the op's arguments that gives it; without it
    `mul` gives `MulBackward0`. No formula at all: the result never requires grad.
+   An argument given as a number has an edge to nothing, as in torch, unless `number_edges=False`.
 5. `view=lambda base, new, *args: ...`, where `args` are the op's other arguments: the base with the view's elements
    replaced by `new`; `layout=lambda array, *args: ...`: the same view of a NumPy array. The op's result is a view then.
    With several results both take `index`, the number of the result, before `args`.
-6. `inplace=True` adds the method `mul_`; `method=` names, or False; the first argument must be a tensor. Functions of
+6. `inplace=True` adds the method `mul_` (`"only"`: and nothing else); `method=` names, or False; the first argument must be a tensor. Functions of
    other ops alone are `@composite`: plain functions on Tensors, entered in the same table.
 """
 
@@ -35,16 +36,18 @@ import numpy as np
 
 from distgrad.graph import Value
 from distgrad.ops import inplace as writing
-from distgrad.ops.helpers import Dims, Ints, Operand, cast, common_dtype, constant, elementwise, normal_dim, normal_dims, reduce
+from distgrad.ops.helpers import (
+    Dims, Ints, Operand, broadcast_to, cast, common_dtype, constant, elementwise, normal_dim, normal_dims, reduce,
+)  # fmt: skip
 from distgrad.ops.kind import Kind
 from distgrad.ops.node import Like, OpNode, OpStep, SavedList
-from distgrad.ops.table import OPS, Op, register
+from distgrad.ops.table import OPS, Op, call, register
 from distgrad.record import NO_EDGE, Edge, Saved, grad_mode, place
 from distgrad.storage import View
 from distgrad.tensor import Tensor
 
 __all__ = [
-    "OPS", "Dims", "Ints", "Like", "Operand", "Tensor", "Value", "cast", "common_dtype", "composite", "constant",
+    "OPS", "Dims", "Ints", "Like", "Operand", "Tensor", "Value", "broadcast_to", "call", "cast", "common_dtype", "composite", "constant",
     "elementwise", "normal_dim", "normal_dims", "op", "operators", "reduce",
 ]  # fmt: skip
 
@@ -58,7 +61,8 @@ def op(
     returns: tuple[str, ...] | None = None,
     view: Callable[..., Any] | None = None,
     layout: Callable[..., np.ndarray] | None = None,
-    inplace: bool = False,
+    inplace: bool | str = False,
+    number_edges: bool = True,
     method: bool | str | tuple[str, ...] = True,
     samples: Samples | None = None,
     **formulas: Callable[..., Any],
@@ -68,7 +72,7 @@ def op(
     def declare(body: Callable[..., Any]) -> Callable[..., Any]:
         title = body.__name__
         kind = Kind(title, body, formulas)
-        kind.multi, kind.view, kind.layout = multi, view, layout
+        kind.multi, kind.view, kind.layout, kind.number_edges = multi, view, layout, number_edges
         kind.node_class = _node_classes(kind, name)
         if returns is not None:
             kind.returns = collections.namedtuple(title, returns)._make  # type: ignore[misc]
@@ -76,10 +80,11 @@ def op(
         names = _methods(title, method, bool(kind.names) and kind.names[0] in kind.tensors)
         register(Op(
             title, function, body, kind.names, kind.defaults, kind.positional, kind.tensors, kind.lists, formulas,
-            view is not None, names, inplace, samples,
+            view is not None, names, bool(inplace), samples,
         ))  # fmt: skip
         for attached in names:
-            setattr(Tensor, attached, function)
+            if inplace != "only":
+                setattr(Tensor, attached, function)
             if inplace:
                 setattr(Tensor, f"{attached}_", _inplace(kind, f"{attached}_"))
         return function
@@ -184,7 +189,7 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
             needs.append(item._requires_grad)
             likes.append((operand.result.aval, operand.result.sharding))
         else:
-            edges.append(NO_EDGE)
+            edges += [NO_EDGE] * kind.number_edges
             needs.append(False)
             likes.append(None)
     key = tuple(needs)

@@ -11,6 +11,8 @@ import numpy as np
 from distgrad import session
 from distgrad.dtype import NAMES, OF_NUMPY, default_numpy, dtype, promote, scalar_dtype
 from distgrad.graph import Value
+from distgrad.primitives.elementwise import broadcast_shape
+from distgrad.sharding import Sharding
 
 Operand = Value | int | float | bool
 Ints = tuple[int, ...]
@@ -78,6 +80,19 @@ def elementwise(primitive: str, *operands: Operand, floating: bool = False, **at
     return session.emit(primitive, *[
         x if type(x) is Value and x.result.aval.dtype is common else cast(x, common) for x in operands
     ], **attrs)  # fmt: skip
+
+
+def broadcast_to(x: Value, shape: tuple[int, ...], cuts: Sharding | None = None) -> Value:
+    """`x` repeated to `shape`; torch's error where it does not broadcast. `cuts` are used if x itself is not cut."""
+    if x.shape == shape:
+        return x
+    if broadcast_shape(shape, x.shape) != shape:
+        raise RuntimeError(
+            f"output with shape {list(shape)} doesn't match the broadcast shape {list(broadcast_shape(shape, x.shape))}"
+        )
+    if x.shape and len(x.shape) < len(shape):
+        x = session.emit("expand_dims", x, dims=tuple(range(len(shape) - len(x.shape))))
+    return session.emit("expand", x, shape=shape, cuts=cuts)
 
 
 def reduce(primitive: str, input: Value, dim: Dims, keepdim: bool = False, **attrs: Any) -> Value:

@@ -61,6 +61,7 @@ class Kind:
         if unknown := set(formulas) - set(self.names):
             raise TypeError(f"{name}: formulas for {sorted(unknown)}, which are no arguments")
         self.multi = False
+        self.number_edges = True
         self.returns: Callable[..., Any] | None = None
         self.view: Callable[..., Any] | None = None
         self.layout: Callable[..., Any] | None = None

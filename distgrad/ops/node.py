@@ -54,7 +54,7 @@ class OpNode(Node):
         results: list[Any] = []
         edge = 0
         for formula, need, like in zip(kind.formulas, self.needs, self.likes, strict=True):
-            n = len(like) if formula.is_list else 1
+            n = len(like) if formula.is_list else 0 if like is None and not kind.number_edges else 1
             if not need or not any(wanted[edge : edge + n]):
                 results += [None] * n
                 edge += n

@@ -61,3 +61,8 @@ def register(op: Op) -> None:
     if op.name in OPS:
         raise ValueError(f"op {op.name!r} is declared twice")
     OPS[op.name] = op
+
+
+def call(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Call an op by name: for formulas that need ops of files that import theirs."""
+    return OPS[name].function(*args, **kwargs)

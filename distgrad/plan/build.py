@@ -40,7 +40,9 @@ class Stage:
     feeds: list[int]
     keep: list[Form]
     boxes: list[BoxRef]
-    nodes: list[int]  # for each step, in the program's order: the number of its node (-1: made by the planner)
+    nodes: list[
+        int
+    ]  # for each step, in the program's order: the number of its node (-1: made by the planner)
     returns: tuple[str, ...]
     last_use: list[Form] = field(default_factory=list)  # kept forms that nothing needs after this stage
 
@@ -78,7 +80,9 @@ class _Builder:
         self.nodes = nodes
         self.shard_bytes = shard_bytes
         self.level: dict[Form, int] = {}  # the stage in which a form is there for the first time
-        self.partial_level: dict[int, int] = {}  # for sums that are not merged in this plan: the stage of the pieces
+        self.partial_level: dict[
+            int, int
+        ] = {}  # for sums that are not merged in this plan: the stage of the pieces
         self.merged: dict[int, Sum] = {}
         self.by_level: list[list[tuple[int, NodeInfo]]] = []
         self.uses: dict[Form, set[int]] = {}
@@ -96,7 +100,9 @@ class _Builder:
             if info.external is not None:
                 self.level[self.base(value)] = 0
         for number, node in enumerate(self.nodes):
-            forms = tuple(self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True))
+            forms = tuple(
+                self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True)
+            )
             level = max((self.level[f] for f in forms), default=0)
             for form in forms:
                 self.uses.setdefault(form, set()).add(level)
@@ -146,7 +152,9 @@ class _Builder:
             elif info.external is None or form in self.uses:
                 stored[value] = form
                 self.uses.setdefault(form, set()).add(self.level[form])
-        depth = 1 + max([self.level[f] for f in self.uses] + [b.stage for b in boxed.values()] + [len(self.by_level) - 1])
+        depth = 1 + max(
+            [self.level[f] for f in self.uses] + [b.stage for b in boxed.values()] + [len(self.by_level) - 1]
+        )
         writers = [_StageWriter(self, level, depth) for level in range(depth)]
         kept = set(stored.values())
         for form, levels in self.uses.items():
@@ -154,7 +162,7 @@ class _Builder:
                 kept.add(form)
         stages: list[Stage] = []
         positions: dict[tuple[int, Form], tuple[str, int]] = {}
-        for level, writer in enumerate(writers):
+        for writer in writers:
             stage = writer.write(stages, positions, kept, boxed)
             stages.append(stage)
         for form in kept - set(stored.values()):
@@ -235,9 +243,9 @@ class _StageWriter:
             tuple(channels),
         )
         nodes = [order[s.outs] for f in fragments for loop in f.loops for s in loop.steps]
-        for value, box in boxed.items():
-            if box.stage == level:
-                box.channel, box.position = positions[level, b.base(value)]
+        for value, pieces in boxed.items():
+            if pieces.stage == level:
+                pieces.channel, pieces.position = positions[level, b.base(value)]
         return Stage(program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels())
 
     def _arrivals(
@@ -277,7 +285,8 @@ class _StageWriter:
         nodes = self.b.by_level[self.level] if self.level < len(self.b.by_level) else []
         for number, node in nodes:
             ins = tuple(
-                self.slot(self.b.base(v) if number == -1 else (v, need)) for v, need in zip(node.ins, node.layout.needs, strict=True)
+                self.slot(self.b.base(v) if number == -1 else (v, need))
+                for v, need in zip(node.ins, node.layout.needs, strict=True)
             )
             outs = tuple(self.slot((v, s)) for v, s in zip(node.outs, node.layout.outs, strict=True))
             numbered.append(number)
@@ -298,7 +307,9 @@ class _StageWriter:
         return leaving
 
     def _departures(
-        self, departing: list[tuple[Form, Form, Sum | Move]], positions: dict[tuple[int, Form], tuple[str, int]]
+        self,
+        departing: list[tuple[Form, Form, Sum | Move]],
+        positions: dict[tuple[int, Form], tuple[str, int]],
     ) -> list[Departure]:
         departures = []
         total = 0

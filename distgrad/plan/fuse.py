@@ -21,7 +21,9 @@ HEAVY = 32768  # multiply-adds for each row from which a product runs on whole s
 def fuse(steps: Sequence[Step], slots: Sequence[Slot], leaving: set[int]) -> tuple[Fragment, ...]:
     """Group the steps (in an order in which they could run). `leaving` are slots that are kept or sent."""
     fragments = []
-    groups = _schedule(steps, lambda s: s.layout.count, lambda count: count == 1, lambda key, maker, step, slot: True)
+    groups = _schedule(
+        steps, lambda s: s.layout.shards, lambda count: count == 1, lambda key, maker, step, slot: True
+    )
     for n, (count, group) in enumerate(groups):
         outside = leaving.union(*({i for s in later for i in s.ins} for _, later in groups[n + 1 :]))
         fragments.append(Fragment(count, _loops(group, slots, outside)))
@@ -35,8 +37,12 @@ def _loops(steps: Sequence[Step], slots: Sequence[Slot], escaping: set[int]) -> 
         """Whether `step` may read what `maker` makes in the same loop."""
         if key is None:
             return True
-        made = _dim(maker.layout.labels.outs[maker.outs.index(slot)], tiles[id(maker)])  # type: ignore[union-attr]
-        read = {_dim(names, tiles[id(step)]) for names, i in zip(step.layout.labels.ins, step.ins, strict=True) if i == slot}  # type: ignore[union-attr]
+        theirs, ours = maker.layout.labels, step.layout.labels
+        if theirs is None or ours is None:
+            return False
+        made = _dim(theirs.outs[maker.outs.index(slot)], tiles[id(maker)])
+        tile = tiles[id(step)]
+        read = {_dim(names, tile) for names, i in zip(ours.ins, step.ins, strict=True) if i == slot}
         return made is not None and read == {made}
 
     loops = []
@@ -88,13 +94,24 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
     labels = step.layout.labels
     if labels is None or (step.primitive.view and not escaping.isdisjoint(step.outs)):
         return None
-    if max(slots[i].sharding.largest for i in (*step.ins, *step.outs)) <= TILE and step.layout.count == 1:
+    if max(slots[i].sharding.largest for i in (*step.ins, *step.outs)) <= TILE and step.layout.shards == 1:
         return None
     if step.layout.grid:
         label: int | None = step.layout.grid[0][0]
     else:
-        shapes = [(names, slots[i].aval.shape) for names, i in zip((*labels.outs, *labels.ins), (*step.outs, *step.ins), strict=True)]
-        label = next((n for names, shape in shapes for n, size in zip(names, shape, strict=True) if n is not None and size > 1), None)
+        shapes = [
+            (names, slots[i].aval.shape)
+            for names, i in zip((*labels.outs, *labels.ins), (*step.outs, *step.ins), strict=True)
+        ]
+        label = next(
+            (
+                n
+                for names, shape in shapes
+                for n, size in zip(names, shape, strict=True)
+                if n is not None and size > 1
+            ),
+            None,
+        )
     if label is None or (label not in labels.outs[0] and labels.merge is None) or _heavy(step, slots, label):
         return None
     if any(label not in names for names in labels.outs) and len(labels.outs) > 1:
@@ -104,9 +121,12 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
 
 def _heavy(step: Step, slots: Sequence[Slot], label: int) -> bool:
     """Whether a product does so much for each row that it is better left to BLAS in one piece."""
-    if step.primitive.name != "contract":
+    labels = step.layout.labels
+    if step.primitive.name != "contract" or labels is None:
         return False
-    sizes = {n: size for names, i in zip(step.layout.labels.ins, step.ins, strict=True) for n, size in zip(names, slots[i].aval.shape, strict=True)}  # type: ignore[union-attr]
+    sizes: dict[int | None, int] = {}
+    for names, i in zip(labels.ins, step.ins, strict=True):
+        sizes.update(zip(names, slots[i].aval.shape, strict=True))
     return math.prod(size for n, size in sizes.items() if n != label) >= HEAVY
 
 
@@ -123,7 +143,9 @@ def _tile_cut(step: Step, label: int | None) -> Cut | None:
 def _length(step: Step, label: int) -> int:
     labels = step.layout.labels
     assert labels is not None
-    for names, sharding in zip((*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True):
+    for names, sharding in zip(
+        (*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True
+    ):
         if label in names:
             return sharding.shape[names.index(label)]
     raise AssertionError(f"no operand of {step.primitive.name} has label {label}")
@@ -138,5 +160,7 @@ def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
         for names, i in zip((*labels.ins, *labels.outs), (*step.ins, *step.outs), strict=True):
             dim = _dim(names, step.tile)
             if dim is not None:
-                widest = max(widest, math.prod(c.longest for d, c in enumerate(slots[i].sharding.cuts) if d != dim))
+                widest = max(
+                    widest, math.prod(c.longest for d, c in enumerate(slots[i].sharding.cuts) if d != dim)
+                )
     return max(1, TILE // widest)

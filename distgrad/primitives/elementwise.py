@@ -112,6 +112,13 @@ def log_sigmoid(x: np.ndarray, out: Out = None) -> np.ndarray:
     return np.minimum(out, x, out=out)
 
 
+def lgamma(x: np.ndarray, out: Out = None) -> np.ndarray:
+    """log |gamma(x)|; infinite at -inf, where SciPy has -inf."""
+    out = special.gammaln(x, out=np.empty_like(x) if out is None else out)
+    np.copyto(out, np.inf, where=x == -np.inf)
+    return out
+
+
 def relu(x: np.ndarray, out: Out = None) -> np.ndarray:
     """max(x, 0); nan stays nan."""
     return np.maximum(x, 0, out=out)
@@ -204,9 +211,7 @@ _declare({"sign": sign, "rsqrt": rsqrt, "relu": relu, "copy": copy})
 _declare(_named("exp expm1 log log1p log2 log10 sin cos tan arctan sinh cosh tanh"), flops=10)
 _declare(_named("arcsin arccos arcsinh arccosh arctanh"), flops=20)
 _declare({"sigmoid": sigmoid, "log_sigmoid": log_sigmoid}, flops=20)
-_declare(
-    {"erf": special.erf, "erfc": special.erfc, "lgamma": special.gammaln, "digamma": special.psi}, flops=50
-)
+_declare({"erf": special.erf, "erfc": special.erfc, "lgamma": lgamma, "digamma": special.psi}, flops=50)
 _declare({"logical_not": np.logical_not}, BOOL)
 _declare({name: _packed(f) for name, f in _named("isnan isinf isfinite").items()}, BOOL)
 _declare({"cast": cast}, elementwise("dtype"), dtype="dtype")

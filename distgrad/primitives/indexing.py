@@ -71,7 +71,7 @@ def _linear(idx: np.ndarray, dim: int, size: int) -> np.ndarray:
     if after > 1:
         flat = flat * after + np.arange(after)
     if before > 1:
-        flat = flat + np.arange(0, before * size * after, size * after)[:, None, None]
+        flat = flat + np.arange(before)[:, None, None] * (size * after)
     return flat.reshape(idx.shape)
 
 
@@ -169,22 +169,22 @@ def _added(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
 
 
 def _take_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
-    """Where x is no larger than the result, x is whole along `dim`; else each piece of x gives what lies in it."""
+    """The result is cut as idx is. A small x is whole along `dim`; of a large one each piece gives what lies in it."""
     x, dim = avals[0], attrs["dim"]
     labels = tuple(range(len(x.shape)))
-    whole = _replaced(labels, dim, None)
     if x.size <= math.prod(_taken(avals, attrs)[0].shape):
-        return Labels((whole, (dim,)), (labels,))
-    return Labels((labels, (None,)), (whole,), "disjoint")
+        return Labels((_replaced(labels, dim, None), (dim,)), (labels,))
+    return Labels((labels, (len(labels),)), (_replaced(labels, dim, len(labels)),), "disjoint")
 
 
 def _gather_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    """As for `take`."""
     x, idx = avals
     labels = tuple(range(len(x.shape)))
-    whole = _replaced(labels, attrs["dim"], None)
     if x.size <= idx.size:
-        return Labels((whole, labels), (labels,))
-    return Labels((labels, whole), (whole,), "disjoint")
+        return Labels((_replaced(labels, attrs["dim"], None), labels), (labels,))
+    out = _replaced(labels, attrs["dim"], len(labels))
+    return Labels((labels, out), (out,), "disjoint")
 
 
 def _scatter_add_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:

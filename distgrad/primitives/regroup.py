@@ -39,7 +39,9 @@ def _leading_cut(aval: Aval, sharding: Sharding, shard_bytes: int) -> Cut:
 
 
 # reshape: C order on both sides, so a cut along the leading dimension is a cut of the flat array.
-def _reshape_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+def _reshape_rule(
+    avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
+) -> Layout:
     (aval,), (sharding,), shape = avals, shardings, attrs["shape"]
     if sharding.count == 1:
         return Layout(1, (sharding,), (Sharding.whole(shape),))
@@ -76,14 +78,18 @@ def _sliced(sharding: Sharding, slices: Sequence[tuple[int, int, int]]) -> Shard
     return Sharding(tuple(cut.sliced(*s) for cut, s in zip(sharding.cuts, slices, strict=True)))
 
 
-def _slice_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+def _slice_rule(
+    avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
+) -> Layout:
     return Layout(shardings[0].count, (shardings[0],), (_sliced(shardings[0], attrs["slices"]),))
 
 
 def _local(slices: Sequence[tuple[int, int, int]], part: Region, base: Region) -> tuple[slice, ...]:
     """Where, in the piece `base` of a tensor, the elements `part` of its slice lie."""
     return tuple(
-        slice(start + lo * step - b, max(0, start + (hi - 1) * step + 1 - b) if hi > lo else 0, step) if hi > lo else slice(0, 0)
+        slice(start + lo * step - b, max(0, start + (hi - 1) * step + 1 - b) if hi > lo else 0, step)
+        if hi > lo
+        else slice(0, 0)
         for (start, _, step), (lo, hi), (b, _) in zip(slices, part, base, strict=True)
     )
 
@@ -104,13 +110,23 @@ primitive(
 )
 
 
-def _slice_put_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+def _slice_put_rule(
+    avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
+) -> Layout:
     base, src = shardings
-    need = src if src.count == 1 else _sliced(base, attrs["slices"]) if base.count > 1 else Sharding.whole(src.shape)
+    need = (
+        src
+        if src.count == 1
+        else _sliced(base, attrs["slices"])
+        if base.count > 1
+        else Sharding.whole(src.shape)
+    )
     return Layout(base.count, (base, need), (base,))
 
 
-def _slice_put(base: np.ndarray, src: np.ndarray, *, at: Place, slices: Sequence[tuple[int, int, int]]) -> np.ndarray:
+def _slice_put(
+    base: np.ndarray, src: np.ndarray, *, at: Place, slices: Sequence[tuple[int, int, int]]
+) -> np.ndarray:
     out = base.copy()
     cell = at.outs[0]
     part = tuple(
@@ -152,7 +168,9 @@ def _cat_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs
     cut = [i for i, s in enumerate(shardings) if s.count > 1]
     primary = max(cut, key=lambda i: (avals[i].nbytes, -i), default=None)
     if primary is not None and d not in shardings[primary].cut_dims:
-        grid = Sharding(tuple(c if i != d else Cut(out.shape[d]) for i, c in enumerate(shardings[primary].cuts)))
+        grid = Sharding(
+            tuple(c if i != d else Cut(out.shape[d]) for i, c in enumerate(shardings[primary].cuts))
+        )
     elif primary is not None or out.nbytes > shard_bytes:
         grid = default_sharding(out.shape, out.dtype.itemsize, shard_bytes)
     else:
@@ -180,7 +198,9 @@ def _cat(*arrays: np.ndarray, at: Place, dim: int, sizes: tuple[int, ...]) -> np
             to = [slice(None)] * out.ndim
             to[dim] = slice(first - lo, last - lo)
             piece = tuple(
-                slice(first - start - r[0], last - start - r[0]) if i == dim else slice(o[0] - r[0], o[1] - r[0])
+                slice(first - start - r[0], last - start - r[0])
+                if i == dim
+                else slice(o[0] - r[0], o[1] - r[0])
                 for i, (r, o) in enumerate(zip(region, at.outs[0], strict=True))
             )
             out[tuple(to)] = array[piece]
@@ -194,7 +214,9 @@ primitive(
 
 
 # compress and uncompress: the chosen elements of a flat array; `cuts` holds how many each shard has.
-def _compress_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+def _compress_rule(
+    avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
+) -> Layout:
     mask: Sharding = shardings[-1]
     cuts = attrs["cuts"] or Sharding.whole((attrs["size"],))
     return Layout(mask.count, (mask, mask), (cuts,))
@@ -210,7 +232,9 @@ primitive(
 )
 
 
-def _uncompress_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+def _uncompress_rule(
+    avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
+) -> Layout:
     mask: Sharding = shardings[-1]
     return Layout(mask.count, (attrs["cuts"] or Sharding.whole(avals[0].shape), mask), (mask,))
 
@@ -254,7 +278,9 @@ primitive(
 
 
 # reshard: the same elements, cut otherwise. Where they lie cut, the exchange before it does the work.
-def _reshard_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+def _reshard_rule(
+    avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
+) -> Layout:
     target = attrs["cuts"]
     need = shardings[0] if shardings[0].count == 1 else target
     return Layout(target.count, (need,), (target,))

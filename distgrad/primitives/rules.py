@@ -17,7 +17,12 @@ Grid = tuple[tuple[int, Cut], ...]
 
 
 def layout(
-    primitive: Primitive, avals: Sequence[Aval], outs: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
+    primitive: Primitive,
+    avals: Sequence[Aval],
+    outs: Sequence[Aval],
+    shardings: Sequence[Sharding],
+    attrs: Attrs,
+    shard_bytes: int,
 ) -> Layout:
     """The layout of one node: `avals` and `shardings` describe its operands, `outs` its results."""
     if primitive.regroup is not None:
@@ -53,7 +58,9 @@ def solve(
         for names, aval, s in zip(labels.ins, avals, shardings, strict=True)
     )
     merged = any(label not in labels.outs[0] for label, _ in grid)
-    results = tuple(_sharding(names, aval.shape, grid, partly=True) for names, aval in zip(labels.outs, outs, strict=True))
+    results = tuple(
+        _sharding(names, aval.shape, grid, partly=True) for names, aval in zip(labels.outs, outs, strict=True)
+    )
     count = math.prod(cut.count for _, cut in grid)
     return Layout(count, needs, results, labels, grid, tuple(sizes.items()), merged)  # type: ignore[arg-type]
 
@@ -102,27 +109,41 @@ def _ordered(grid: Grid, labels: Labels) -> Grid:
     return grid[:1]
 
 
-def _sharding(names: tuple[int | None, ...], shape: tuple[int, ...], grid: Grid, partly: bool = False) -> Sharding | None:
+def _sharding(
+    names: tuple[int | None, ...], shape: tuple[int, ...], grid: Grid, partly: bool = False
+) -> Sharding | None:
     """Cuts of a tensor with these labels on the grid; None if it lacks one of the grid's labels (unless `partly`)."""
     cuts = dict(grid)
     present = [label for label in names if label in cuts]
     if not partly and present != [label for label, _ in grid]:
         return None
-    return Sharding(tuple(cuts.get(label, Cut(n)) if label is not None else Cut(n) for label, n in zip(names, shape, strict=True)))
+    return Sharding(
+        tuple(
+            cuts.get(label, Cut(n)) if label is not None else Cut(n)
+            for label, n in zip(names, shape, strict=True)
+        )
+    )
 
 
-def place(layout_: Layout, shard: int, in_shapes: Sequence[tuple[int, ...]], out_shapes: Sequence[tuple[int, ...]]) -> Place:
+def place(
+    layout_: Layout, shard: int, in_shapes: Sequence[tuple[int, ...]], out_shapes: Sequence[tuple[int, ...]]
+) -> Place:
     """The regions of all operands and results of a node for one shard of its grid."""
     if layout_.labels is None:
-        ins = tuple(_cell(s, shard, layout_.count) for s in layout_.needs)
-        return Place(ins, tuple(_cell(s, shard, layout_.count) for s in layout_.outs))
+        ins = tuple(_cell(s, shard, layout_.shards) for s in layout_.needs)
+        return Place(ins, tuple(_cell(s, shard, layout_.shards) for s in layout_.outs))
     bounds = {}
     for label, cut in reversed(layout_.grid):
         shard, i = divmod(shard, cut.count)
         bounds[label] = cut.bounds(i)
     regions = [
-        tuple(bounds.get(label, (0, n)) if label is not None else (0, n) for label, n in zip(names, shape, strict=True))
-        for names, shape in zip((*layout_.labels.ins, *layout_.labels.outs), (*in_shapes, *out_shapes), strict=True)
+        tuple(
+            bounds.get(label, (0, n)) if label is not None else (0, n)
+            for label, n in zip(names, shape, strict=True)
+        )
+        for names, shape in zip(
+            (*layout_.labels.ins, *layout_.labels.outs), (*in_shapes, *out_shapes), strict=True
+        )
     ]
     return Place(tuple(regions[: len(in_shapes)]), tuple(regions[len(in_shapes) :]))
 

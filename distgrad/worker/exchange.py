@@ -27,7 +27,9 @@ class Tree:
 
     def __init__(self, merge: Callable[..., Any] | None):
         self.merge = merge
-        self.stack: list[tuple[int, int, Any, bool]] = []  # level, number, array, whether the array is our own
+        self.stack: list[
+            tuple[int, int, Any, bool]
+        ] = []  # level, number, array, whether the array is our own
 
     def push(self, level: int, i: int, array: Any, own: bool = False) -> None:
         """Add the subtree (level, i)."""
@@ -44,14 +46,14 @@ class Tree:
 
     def finish(self) -> Any:
         """The result, when all leaves are there."""
-        level, i, array, own = self.stack.pop()
+        level, i, array, _ = self.stack.pop()
         while self.stack:
             while i % 2 == 0 or self.stack[-1][0] > level:
                 level, i = level + 1, i // 2
                 if i % 2 == 1 and self.stack[-1][:2] == (level, i - 1):
                     break
             left = self.stack.pop()
-            array, own = self._join(left[2], left[3], array), True
+            array = self._join(left[2], left[3], array)
             level, i = level + 1, i // 2
         return array
 
@@ -82,7 +84,7 @@ def subtrees(what: Sum, shards: range) -> dict[int, list[tuple[int, int]]]:
 
 
 def merged(what: Sum, pieces: dict[int, list[Sequence[np.ndarray]]], workers: int, kept: int) -> np.ndarray:
-    """Sum number `kept`, from the arrays that each worker sent for it (`pieces[worker]`, in the order of `subtrees`)."""
+    """Sum number `kept`, from the arrays that each worker sent for it, in the order of `subtrees`."""
     tree = Tree(MERGES[what.merge])
     for level, i, array in _ordered(what, pieces, workers, kept):
         tree.push(level, i, array)
@@ -91,7 +93,9 @@ def merged(what: Sum, pieces: dict[int, list[Sequence[np.ndarray]]], workers: in
 
 def _ordered(what: Sum, pieces: Any, workers: int, kept: int) -> Iterator[tuple[int, int, np.ndarray]]:
     for worker in range(workers):
-        for (level, i), array in zip(_subtrees(what, workers, worker).get(kept, ()), pieces[worker], strict=True):
+        for (level, i), array in zip(
+            _subtrees(what, workers, worker).get(kept, ()), pieces[worker], strict=True
+        ):
             yield level, i, array
 
 
@@ -127,7 +131,10 @@ def overlaps(move: Move, sources: range, targets: range) -> Iterator[tuple[int, 
             continue
         for target in move.target.overlapping(cell):
             if target in targets:
-                region = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(cell, move.target.cell(target), strict=True))
+                region = tuple(
+                    (max(a, c), min(b, d))
+                    for (a, b), (c, d) in zip(cell, move.target.cell(target), strict=True)
+                )
                 if all(lo < hi for lo, hi in region):
                     yield source, target, region
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,14 @@ class Failure:
     def wire(self) -> list[Any]:
         """As msgpack carries it."""
         return [self.kind, self.message, self.step, self.serial]
+
+
+class Seat(NamedTuple):
+    """Which worker runs, of how many, and the number of the call."""
+
+    worker: int
+    workers: int
+    serial: int
 
 
 Pieces = list[np.ndarray]  # a value's shards on this worker, in order
@@ -59,51 +67,39 @@ class Runner:
             self.fragments.append((fragment, runners, later & set().union(*made)))
 
     def run(
-        self,
-        worker: int,
-        workers: int,
-        serial: int,
-        inputs: Sequence[Pieces | Failure],
-        feeds: Sequence[np.ndarray],
-        boxes: Sequence[Any],
+        self, at: Seat, inputs: Sequence[Pieces | Failure], feeds: Sequence[np.ndarray], boxes: Sequence[Any]
     ) -> dict[int, Any]:
-        """All slots that are kept or leave: their pieces on this worker, a Failure, or the trees of partial results."""
+        """All slots that are kept or leave: their pieces on this worker, a Failure, or trees of partial results."""
         env: dict[int, Any] = dict(zip(self.program.inputs, inputs, strict=True))
         env.update((slot, [array]) for slot, array in zip(self.program.feeds, feeds, strict=True))
         for arrival in self.program.arrivals:
-            env[arrival.slot] = self._receive(arrival, worker, workers, boxes)
+            env[arrival.slot] = self._receive(arrival, at, boxes)
         with np.errstate(all="ignore"):
             for fragment, runners, escaping in self.fragments:
-                self._fragment(fragment, runners, escaping, worker, workers, serial, env)
+                self._fragment(fragment, runners, escaping, at, env)
         return env
 
     def _fragment(
-        self,
-        fragment: Fragment,
-        runners: list[LoopRunner],
-        escaping: set[int],
-        worker: int,
-        workers: int,
-        serial: int,
-        env: dict[int, Any],
+        self, fragment: Fragment, runners: list[LoopRunner], escaping: set[int], at: Seat, env: dict[int, Any]
     ) -> None:
+        """Run one fragment. Where a step fails on its data, the rest of the fragment is run again without it."""
         steps = [step for loop in fragment.loops for step in loop.steps]
         failed: dict[int, Failure] = {}
         while True:
             for step in steps:
-                cause = next((env[i] for i in step.ins if isinstance(env.get(i), Failure)), None)
-                cause = cause or next((failed[i] for i in step.ins if i in failed), None)
+                operands = (failed.get(i) or env.get(i) for i in step.ins)
+                cause = next((o for o in operands if isinstance(o, Failure)), None)
                 if cause is not None:
                     failed.update(dict.fromkeys(step.outs, cause))
-            at: list[Any] = [None]
+            running: list[Step | None] = [None]
             try:
-                made = self._shards(fragment, runners, escaping, worker, workers, set(failed), env, at)
-            except Exception as error:  # any kernel may fail on its data; the rest of the fragment is run without it
-                step: Step | None = at[0]
-                if step is None or step.outs[0] in failed:
+                made = self._shards(fragment, runners, escaping, at, set(failed), env, running)
+            except Exception as error:  # a kernel may fail in any way
+                culprit = running[0]
+                if culprit is None or culprit.outs[0] in failed:
                     raise
-                failure = Failure(type(error).__name__, str(error), self.numbers[id(step)], serial)
-                failed.update(dict.fromkeys(step.outs, failure))
+                failure = Failure(type(error).__name__, str(error), self.numbers[id(culprit)], at.serial)
+                failed.update(dict.fromkeys(culprit.outs, failure))
                 continue
             env.update(made)
             env.update(failed)
@@ -114,63 +110,66 @@ class Runner:
         fragment: Fragment,
         runners: list[LoopRunner],
         escaping: set[int],
-        worker: int,
-        workers: int,
+        at: Seat,
         failed: set[int],
         env: dict[int, Any],
-        at: list[Any],
+        running: list[Step | None],
     ) -> dict[int, Any]:
-        shards = held(fragment.count, workers, worker)
+        """The escaping slots' pieces, shard by shard. `running[0]` is the step that was begun last."""
+        shards = held(fragment.count, at.workers, at.worker)
         made: dict[int, Any] = {}
         for slot in escaping - failed:
             made[slot] = {} if slot in self.partial else []
         sums = {slot: self.partial[slot] for slot in made if slot in self.partial}
         places = {slot: leaves(what, shards) for slot, what in sums.items()}
-        first = {slot: held(self.program.slots[slot].sharding.count, workers, worker).start for slot in env}
+        first = {
+            slot: held(self.program.slots[slot].sharding.count, at.workers, at.worker).start for slot in env
+        }
         for shard in shards:
             local = _Local(env, first, shard)
             for runner in runners:
-                local.here.update(runner.run(shard, local, failed, at))
-            at[0] = None
+                local.here.update(runner.run(shard, local, failed, running))
+            running[0] = None
             for slot, pieces in made.items():
                 if slot in sums:
                     _, kept, leaf = next(places[slot])
-                    tree = pieces.get(kept)
-                    if tree is None:
-                        tree = pieces[kept] = Tree(MERGES[sums[slot].merge])
-                    tree.push(0, leaf, local.here[slot])
+                    if kept not in pieces:
+                        pieces[kept] = Tree(MERGES[sums[slot].merge])
+                    pieces[kept].push(0, leaf, local.here[slot])
                 else:
                     pieces.append(_own(local.here[slot]))
         return made
 
-    def _receive(self, arrival: Arrival, worker: int, workers: int, boxes: Sequence[Any]) -> Pieces | Failure:
+    def _receive(self, arrival: Arrival, at: Seat, boxes: Sequence[Any]) -> Pieces | Failure:
         slot = self.program.slots[arrival.slot]
-        items = [boxes[arrival.box][arrival.channel][sender][arrival.position] for sender in range(workers)]
+        items = [
+            boxes[arrival.box][arrival.channel][sender][arrival.position] for sender in range(at.workers)
+        ]
         for item in items:
             if isinstance(item, Failure):
                 return item
-        shards = held(slot.sharding.count, workers, worker)
+        shards = held(slot.sharding.count, at.workers, at.worker)
         if isinstance(arrival.what, Sum):
-            return receive_sums(arrival.what, items, workers, shards)
-        return receive_shards(arrival.what, items, workers, shards, slot.dtype, self.pool)
+            return receive_sums(arrival.what, items, at.workers, shards)
+        return receive_shards(arrival.what, items, at.workers, shards, slot.dtype, self.pool)
 
 
-class _Local(dict):  # type: ignore[type-arg]
+class _Local:
     """The arrays of one shard by slot: what was made for it just now, else its piece of what was there before."""
 
     def __init__(self, env: dict[int, Any], first: dict[int, int], shard: int):
-        super().__init__()
         self.env, self.first, self.shard = env, first, shard
         self.here: dict[int, np.ndarray] = {}
 
-    def __contains__(self, slot: object) -> bool:
-        return slot in self.here or isinstance(self.env.get(slot), list)
-
-    def __getitem__(self, slot: int) -> np.ndarray:
+    def get(self, slot: int) -> np.ndarray | None:
+        """None if the slot has no value here, because its maker failed."""
         if slot in self.here:
             return self.here[slot]
-        pieces = self.env[slot]
-        return pieces[self.shard - self.first[slot]] if len(pieces) > 1 or self.first[slot] else pieces[0]
+        pieces = self.env.get(slot)
+        if not isinstance(pieces, list):
+            return None
+        whole = len(pieces) == 1 and self.first[slot] == 0
+        return pieces[0] if whole else pieces[self.shard - self.first[slot]]
 
 
 def _own(array: np.ndarray) -> np.ndarray:
@@ -184,7 +183,11 @@ def _own(array: np.ndarray) -> np.ndarray:
 def send(departure: Departure, value: Any, worker: int, workers: int) -> list[Any]:
     """What `worker` puts into its box for a value: for the channel "each" a list for each receiver, else one list."""
     slot_count = departure.what.target.count if isinstance(departure.what, Move) else _sums(departure.what)
-    receivers = [held(slot_count, workers, w) for w in range(workers)] if departure.channel == "each" else [range(slot_count)]
+    receivers = (
+        [held(slot_count, workers, w) for w in range(workers)]
+        if departure.channel == "each"
+        else [range(slot_count)]
+    )
     if isinstance(value, Failure):
         return [value for _ in receivers]
     return [list(_send(departure.what, value, worker, workers, to)) for to in receivers]
@@ -209,7 +212,9 @@ def _send(what: Sum | Move, value: Any, worker: int, workers: int, to: range) ->
         yield np.asarray(value[source - start][inside(region, what.source.cell(source))], order="C")
 
 
-def receive_sums(what: Sum, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range) -> list[np.ndarray]:
+def receive_sums(
+    what: Sum, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range
+) -> list[np.ndarray]:
     """The sums `shards` from what each worker sent."""
     taken = [0] * workers
     counts = [dict(sums_sent(what, workers, w, shards)) for w in range(workers)]
@@ -220,12 +225,17 @@ def receive_sums(what: Sum, items: Sequence[Sequence[np.ndarray]], workers: int,
             n = counts[w].get(kept, 0)
             pieces[w] = list(items[w][taken[w] : taken[w] + n])
             taken[w] += n
-        result.append(np.asarray(merged(what, pieces, workers, kept)))  # type: ignore[arg-type]
+        result.append(np.asarray(merged(what, pieces, workers, kept)))
     return result
 
 
 def receive_shards(
-    what: Move, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range, dtype: np.dtype, pool: Pool
+    what: Move,
+    items: Sequence[Sequence[np.ndarray]],
+    workers: int,
+    shards: range,
+    dtype: np.dtype,
+    pool: Pool,
 ) -> list[np.ndarray]:
     """The target shards from what each worker sent."""
     cells = [what.target.cell(shard) for shard in shards]

@@ -6,7 +6,6 @@ copied as on a real transport: a worker that keeps or changes an array by mistak
 
 from __future__ import annotations
 
-import copy
 import os
 import pickle
 import platform
@@ -14,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.errors import DistgradError, WorkerLostError
-from distgrad.worker.transport import DRIVER, Handle, check_returns, machine_memory, told
+from distgrad.worker.transport import DRIVER, Failed, Handle, check_returns, machine_memory, told
 
-_CONSTANT = (bytes, str, int, float, bool, type(None))
+_CONSTANT = (bytes, str, int, float, bool, type(None), Failed)
 
 
 class InProcess:
@@ -38,21 +37,20 @@ class InProcess:
                 raise _lost(worker)
             values = getattr(target, method)(*[_argument(a) for a in args])
             check_returns(method, values, returns)
-            results = [_Result(v) for v in values]
+            results = [_Sent(v) for v in values]
         except Exception as error:
-            failure = _Result(error=copy.copy(told(error)))  # the copy has no traceback, so no frame stays alive
-            results = [failure] * returns
+            results = [_Sent(Failed(told(error)))] * returns
         return [Handle(worker, result) for result in results]
 
     def get(self, handles: list[Handle], timeout: float | None = None) -> list[Any]:
         """The values, or the first error among them."""
         self._check()
-        return [handle.ref.value() for handle in handles]
+        return [handle.ref.read() for handle in handles]
 
     def put(self, value: Any) -> Handle:
         """Copy a value."""
         self._check()
-        return Handle(DRIVER, _Result(value))
+        return Handle(DRIVER, _Sent(value))
 
     def wait(self, handles: list[Handle], timeout: float | None = None) -> list[bool]:
         """All are ready: a call is over when `call` returns."""
@@ -72,7 +70,13 @@ class InProcess:
         """This machine, once for each worker."""
         self._check()
         total, available = machine_memory()
-        here = {"node": platform.node(), "ip": "127.0.0.1", "pid": os.getpid(), "total": total, "available": available}
+        here = {
+            "node": platform.node(),
+            "ip": "127.0.0.1",
+            "pid": os.getpid(),
+            "total": total,
+            "available": available,
+        }
         return [dict(here) for _ in range(self.workers)]
 
     def close(self) -> None:
@@ -85,32 +89,30 @@ class InProcess:
             raise DistgradError("this session is closed")
 
 
-class _Result:
-    """The value of a call, or its error. Kept pickled with its buffers apart, as Ray does it.
+class _Sent:
+    """A value, pickled with its buffers apart, as Ray does it.
 
     So every reader has lists and maps of its own, and arrays that share memory and are read-only.
     """
 
-    __slots__ = ("buffers", "data", "error")
+    __slots__ = ("buffers", "data")
 
-    def __init__(self, value: Any = None, error: DistgradError | None = None):
-        self.error = error
-        if type(value) in _CONSTANT:
-            self.data, self.buffers = value, None
-            return
-        buffers: list[pickle.PickleBuffer] = []
-        self.data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-        self.buffers = [bytes(b.raw()) for b in buffers]
+    def __init__(self, value: Any):
+        self.data, self.buffers = value, None
+        if type(value) not in _CONSTANT:
+            buffers: list[pickle.PickleBuffer] = []
+            self.data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+            self.buffers = [bytes(b.raw()) for b in buffers]
 
-    def value(self) -> Any:
+    def read(self) -> Any:
         """The value for one more reader, or the error raised."""
-        if self.error is not None:
-            raise copy.copy(self.error) from None
+        if type(self.data) is Failed:
+            raise self.data.fresh() from None
         return self.data if self.buffers is None else pickle.loads(self.data, buffers=self.buffers)
 
 
 def _argument(arg: Any) -> Any:
-    return (arg.ref if type(arg) is Handle else _Result(arg)).value()
+    return (arg.ref if type(arg) is Handle else _Sent(arg)).read()
 
 
 def _lost(worker: int) -> WorkerLostError:

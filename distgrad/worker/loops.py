@@ -8,9 +8,8 @@ of a stored shard that is written in place, or a sum over the tiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,6 +20,13 @@ from distgrad.wire import Loop, Program, Step
 from distgrad.worker.pool import Pool
 
 _INTO, _MAKE, _COPY, _ADD = range(4)  # how a step's result gets to where it belongs
+
+
+class Local(Protocol):
+    """The arrays of one shard, by slot."""
+
+    def get(self, slot: int) -> np.ndarray | None:
+        """The shard's own piece, or all of a whole value; None if there is none."""
 
 
 class _Read(NamedTuple):
@@ -90,7 +96,11 @@ class LoopRunner:
                 region: Any = None
                 if whole:
                     cuts = dict(step.layout.grid)
-                    region = tuple((d, cuts[n]) for d, n in enumerate(labels.ins[which]) if n in cuts) if labels else number
+                    region = (
+                        tuple((d, cuts[n]) for d, n in enumerate(labels.ins[which]) if n in cuts)
+                        if labels
+                        else number
+                    )
                 key = (slot, dim, region)
                 if key not in known:
                     known[key] = self._new()
@@ -132,19 +142,24 @@ class LoopRunner:
                 if slot in self.buffer_of and last.get(slot, n) == n and slot not in aliased:
                     idle.append(self.buffer_of[slot])
 
-    def run(self, shard: int, local: Mapping[int, np.ndarray], skip: set[int], at: list[Any]) -> dict[int, np.ndarray]:
+    def run(
+        self, shard: int, local: Local, skip: set[int], running: list[Step | None]
+    ) -> dict[int, np.ndarray]:
         """Run on one shard. `local` maps slots to their arrays: the shard's own piece, or all of a whole value.
 
-        Returns the escaping slots' arrays. Steps that make a slot in `skip` are left out. `at[0]` is the step that is
-        running, for whoever catches an error.
+        Returns the escaping slots' arrays. Steps that make a slot in `skip` are left out. `running[0]` is the
+        step that was begun last, for whoever catches an error.
         """
-        places = [place(s.layout, shard, i, o) for s, i, o in zip(self.steps, self.in_shapes, self.out_shapes, strict=True)]
+        places = [
+            place(s.layout, shard, i, o)
+            for s, i, o in zip(self.steps, self.in_shapes, self.out_shapes, strict=True)
+        ]
         regs: list[Any] = [None] * self.count_registers
         streams: list[tuple[int, np.ndarray, int]] = []
         for read in self.reads:
-            if read.slot not in local:
+            array = local.get(read.slot)
+            if array is None:
                 continue  # only steps that are skipped read it
-            array = local[read.slot]
             if read.whole:
                 region = places[read.step].ins[read.which]
                 array = array[tuple(slice(lo, hi) for lo, hi in region)]
@@ -155,29 +170,46 @@ class LoopRunner:
         out: dict[int, np.ndarray] = {}
         for n, step in enumerate(self.steps):
             for k, slot in enumerate(step.outs):
-                if slot in self.escaping and slot not in skip and (self.tiled or (step.primitive.into and k == 0)):
+                if (
+                    slot in self.escaping
+                    and slot not in skip
+                    and (self.tiled or (step.primitive.into and k == 0))
+                ):
                     out[slot] = self.pool.take(_extent(places[n].outs[k]), self.slots[slot].dtype)
                     if self.out_dim[slot] is not None:
                         streams.append((self.of_slot[slot], out[slot], self.out_dim[slot]))  # type: ignore[arg-type]
         if self.tiled:
-            self._tiles(places, regs, streams, out, skip, at)
+            self._tiles(places, regs, streams, out, skip, running)
         else:
-            self._once(places, regs, out, skip, at)
+            self._once(places, regs, out, skip, running)
         return out
 
-    def _once(self, places: list[Place], regs: list[Any], out: dict[int, np.ndarray], skip: set[int], at: list[Any]) -> None:
+    def _once(
+        self,
+        places: list[Place],
+        regs: list[Any],
+        out: dict[int, np.ndarray],
+        skip: set[int],
+        running: list[Step | None],
+    ) -> None:
         for n, step in enumerate(self.steps):
             if step.outs[0] in skip:
                 continue
-            at[0] = step
+            running[0] = step
             kwargs = dict(step.attrs)
             if step.primitive.placed:
                 kwargs["at"] = places[n]
             if step.primitive.into:
                 slot = step.outs[0]
-                kwargs["out"] = out[slot] if slot in out else self.pool.take(_extent(places[n].outs[0]), self.slots[slot].dtype)
+                kwargs["out"] = (
+                    out[slot]
+                    if slot in out
+                    else self.pool.take(_extent(places[n].outs[0]), self.slots[slot].dtype)
+                )
             results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
-            for slot, result in zip(step.outs, results if isinstance(results, tuple) else (results,), strict=True):
+            for slot, result in zip(
+                step.outs, results if isinstance(results, tuple) else (results,), strict=True
+            ):
                 regs[self.of_slot[slot]] = result
                 if slot in self.escaping and slot not in out:
                     out[slot] = np.asarray(result)
@@ -189,7 +221,7 @@ class LoopRunner:
         streams: list[tuple[int, np.ndarray, int]],
         out: dict[int, np.ndarray],
         skip: set[int],
-        at: list[Any],
+        running: list[Step | None],
     ) -> None:
         first, end = self._span(places)
         if not self.buffers:
@@ -207,7 +239,7 @@ class LoopRunner:
                 tile_rows = stop - start
                 plan = self._plan(places, tile_rows, regs, out, skip)
             for step, fn, operands, register, how, target, n in plan:
-                at[0] = step
+                running[0] = step
                 args = [regs[r] for r in operands]
                 if step.primitive.placed:
                     fn = partial(fn, at=self._tile_place(step, places[n], start, stop))
@@ -256,7 +288,9 @@ class LoopRunner:
                 if self.out_dim[slot] is not None:
                     shape[self.out_dim[slot]] = rows  # type: ignore[index]
                 nbytes = math.prod(shape) * self.slots[slot].dtype.itemsize
-                target = self.buffers[self.buffer_of[slot]][:nbytes].view(self.slots[slot].dtype).reshape(shape)
+                target = (
+                    self.buffers[self.buffer_of[slot]][:nbytes].view(self.slots[slot].dtype).reshape(shape)
+                )
             if slot in self.total:
                 how = _ADD
                 if slot not in out:  # nobody needs the sum: the planner does not ask for such steps
@@ -272,7 +306,9 @@ class LoopRunner:
             plan.append((step, fn, self.operands[n], register, how, target, n))
         return plan
 
-    def _spread(self, step: Step, results: tuple[np.ndarray, ...], regs: list[Any], out: dict[int, np.ndarray]) -> None:
+    def _spread(
+        self, step: Step, results: tuple[np.ndarray, ...], regs: list[Any], out: dict[int, np.ndarray]
+    ) -> None:
         for slot, result in zip(step.outs, results, strict=True):
             if slot in out:
                 np.copyto(regs[self.of_slot[slot]], result)
@@ -283,8 +319,14 @@ class LoopRunner:
         labels = step.layout.labels
         assert labels is not None
         return Place(
-            tuple(_narrow(r, _tile_dim(names, step.tile), start, stop) for r, names in zip(where.ins, labels.ins, strict=True)),
-            tuple(_narrow(r, _tile_dim(names, step.tile), start, stop) for r, names in zip(where.outs, labels.outs, strict=True)),
+            tuple(
+                _narrow(r, _tile_dim(names, step.tile), start, stop)
+                for r, names in zip(where.ins, labels.ins, strict=True)
+            ),
+            tuple(
+                _narrow(r, _tile_dim(names, step.tile), start, stop)
+                for r, names in zip(where.outs, labels.outs, strict=True)
+            ),
         )
 
 

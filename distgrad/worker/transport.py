@@ -7,6 +7,7 @@ goes in or out is a copy (an array that comes out is read-only), an error is rai
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ class Transport(Protocol):
         The calls of one worker run in the order they were made. A `Handle` in `args` stands for its value, which
         goes to the worker without passing through the driver; make the call that gives it first, because a worker
         waits for its arguments in order. The method returns a tuple of `returns` values. Errors are raised by `get`:
-        those of the method, those of a call that an argument came from, and the loss of the worker. With
-        `returns=0` there is nothing to ask for, and nothing is heard of an error.
+        those of the method, those of a call that an argument came from (the method does not run then), and the loss
+        of the worker. With `returns=0` there is nothing to ask for, and nothing is heard of an error.
         """
         ...
 
@@ -83,10 +84,21 @@ class Transport(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class Failed:
+    """What a call that failed gives in place of each value, and so what a call that takes such a value gives."""
+
+    error: DistgradError
+
+    def fresh(self) -> DistgradError:
+        """The error, to be raised: a copy, because raising one again would add to its traceback."""
+        return copy.copy(self.error)
+
+
 def told(error: Exception) -> DistgradError:
     """What the driver is told of an exception in a worker's method: its type and text, no traceback, no frames."""
     if isinstance(error, DistgradError):
-        return error
+        return copy.copy(error)
     return WorkerError(f"{type(error).__name__}: {error}")
 
 
@@ -125,7 +137,9 @@ def _container_memory() -> list[tuple[int, int]]:
                 continue
             now = int((Path(folder) / used).read_text())
             stat = dict(line.split() for line in (Path(folder) / "memory.stat").read_text().splitlines())
-            cache = int(stat.get("total_inactive_file", stat.get("inactive_file", "0")))  # given back under pressure
+            cache = int(
+                stat.get("total_inactive_file", stat.get("inactive_file", "0"))
+            )  # given back under pressure
             found.append((int(most), now - cache))
         except (OSError, ValueError):
             continue

@@ -18,7 +18,7 @@ import numpy as np
 from distgrad.errors import WireError
 from distgrad.sharding import sharding_from_wire
 from distgrad.wire import CHANNELS, Program, decode, pack_array, unpack_array
-from distgrad.worker.execute import Failure, Pieces, Runner, send
+from distgrad.worker.execute import Failure, Pieces, Runner, Seat, send
 from distgrad.worker.pool import Pool
 
 _RUNNERS_KEPT = 256
@@ -53,7 +53,7 @@ class Worker:
         inputs = [self._stored(number) for number in head["inputs"]]
         feeds = [unpack_array(raw) for raw in head["feeds"]]
         received = self._boxes(runner.program, boxes, head)
-        env = runner.run(self.number, head["workers"], head["serial"], inputs, feeds, received)
+        env = runner.run(Seat(self.number, head["workers"], head["serial"]), inputs, feeds, received)
         for slot, number in zip(runner.program.keep, head["keep"], strict=True):
             self.store[number] = env[slot]
         return self._reply(runner.program, env, head)
@@ -62,7 +62,7 @@ class Worker:
         try:
             head = msgpack.unpackb(header, raw=False)
         except Exception as error:
-            raise WireError(f"header is not msgpack: {error or type(error).__name__}") from None
+            raise WireError(f"header is not msgpack: {str(error) or type(error).__name__}") from None
         keys = {"serial", "epoch", "workers", "inputs", "keep", "feeds", "free", "stash"}
         if type(head) is not dict or set(head) != keys:
             raise WireError(f"header: expected a map with the keys {sorted(keys)}")
@@ -87,7 +87,9 @@ class Worker:
             raise WireError(f"header: nothing is stored under {number}")
         return self.store[number]
 
-    def _boxes(self, program: Program, boxes: tuple[Any, ...], head: dict[str, Any]) -> list[dict[str, list[Any]]]:
+    def _boxes(
+        self, program: Program, boxes: tuple[Any, ...], head: dict[str, Any]
+    ) -> list[dict[str, list[Any]]]:
         workers = head["workers"]
         if len(boxes) != workers * sum(len(channels) for channels in program.boxes):
             raise WireError(f"call: {len(boxes)} items in the boxes, the program has another number")
@@ -99,7 +101,9 @@ class Worker:
                 sent = [next(items) for _ in range(workers)]
                 if channel == "each":
                     sent[self.number] = self.stash.pop(serial)
-                box[channel] = [unpack_small(s) if channel == "small" else [_unpack(i) for i in s] for s in sent]
+                box[channel] = [
+                    unpack_small(s) if channel == "small" else [_unpack(i) for i in s] for s in sent
+                ]
             received.append(box)
         return received
 
@@ -110,7 +114,8 @@ class Worker:
             out[departure.channel].append(send(departure, env[departure.slot], self.number, workers))
         failures = {id(v): v for v in env.values() if isinstance(v, Failure)}
         small = [
-            item.wire() if isinstance(item, Failure) else [pack_array(a) for a in item] for (item,) in out["small"]
+            item.wire() if isinstance(item, Failure) else [pack_array(a) for a in item]
+            for (item,) in out["small"]
         ]
         reply = msgpack.packb({"failures": [f.wire() for f in failures.values()], "small": small})
         answer: list[Any] = [reply]
@@ -124,7 +129,7 @@ class Worker:
         return tuple(answer)
 
     def load(self, header: bytes, array: np.ndarray) -> tuple[int]:
-        """Store shards that the driver sends: `array` holds those from `first` up to `last`, along the cut dimension."""
+        """Store shards that the driver sends: `array` holds those from `first` up to `last`, side by side."""
         head = msgpack.unpackb(header, raw=False)
         sharding = sharding_from_wire(head["cuts"])
         dim = sharding.cut_dims[0] if sharding.cut_dims else 0
@@ -142,6 +147,13 @@ class Worker:
             pieces.append(piece)
         return (array.nbytes,)
 
+    def reset(self, epoch: int) -> tuple[int]:
+        """Forget all values: a new session begins. Calls of other epochs are refused from here on."""
+        self.store.clear()
+        self.stash.clear()
+        self.epoch = epoch
+        return (epoch,)
+
     def free(self, ids: list[int]) -> tuple[int]:
         """Forget the values stored under `ids`."""
         for number in ids:
@@ -155,7 +167,10 @@ class Worker:
 
 def unpack_small(reply: bytes) -> list[Any]:
     """The arrays (or the Failure) of each departure in the channel "small"."""
-    return [_failure(item) or [unpack_array(a) for a in item] for item in msgpack.unpackb(reply, raw=False)["small"]]
+    return [
+        _failure(item) or [unpack_array(a) for a in item]
+        for item in msgpack.unpackb(reply, raw=False)["small"]
+    ]
 
 
 def unpack_large(items: list[Any]) -> list[Any]:

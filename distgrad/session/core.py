@@ -1,16 +1,10 @@
-"""The driver's only door to the workers: emit, flush, fetch, free.
-
-`emit` computes small known things at once and records all else. A flush has a plan made (or found) for what is pending
-and sends its programs, one call for each worker and stage, without waiting. `fetch` waits.
-"""
+"""The driver's side of one set of workers: what is pending, what is on its way, what lies where."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -20,16 +14,17 @@ from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.graph import Node, Origin, Result, Value
 from distgrad.plan.build import BoxRef, Form, Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
-from distgrad.primitives import TABLE, Aval, Layout, Place, Primitive
-from distgrad.primitives.rules import layout
-from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding, default_sharding
+from distgrad.plan.explain import Explanation, explanation
+from distgrad.primitives import Aval, Primitive
+from distgrad.session.failures import worker_error
+from distgrad.session.signature import origin, signature
+from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import encode, pack_array
 from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, receive_shards, receive_sums
-from distgrad.worker.inproc import InProcess
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import Handle, Transport
-from distgrad.worker.worker import Worker, unpack_large, unpack_small
+from distgrad.worker.worker import unpack_large, unpack_small
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 UPLOAD = 64 << 20  # bytes of one call of an upload
@@ -56,23 +51,24 @@ class _Call(NamedTuple):
     origins: list[Origin | None]
 
 
-class Signature(NamedTuple):
-    """What follows from a primitive, its attributes and its operands' types and cuts."""
-
-    primitive: Primitive
-    outs: tuple[Aval, ...]
-    layout: Layout
-    number: int
-
-
 class Session:
     """The driver's side of one set of workers."""
 
-    def __init__(self, transport: Transport, *, inline_bytes: int, shard_bytes: int, timeout: float | None = None):
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        inline_bytes: int,
+        shard_bytes: int,
+        timeout: float | None = None,
+        epoch: int = 0,
+        leave: Callable[[], None] | None = None,
+    ):
         self.transport = transport
         self.inline_bytes = inline_bytes
         self.shard_bytes = shard_bytes
         self.timeout = timeout
+        self.epoch = epoch
         self.lock = threading.RLock()
         self.pending: list[Node] = []
         self.closed = False
@@ -83,18 +79,31 @@ class Session:
         self._in_flight: deque[_Call] = deque()
         self._errors: dict[tuple[int, int], WorkerError] = {}
         self._plans: dict[Any, Plan] = {}
+        self._leave = leave or self.close
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._leave()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self.transport.workers} workers"
+        return f"<distgrad.Session: {state}>"
 
     # Emit
 
-    def record(self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]) -> tuple[Value, ...]:
+    def record(
+        self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]
+    ) -> tuple[Value, ...]:
         """Add a node to the pending graph."""
         results = tuple(v.result for v in inputs)
-        signature = _signature(primitive, results, attrs, self.shard_bytes)
+        made = signature(primitive, results, attrs, self.shard_bytes)
         with self.lock:
             for result in results:
                 self._usable(result)
-            node = Node(primitive, results, attrs, signature.layout, _origin(), signature.number)
-            node.outputs = tuple(Result(a, s) for a, s in zip(signature.outs, signature.layout.outs, strict=True))
+            node = Node(primitive, results, attrs, made.layout, origin(), made.number)
+            node.outputs = tuple(Result(a, s) for a, s in zip(made.outs, made.layout.outs, strict=True))
             self.pending.append(node)
             values = tuple(Value(r) for r in node.outputs)
             if len(self.pending) >= PENDING:
@@ -104,10 +113,18 @@ class Session:
     def _usable(self, result: Result) -> None:
         if result.error is not None:
             raise result.error
-        if (result.id is not None or result.box is not None) and result.release.__self__ is not self and result.array is None:
+        if (
+            (result.id is not None or result.box is not None)
+            and result.release.__self__ is not self
+            and result.array is None
+        ):
             raise DistgradError("this tensor's contents were lost when its session was shut down")
         if result.array is not None and result.id is None and result.array.nbytes > FEED:
-            self._upload(result, result.array, default_sharding(result.array.shape, result.array.itemsize, self.shard_bytes))
+            self._upload(
+                result,
+                result.array,
+                default_sharding(result.array.shape, result.array.itemsize, self.shard_bytes),
+            )
 
     # Flush
 
@@ -156,7 +173,12 @@ class Session:
         result.release = self.release
 
     def _submit(
-        self, stage: Stage, ids: dict[Form, int], captured: Capture, boxes: list[Box], origins: list[Origin | None]
+        self,
+        stage: Stage,
+        ids: dict[Form, int],
+        captured: Capture,
+        boxes: list[Box],
+        origins: list[Origin | None],
     ) -> Box:
         sources = [self._box(ref, captured, boxes) for ref in stage.boxes]
         feeds = [captured.results[v].array for v in stage.feeds]
@@ -190,7 +212,7 @@ class Session:
         header = msgpack.packb(
             {
                 "serial": self._serial,
-                "epoch": 0,
+                "epoch": self.epoch,
                 "workers": workers,
                 "inputs": inputs,
                 "keep": keep,
@@ -217,11 +239,20 @@ class Session:
                 sent.each.append(handles[count - workers :])
         return sent
 
+    def explain(self, results: Sequence[Result]) -> Explanation:
+        """What is pending for these results."""
+        with self.lock:
+            captured = capture(needed(self.pending, results))
+            plan = build(captured, self.shard_bytes) if captured.nodes else Plan([], {}, {})
+            return explanation(plan, captured, self.transport.workers)
+
     # Memory
 
     def _new_id(self, aval: Aval, sharding: Sharding) -> int:
         self._next_id += 1
-        self._bytes[self._next_id] = aval.nbytes if sharding.count == 1 else aval.nbytes / self.transport.workers
+        self._bytes[self._next_id] = (
+            aval.nbytes if sharding.count == 1 else aval.nbytes / self.transport.workers
+        )
         return self._next_id
 
     def release(self, number: int) -> None:
@@ -262,7 +293,11 @@ class Session:
                 self.flush()
             self._usable(result)
             try:
-                array = self._read_box(result) if result.box is not None and result.id is None else self._read(result)
+                array = (
+                    self._read_box(result)
+                    if result.box is not None and result.id is None
+                    else self._read(result)
+                )
             finally:
                 self.check()
             array.flags.writeable = False
@@ -318,14 +353,14 @@ class Session:
                     origin = call.origins[number] if number >= 0 else None
                     known = self._errors.get((call.serial, failure.step))
                     if known is None:
-                        known = self._errors[call.serial, failure.step] = _worker_error(failure, origin)
+                        known = self._errors[call.serial, failure.step] = worker_error(failure, origin)
                         first = first or known
         if first is not None and not quiet:
             raise first
         return first
 
     def _error(self, failure: Failure) -> WorkerError:
-        return self._errors.get((failure.serial, failure.step)) or _worker_error(failure, None)
+        return self._errors.get((failure.serial, failure.step)) or worker_error(failure, None)
 
     # Upload
 
@@ -344,7 +379,9 @@ class Session:
         number = self._new_id(result.aval, sharding)
         sent = []
         for worker in range(self.transport.workers):
-            for first, last in _batches(sharding, held(sharding.count, self.transport.workers, worker), array):
+            for first, last in _batches(
+                sharding, held(sharding.count, self.transport.workers, worker), array
+            ):
                 header = msgpack.packb({"id": number, "cuts": sharding.wire(), "first": first, "last": last})
                 part = np.array(array[_span(sharding, first, last)], order="C")
                 sent += self.transport.call(worker, "load", (header, part), 1)
@@ -388,201 +425,3 @@ def _span(sharding: Sharding, first: int, last: int) -> tuple[slice, ...]:
     (dim,) = sharding.cut_dims
     edges = sharding.cuts[dim].edges
     return (slice(None),) * dim + (slice(edges[first], edges[last]),)
-
-
-def _worker_error(failure: Failure, origin: Origin | None) -> WorkerError:
-    builtin = _KINDS.get(failure.kind)
-    where = f" in {origin}" if origin is not None else ""
-    kind = WorkerError if builtin is None else _worker_error_type(builtin)
-    prefix = "" if builtin is not None else f"{failure.kind}: "
-    return kind(f"{prefix}{failure.message}{where}")
-
-
-_KINDS: dict[str, type[Exception]] = {
-    e.__name__: e for e in (IndexError, ValueError, ZeroDivisionError, MemoryError, FileNotFoundError, OSError, TypeError)
-}
-_error_types: dict[type[Exception], type[WorkerError]] = {}
-
-
-def _worker_error_type(builtin: type[Exception]) -> type[WorkerError]:
-    """A WorkerError that is also caught as the builtin error that happened."""
-    if builtin not in _error_types:
-        _error_types[builtin] = type(f"Worker{builtin.__name__}", (WorkerError, builtin), {"__module__": "distgrad.errors"})
-    return _error_types[builtin]
-
-
-# Signatures: the rules run once for each distinct node
-
-_signatures: dict[Any, Signature] = {}
-
-
-def _signature(primitive: Primitive, results: Sequence[Result], attrs: dict[str, Any], shard_bytes: int) -> Signature:
-    key = (primitive.name, tuple(attrs.items()), tuple((r.aval, r.sharding) for r in results), shard_bytes)
-    found = _signatures.get(key)
-    if found is None:
-        avals = [r.aval for r in results]
-        outs = tuple(primitive.shape(avals, attrs))
-        made = layout(primitive, avals, outs, [r.sharding for r in results], attrs, shard_bytes)
-        if len(_signatures) > 100_000:
-            _signatures.clear()
-        found = _signatures[key] = Signature(primitive, outs, made, next(_numbers))
-    return found
-
-
-def _count() -> Any:
-    number = 0
-    while True:
-        yield number
-        number += 1
-
-
-_numbers = _count()
-
-# The user's line
-
-
-current_op = threading.local()
-
-
-def _origin() -> Origin | None:
-    frame: Any = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "distgrad":
-        frame = frame.f_back
-    if frame is None:
-        return None
-    return Origin(getattr(current_op, "name", "?"), frame.f_code.co_filename, frame.f_lineno)
-
-
-# The one session of the process
-
-_session: Session | None = None
-_starting = threading.RLock()
-_inline_bytes = FEED
-_shard_bytes = DEFAULT_SHARD_BYTES
-
-
-def init(
-    address: str | None = None,
-    *,
-    workers: int | None = None,
-    threads: int = 1,
-    inline_bytes: int = FEED,
-    shard_bytes: int = DEFAULT_SHARD_BYTES,
-    timeout: float | None = None,
-) -> Session:
-    """Start the workers; called by itself at the first large tensor.
-
-    `address=None` starts a local Ray, "auto" or "host:port" joins a cluster, "inproc" runs the workers in this process
-    without Ray. `workers` defaults to one for each core, `threads` are BLAS threads of each. Tensors of up to
-    `inline_bytes` are computed in this process; larger ones are cut into shards of about `shard_bytes`. `timeout`
-    (seconds; None: no limit) bounds the wait for a result.
-    """
-    global _session, _inline_bytes, _shard_bytes
-    if inline_bytes < 0 or shard_bytes < 1 or threads < 1 or (workers is not None and workers < 1):
-        raise ValueError("workers, threads and shard_bytes must be at least 1, and inline_bytes at least 0")
-    with _starting:
-        if _session is not None:
-            raise DistgradError("distgrad is initialized already: call shutdown() first")
-        if address == "inproc":
-            transport: Transport = InProcess(workers or 2, Worker)
-        else:
-            cluster = importlib.import_module("distgrad.cluster")
-            transport = cluster.start(address, workers=workers, threads=threads)
-        _session = Session(transport, inline_bytes=inline_bytes, shard_bytes=shard_bytes, timeout=timeout)
-        _inline_bytes, _shard_bytes = inline_bytes, shard_bytes
-    return _session
-
-
-def is_initialized() -> bool:
-    """Whether there are workers."""
-    return _session is not None
-
-
-def shutdown() -> None:
-    """End the workers. Tensors that only they held are lost. Does nothing if there are none."""
-    global _session, _inline_bytes, _shard_bytes
-    with _starting:
-        if _session is not None:
-            session, _session = _session, None
-            _inline_bytes, _shard_bytes = FEED, DEFAULT_SHARD_BYTES
-            session.close()
-
-
-def current() -> Session:
-    """The session; starts a local one if there is none."""
-    if _session is None:
-        with _starting:
-            if _session is None:
-                session = init()
-                print(
-                    f"distgrad: started a local Ray with {session.transport.workers} workers (distgrad.init() sets how)",
-                    file=sys.stderr,
-                )
-    assert _session is not None
-    return _session
-
-
-def emit(name: str, *inputs: Value, **attrs: Any) -> Value:
-    """Apply the primitive `name` to `inputs`: computed at once where all is small and known, else recorded."""
-    return emit_all(name, *inputs, **attrs)[0]
-
-
-def emit_all(name: str, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
-    """The same for a primitive with several results."""
-    primitive = TABLE[name]
-    if _inline_bytes and attrs.get("cuts") is None:
-        arrays = [v.result.array for v in inputs]
-        known = 0
-        for array in arrays:
-            known += _inline_bytes + 1 if array is None else array.nbytes
-        if known <= _inline_bytes:
-            outs = primitive.shape([v.result.aval for v in inputs], attrs)
-            if sum(o.nbytes for o in outs) <= _inline_bytes:
-                return _compute(primitive, arrays, outs, attrs)  # type: ignore[arg-type]
-    return current().record(primitive, inputs, attrs)
-
-
-def _compute(primitive: Primitive, arrays: Sequence[np.ndarray], outs: Sequence[Aval], attrs: dict[str, Any]) -> tuple[Value, ...]:
-    """Run the kernel here and now."""
-    with np.errstate(all="ignore"):
-        if primitive.placed:
-            at = Place(tuple(_all(a.shape) for a in arrays), tuple(_all(o.shape) for o in outs))
-            made = primitive.kernel(*arrays, at=at, **attrs)
-        else:
-            made = primitive.kernel(*arrays, **attrs)
-    results = made if isinstance(made, tuple) else (made,)
-    return tuple(Value.known(np.asarray(r)) for r in results)
-
-
-def _all(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple((0, n) for n in shape)
-
-
-def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:
-    """A value from an array that the caller will not change. A large one is sent to the workers at once."""
-    if sharding is None and array.nbytes <= max(_inline_bytes, FEED):
-        return Value.known(array)
-    session = current()
-    if sharding is not None and len(sharding.cut_dims) > 1:
-        return emit("reshard", session.upload(array), cuts=sharding)
-    return session.upload(array, sharding)
-
-
-def fetch(value: Value) -> np.ndarray:
-    """The elements, in the driver. Waits for them. The array is read-only for the caller."""
-    array = value.result.array
-    if array is not None:
-        return array
-    return current().fetch(value.result)
-
-
-def flush() -> None:
-    """Send all pending work to the workers; does not wait for it."""
-    if _session is not None and _session.pending:
-        _session.flush()
-
-
-def memory() -> list[dict[str, int]]:
-    """For each worker a dict of bytes: `held` by tensors, `pooled` for reuse, and `rss`, the size of the process."""
-    return current().memory()
-

@@ -1,0 +1,148 @@
+"""`start`: from an address to workers that run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+import ray.exceptions as rx
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from distgrad.errors import ConnectError, DistgradError
+
+from . import actor as actor_module
+from .connect import enter
+from .settings import THREAD_VARIABLES
+from .transport import RayTransport
+
+WORKER = "distgrad.worker.worker:Worker"
+GRAIN = 1000  # CPU shares are multiples of 1/GRAIN
+
+ray.cloudpickle.register_pickle_by_value(actor_module)
+_ACTOR = ray.remote(actor_module.DistgradWorker)
+
+
+def start(
+    address: str | None = None,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    worker_options: dict[str, Any] | None = None,
+    worker: Any = WORKER,
+    object_store_memory: int | None = None,
+    timeout: float = 60.0,
+) -> RayTransport:
+    """Start workers on Ray and wait until all are there.
+
+    `address`: None starts a Ray on this machine, or joins the one that the variable RAY_ADDRESS names; "local" always
+    starts one; "auto" joins the cluster that this machine is a node of; "host:port" joins the one whose head is
+    there. A Ray that the program has initialised itself is used as it is, and is not shut down at the end.
+
+    `workers` is by default one for each `threads` CPUs of the cluster, and may be more. Each has `threads` BLAS
+    threads. Workers are spread over the nodes in proportion to their CPUs, and numbered so that those of one node
+    are neighbours. As Ray counts, a worker takes `threads` CPUs, but no more than makes half of its node with the
+    others there: Ray lets a task wait without end and without a word when every CPU is taken, and a program's own Ray
+    tasks must find room beside the workers.
+
+    `worker` is the class to make each worker of, or "module:name" of it: `worker(number, **worker_options)`.
+    `object_store_memory` is in bytes and for a local Ray only. All must be there within `timeout` seconds.
+
+    Raises ValueError for arguments that make no sense, `ConnectError` if there is no Ray at the address (within
+    15 s) or the workers do not start, `DistgradError` if a worker's class cannot be made.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    leave, inherited = enter(address, threads, object_store_memory)
+    actors: list[Any] = []
+    try:
+        nodes = _nodes()
+        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
+        if not inherited:
+            options["runtime_env"] = {"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        plan = place([(node["NodeID"], node["Resources"].get("CPU", 0)) for node in nodes], workers, threads)
+        for node, share in plan:
+            where = NodeAffinitySchedulingStrategy(node, soft=True)
+            actors.append(_ACTOR.options(num_cpus=share, scheduling_strategy=where, **options).remote())
+        begun = [a.begin.remote(i, worker, worker_options or {}) for i, a in enumerate(actors)]
+        _, missing = ray.wait(begun, num_returns=len(begun), timeout=timeout)
+        if missing:
+            raise ConnectError(_shortage(len(missing), plan, nodes, timeout))
+        addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+        places = [_begun(number, ref, plan[number][0], addresses) for number, ref in enumerate(begun)]
+        return RayTransport(actors, places, leave)
+    except BaseException:
+        for one in actors:
+            ray.kill(one)
+        leave()
+        raise
+
+
+def place(nodes: list[tuple[str, float]], workers: int | None, threads: int) -> list[tuple[str, float]]:
+    """Node and CPU share of each worker, from each node's name and CPUs.
+
+    Workers go to nodes in proportion to the CPUs (largest remainders first, then in order), so equal shares of the
+    work take equal time.
+    """
+    nodes = [(name, cpus) for name, cpus in nodes if cpus > 0]
+    if not nodes:
+        raise ConnectError("the cluster has no CPUs for workers: no node was started with --num-cpus above 0")
+    total = sum(cpus for _, cpus in nodes)
+    if workers is None:
+        counts = [max(1, int(cpus // threads)) for _, cpus in nodes]
+    else:
+        exact = [workers * cpus / total for _, cpus in nodes]
+        counts = [int(e) for e in exact]
+        by_remainder = sorted(range(len(nodes)), key=lambda i: counts[i] - exact[i])
+        for i in by_remainder[: workers - sum(counts)]:
+            counts[i] += 1
+    plan = []
+    for (name, cpus), count in zip(nodes, counts, strict=True):
+        share = min(float(threads), cpus / 2 / max(count, 1))
+        plan += [(name, max(1, int(share * GRAIN)) / GRAIN)] * count
+    return plan
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """The nodes that live, the driver's first."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    return sorted(
+        nodes, key=lambda node: (node["NodeID"] != here, node["NodeManagerAddress"], node["NodeID"])
+    )
+
+
+def _begun(number: int, ref: Any, planned: str, addresses: dict[str, str]) -> dict[str, Any]:
+    """The place of a worker that has begun, or why it has not."""
+    here = f"worker {number} on {addresses.get(planned, planned)}"
+    try:
+        answer = ray.get(ref, timeout=10)
+    except rx.RayError as error:
+        raise ConnectError(f"{here} did not start: {error}") from None
+    if answer.get("missing"):
+        raise ConnectError(
+            f"{here} cannot import distgrad ({answer['error']}): install it on every node, or send it along with "
+            'ray.init(address, runtime_env={"py_modules": [distgrad]}) before distgrad.init()'
+        )
+    if "error" in answer:
+        raise DistgradError(f"{here} could not be made: {answer['error']}")
+    if answer["numpy"] != np.__version__:
+        raise ConnectError(
+            f"{here} has NumPy {answer['numpy']}, the driver {np.__version__}: results can be the same bit for bit "
+            "only with the same version on every node"
+        )
+    return {**answer, "ip": addresses.get(answer["node"], "")}
+
+
+def _shortage(
+    missing: int, plan: list[tuple[str, float]], nodes: list[dict[str, Any]], timeout: float
+) -> str:
+    wanted = sum(share for _, share in plan)
+    total = sum(node["Resources"].get("CPU", 0) for node in nodes)
+    free = ray.available_resources().get("CPU", 0.0)
+    return (
+        f"{missing} of {len(plan)} workers did not start within {timeout:g} s. Together they ask for {wanted:g} CPUs, "
+        f"{max(share for _, share in plan):g} each; of the {total:g} on {len(nodes)} nodes {free:g} are free now. Wait for "
+        "other programs to end, or ask for fewer workers"
+    )

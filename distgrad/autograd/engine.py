@@ -1,0 +1,155 @@
+"""The reverse pass: walks the graph from its roots, without recursion, and deposits gradients.
+
+Nodes are numbered as they are made, and each leads only to nodes made before it. So going through them from the
+highest number down meets every node after all that feed it, and needs no counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distgrad import session
+from distgrad.ops.arithmetic import add
+from distgrad.ops.convert import _reshard, clone
+from distgrad.ops.inplace import write
+from distgrad.record import AccumulateGrad, Edge, Node, grad_mode, place
+from distgrad.tensor import Tensor
+
+
+def run(
+    roots: Sequence[Edge],
+    gradients: Sequence[Tensor],
+    *,
+    keep_graph: bool,
+    create_graph: bool,
+    inputs: Sequence[Edge] | None = None,
+    accumulate: bool = True,
+) -> list[Tensor | None]:
+    """Run backward from `roots`.
+
+    Args:
+        roots: (node, output) of each tensor to differentiate; `gradients` are theirs.
+        keep_graph: keep what nodes have saved.
+        create_graph: record what is done.
+        inputs: the edges whose gradients are wanted; None: all leaves.
+        accumulate: deposit in `.grad` of the leaves; else give the gradients of `inputs` back.
+
+    Returns:
+        The gradient of each of `inputs`, None where there is none; an empty list with `accumulate`.
+    """
+    before, grad_mode.enabled = grad_mode.enabled, create_graph
+    try:
+        captured: dict[Edge, Tensor | None] = dict.fromkeys(inputs or ())
+        order = _reachable([node for node, _ in roots if node is not None])
+        needed = None if inputs is None else _needed(order, {node for node, _ in inputs})
+        buffers: dict[Node, list[Any]] = {}
+        for (node, output), g in zip(roots, gradients, strict=True):
+            if node is not None:
+                _feed(buffers, node, output, g)
+        while order:
+            node = order.pop()
+            grads = buffers.pop(node, None)
+            if grads is None or (needed is not None and node not in needed):
+                continue
+            for output, g in enumerate(grads):
+                if g is not None and (node, output) in captured:
+                    captured[node, output] = g
+            _visit(node, grads, buffers, needed, captured, accumulate, create_graph, keep_graph)
+        return [captured[edge] for edge in inputs or ()]
+    finally:
+        grad_mode.enabled = before
+
+
+def _visit(
+    node: Node,
+    grads: list[Any],
+    buffers: dict[Node, list[Any]],
+    needed: dict[Node, bool] | None,
+    captured: dict[Edge, Tensor | None],
+    accumulate: bool,
+    create_graph: bool,
+    keep_graph: bool,
+) -> None:
+    """Run one node and pass its gradients on."""
+    if node.retained is not None:
+        _fill_retained(node, grads)
+    if isinstance(node, AccumulateGrad):
+        if accumulate:
+            deposit(node.variable, grads[0], create_graph)
+        return
+    if needed is not None and not needed[node]:
+        return
+    edges = node.next_functions
+    wanted = [n is not None and (needed is None or n in needed) for n, _ in edges]
+    results = node.apply(grads, wanted)
+    for (target, output), g, use in zip(edges, results, wanted, strict=True):
+        if use and g is not None:
+            assert target is not None
+            _feed(buffers, target, output, g)
+    if not keep_graph:
+        node.release()
+
+
+def _reachable(roots: list[Node]) -> list[Node]:
+    """All nodes that the roots lead to, the last made at the end."""
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        for node, _ in stack.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                stack.append(node)
+    return sorted(seen, key=lambda node: node.number)
+
+
+def _needed(order: list[Node], targets: set[Node | None]) -> dict[Node, bool]:
+    """The nodes on a way to one of the targets; True for those that must run, False for targets that need not."""
+    needed: dict[Node, bool] = {}
+    for node in order:
+        runs = any(n in needed for n, _ in node.next_functions)
+        if runs or node in targets:
+            needed[node] = runs
+    return needed
+
+
+def _feed(buffers: dict[Node, list[Any]], node: Node, output: int, g: Tensor) -> None:
+    """Add a gradient to those that wait for a node's output."""
+    grads = buffers.get(node)
+    if grads is None:
+        buffers[node] = [None] * output + [g]
+        return
+    if len(grads) <= output:
+        grads += [None] * (output + 1 - len(grads))
+    grads[output] = g if grads[output] is None else add(grads[output], g)
+
+
+def _fill_retained(node: Node, grads: list[Any]) -> None:
+    assert node.retained is not None
+    for output, reference in node.retained.items():
+        tensor = reference()
+        if tensor is not None and output < len(grads) and grads[output] is not None:
+            g = grads[output]
+            if tensor._grad is None:
+                tensor._grad = clone(g) if grad_mode.enabled else Tensor(g._value)
+            else:
+                tensor._grad = add(tensor._grad, g)
+
+
+def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
+    """Accumulate a gradient in a leaf, with the leaf's sharding: in place, or as a new tensor with `create_graph`."""
+    cuts = variable.sharding
+    if g.sharding is not cuts and g.sharding != cuts:
+        g = _reshard(g, cuts)
+    old = variable._grad
+    if old is None:
+        variable._grad = clone(g) if create_graph else Tensor(g._value)
+    elif create_graph:
+        variable._grad = add(old, g)
+    else:
+        write(old, add(old, g)._value, place("backward"))
+
+
+def finish() -> None:
+    """Send what backward has recorded to the workers."""
+    session.flush()

@@ -1,0 +1,167 @@
+"""Random tensors: Philox, keyed by the seed, the number of the draw and each element's position (promise P2)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from distgrad import session
+from distgrad.dtype import INT64, NAMES, default_numpy, dtype_of
+from distgrad.graph import Value
+from distgrad.ops.base import Tensor
+from distgrad.ops.making import _only_size, finished, shape_of
+from distgrad.sharding import sharding_of
+
+
+class Generator:
+    """A seed and a count of draws: all the state there is."""
+
+    def __init__(self) -> None:
+        self._seed = int.from_bytes(os.urandom(7), "little")
+        self._draws = 0
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start anew from `seed`."""
+        self._seed, self._draws = int(seed), 0
+        return self
+
+    def seed(self) -> int:
+        """Start anew from a seed of the system's; gives it back."""
+        self.__init__()  # type: ignore[misc]
+        return self._seed
+
+    def initial_seed(self) -> int:
+        """The seed in use."""
+        return self._seed
+
+    def get_state(self) -> Tensor:
+        """Seed and draws, as an int64 tensor."""
+        return Tensor(self._key())
+
+    def set_state(self, state: Tensor) -> Generator:
+        """Go on from a state of `get_state`."""
+        self._seed, self._draws = (int(n) for n in state.tolist())
+        return self
+
+    def _key(self) -> Value:
+        seed = (self._seed + 2**63) % 2**64 - 2**63
+        return Value.known(np.array([seed, self._draws], np.int64))
+
+    def draw(self) -> Value:
+        """The key of the next draw."""
+        key = self._key()
+        self._draws += 1
+        return key
+
+
+default_generator = Generator()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the random numbers: the same seed gives the same tensors, for every number of workers and every sharding."""
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Seed the random numbers from the system; gives the seed back."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed in use."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """The state of the random numbers."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state: Tensor) -> None:
+    """Go on from a state of `get_rng_state`."""
+    default_generator.set_state(state)
+
+
+def drawn(
+    shape: tuple[int, ...], kind: str, numpy_dtype: np.dtype, low: int = 0, high: int = 0, sharding: Any = None, generator: Any = None
+) -> Value:
+    """Random numbers of a kind: "uniform", "normal" or "integers"."""
+    cuts = None if sharding is None else sharding_of(shape, sharding)
+    key = (generator or default_generator).draw()
+    return session.emit("random", key, shape=shape, kind=kind, dtype=NAMES[numpy_dtype], low=low, high=high, cuts=cuts)
+
+
+def _float(name: str, wanted: Any, otherwise: np.dtype) -> np.dtype:
+    numpy_dtype = otherwise if wanted is None else dtype_of(wanted).numpy
+    if numpy_dtype.kind != "f":
+        title = dtype_of(numpy_dtype).title
+        raise NotImplementedError(f'"{name}" not implemented for \'{title}\'')
+    return numpy_dtype
+
+
+CHECKS = {"uniform": "check_uniform_bounds", "normal": "normal_kernel_cpu"}
+
+
+def _maker(name: str, kind: str, doc: str) -> Any:
+    def make(
+        *size: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None, generator: Generator | None = None,
+        sharding: Any = None, **more: Any,
+    ) -> Tensor:  # fmt: skip
+        shape = shape_of(name, size, _only_size(name, more))
+        numpy_dtype = _float(CHECKS[kind], dtype, default_numpy())
+        return finished(drawn(shape, kind, numpy_dtype, 0, 0, sharding, generator), requires_grad, device)
+
+    def like(
+        input: Tensor, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, generator: Generator | None = None,
+        sharding: Any = None, **more: Any,
+    ) -> Tensor:  # fmt: skip
+        _only_size(f"{name}_like", more)
+        numpy_dtype = _float(CHECKS[kind], dtype, input.dtype.numpy)
+        cuts = input.sharding if sharding is None else sharding
+        return finished(drawn(tuple(input.shape), kind, numpy_dtype, 0, 0, cuts, generator), requires_grad, device)
+
+    make.__name__, like.__name__ = name, f"{name}_like"
+    make.__doc__ = f"{doc} `sharding` gives the cuts, and has no say in the numbers."
+    like.__doc__ = f"{doc} Shape, dtype and sharding are those of `input`."
+    return make, like
+
+
+rand, rand_like = _maker("rand", "uniform", "Numbers from [0, 1), all equally likely.")
+randn, randn_like = _maker("randn", "normal", "Numbers from the normal distribution with mean 0 and variance 1.")
+
+
+def randint(
+    low: int, high: Any = None, size: Any = None, *, dtype: Any = None, requires_grad: bool = False, device: Any = None,
+    generator: Generator | None = None, sharding: Any = None,
+) -> Tensor:  # fmt: skip
+    """Integers from `low` to `high - 1`: `randint(high, size)` or `randint(low, high, size)`."""
+    if size is None:
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    if low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    value = drawn(shape_of("randint", (size,)), "integers", INT64, int(low), int(high), sharding, generator)
+    wanted = INT64 if dtype is None else dtype_of(dtype).numpy
+    if wanted != INT64:
+        value = session.emit("cast", value, dtype=NAMES[wanted])
+    return finished(value, requires_grad, device)
+
+
+def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any = None, **options: Any) -> Tensor:
+    """Integers from `low` to `high - 1` in the shape, dtype and sharding of `input`."""
+    low, high = (0, low) if high is None else (low, high)
+    options.setdefault("sharding", input.sharding)
+    return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype, **options)
+
+
+def randperm(
+    n: int, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, generator: Generator | None = None
+) -> Tensor:
+    """The integers from 0 to n - 1 in random order. The order is made in the driver."""
+    key = session.fetch((generator or default_generator).draw())
+    order = np.random.Generator(np.random.Philox(key=key.view(np.uint64))).permutation(n)
+    wanted = INT64 if dtype is None else dtype_of(dtype).numpy
+    return finished(session.constant(order.astype(wanted)), requires_grad, device)

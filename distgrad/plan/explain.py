@@ -1,0 +1,175 @@
+"""What a plan will compute, hold and move, in bytes and operations, told before it runs (promise P6)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from distgrad.plan.build import Plan
+from distgrad.plan.capture import Capture
+from distgrad.primitives import Aval
+from distgrad.sharding import owned
+from distgrad.wire import Departure, Fragment, Move, Program, Step, Sum
+from distgrad.worker.exchange import held, overlaps, sums_sent
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage: what its steps do, and what leaves at its end."""
+
+    lines: tuple[str, ...]
+    flops: float
+    computed: int  # bytes of all results, stored or not
+    held: int  # bytes stored, on all workers together
+    moved: int  # bytes that go from one worker to another
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The plan that is pending for some tensors. `print` it, or read the totals."""
+
+    workers: int
+    stages: tuple[StageCost, ...]
+
+    @property
+    def flops(self) -> float:
+        """Operations, all stages together."""
+        return sum(s.flops for s in self.stages)
+
+    @property
+    def bytes_computed(self) -> int:
+        """Bytes of all intermediate and final results; most of them live only in a core's cache."""
+        return sum(s.computed for s in self.stages)
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes that will be stored on the workers, all together."""
+        return sum(s.held for s in self.stages)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that go between workers."""
+        return sum(s.moved for s in self.stages)
+
+    def __str__(self) -> str:
+        if not self.stages:
+            return "nothing is pending: all values are there"
+        lines = []
+        for n, stage in enumerate(self.stages):
+            lines.append(
+                f"stage {n}: {_count(stage.flops)}flop, computes {_bytes(stage.computed)}, "
+                f"holds {_bytes(stage.held)}, moves {_bytes(stage.moved)}"
+            )
+            lines += [f"  {line}" for line in stage.lines]
+        lines.append(
+            f"in all, on {self.workers} workers: {_count(self.flops)}flop, computes {_bytes(self.bytes_computed)}, "
+            f"holds {_bytes(self.bytes_held)}, moves {_bytes(self.bytes_moved)}"
+        )
+        return "\n".join(lines)
+
+
+def explanation(plan: Plan, captured: Capture, workers: int) -> Explanation:
+    """Work out the costs of a plan."""
+    stages = []
+    for stage in plan.stages:
+        program = stage.program
+        numbers = iter(stage.nodes)
+        lines: list[str] = []
+        flops, computed = 0.0, 0
+        for fragment in program.fragments:
+            for loop in fragment.loops:
+                steps = [(step, next(numbers)) for step in loop.steps]
+                lines.append(_line(fragment, loop.rows, steps, captured))
+                copies = workers if fragment.count == 1 else 1
+                for step, _ in steps:
+                    flops += copies * _flops(program, step)
+                    computed += copies * sum(program.slots[i].aval.nbytes for i in step.outs)
+        stored = 0
+        for value, sharding in stage.keep:
+            stored += captured.results[value].aval.nbytes * (workers if sharding.count == 1 else 1)
+        for departure in program.departures:
+            lines.append(_departure_line(program, departure, workers))
+        moved = sum(_moved(program, d, workers) for d in program.departures)
+        stages.append(StageCost(tuple(lines), flops, computed, stored, moved))
+    return Explanation(workers, tuple(stages))
+
+
+def _flops(program: Program, step: Step) -> float:
+    outs: list[Aval] = [program.slots[i].aval for i in step.outs]
+    if callable(step.primitive.flops):
+        return step.primitive.flops([program.slots[i].aval for i in step.ins], outs, step.attrs)
+    return step.primitive.flops * sum(o.size for o in outs)
+
+
+def _line(fragment: Fragment, rows: int, steps: list[tuple[Step, int]], captured: Capture) -> str:
+    names = Counter(step.primitive.name for step, _ in steps)
+    text = ", ".join(f"{n} {name}" if n > 1 else name for name, n in names.items())
+    places: dict[tuple[str, int], None] = {}
+    for _, number in steps:
+        origin = captured.nodes[number].origin if number >= 0 else None
+        if origin is not None:
+            places[origin.file, origin.line] = None
+    where = f"  [{_places(list(places))}]" if places else ""
+    tiles = f" in tiles of {rows} rows" if rows else ""
+    return f"{fragment.count} shard{'s' * (fragment.count > 1)}{tiles}: {text}{where}"
+
+
+def _places(places: list[tuple[str, int]]) -> str:
+    file = places[0][0]
+    lines = sorted({str(line) for f, line in places if f == file}, key=int)
+    return f"{file.rsplit('/', 1)[-1]}:{','.join(lines[:6])}{',...' if len(lines) > 6 else ''}"
+
+
+def _departure_line(program: Program, departure: Departure, workers: int) -> str:
+    slot = program.slots[departure.slot]
+    what = "sum of" if isinstance(departure.what, Sum) else "reshard of"
+    if isinstance(departure.what, Move) and departure.what.target.count == 1:
+        what = "gather of"
+    moved = _bytes(_moved(program, departure, workers))
+    return f"exchange: {what} {slot.dtype.name}{list(slot.aval.shape)}, {moved} moved"
+
+
+def _moved(program: Program, departure: Departure, workers: int) -> int:
+    """Bytes that leave for other workers."""
+    slot = program.slots[departure.slot]
+    what = departure.what
+    itemsize = slot.dtype.itemsize
+    total = 0
+    if isinstance(what, Sum):
+        sums = slot.sharding.count
+        each = slot.aval.nbytes // max(1, sums)
+        for worker in range(workers):
+            receivers = range(workers) if sums == 1 or departure.channel == "each" else range(0)
+            for to in receivers:
+                if to != worker:
+                    total += each * sum(
+                        n for _, n in sums_sent(what, workers, worker, held(sums, workers, to))
+                    )
+        return total
+    if what.target.count == 1:
+        return slot.aval.nbytes * (workers - 1)
+    for worker in range(workers):
+        mine = owned(what.target.count, workers, worker)
+        for _, target, region in overlaps(
+            what, owned(what.source.count, workers, worker), range(what.target.count)
+        ):
+            if target not in mine:
+                total += itemsize * math.prod(hi - lo for lo, hi in region)
+    return total
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if n < 1024 or unit == "TiB":
+            return f"{n:.0f} {unit}" if unit == "B" or n >= 100 else f"{n:.1f} {unit}"
+        n /= 1024
+    raise AssertionError
+
+
+def _count(n: float) -> str:
+    for unit in ("", "k", "M", "G", "T"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} P"

@@ -1,0 +1,39 @@
+"""The driver's only door to the workers: emit, flush, fetch, free.
+
+`emit` computes small known things at once and records all else. A flush has a plan made (or found) for what is pending
+and sends its programs, one call for each worker and stage, without waiting. `fetch` waits.
+"""
+
+from distgrad.session.core import Session
+from distgrad.session.door import (
+    constant,
+    current,
+    emit,
+    emit_all,
+    explain,
+    fetch,
+    flush,
+    init,
+    is_initialized,
+    memory,
+    shard_bytes,
+    shutdown,
+)
+from distgrad.session.signature import current_op
+
+__all__ = [
+    "Session",
+    "constant",
+    "current",
+    "current_op",
+    "emit",
+    "emit_all",
+    "explain",
+    "fetch",
+    "flush",
+    "init",
+    "is_initialized",
+    "memory",
+    "shard_bytes",
+    "shutdown",
+]

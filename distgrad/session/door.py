@@ -1,0 +1,198 @@
+"""The one session of the process, and the functions through which the floors above use it."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.errors import DistgradError
+from distgrad.graph import Value
+from distgrad.plan.explain import Explanation
+from distgrad.primitives import TABLE, Aval, Place, Primitive
+from distgrad.session.core import FEED, Session
+from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
+from distgrad.worker.inproc import InProcess
+from distgrad.worker.transport import Transport
+from distgrad.worker.worker import Worker
+
+_session: Session | None = None
+_starting = threading.RLock()
+_epochs = itertools.count(1)
+_inline_bytes = FEED
+_shard_bytes = DEFAULT_SHARD_BYTES
+
+
+def init(
+    address: str | None = None,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    inline_bytes: int = FEED,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    timeout: float | None = None,
+) -> Session:
+    """Start the workers; called by itself at the first large tensor.
+
+    `address=None` starts a local Ray, "auto" or "host:port" joins a cluster, "inproc" runs the workers in this process
+    without Ray. `workers` defaults to one for each core, `threads` are BLAS threads of each. Tensors of up to
+    `inline_bytes` are computed in this process; larger ones are cut into shards of about `shard_bytes`. `timeout`
+    (seconds; None: no limit) bounds the wait for a result.
+    """
+    if inline_bytes < 0 or shard_bytes < 1 or threads < 1 or (workers is not None and workers < 1):
+        raise ValueError("workers, threads and shard_bytes must be at least 1, and inline_bytes at least 0")
+    with _starting:
+        if _session is not None:
+            raise DistgradError("distgrad is initialized already: call shutdown() first")
+        if address == "inproc":
+            transport: Transport = InProcess(workers or 2, Worker)
+        else:
+            cluster = importlib.import_module("distgrad.cluster")
+            transport = cluster.start(address, workers=workers, threads=threads)
+        return attach(transport, inline_bytes=inline_bytes, shard_bytes=shard_bytes, timeout=timeout)
+
+
+def attach(
+    transport: Transport,
+    *,
+    inline_bytes: int = FEED,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    timeout: float | None = None,
+) -> Session:
+    """Use workers that run already. What they hold from an earlier session is forgotten."""
+    global _session, _inline_bytes, _shard_bytes
+    epoch = next(_epochs)
+    resets = [transport.call(w, "reset", (epoch,), 1)[0] for w in range(transport.workers)]
+    transport.get(resets, timeout)
+    _session = Session(
+        transport,
+        inline_bytes=inline_bytes,
+        shard_bytes=shard_bytes,
+        timeout=timeout,
+        epoch=epoch,
+        leave=shutdown,
+    )
+    _inline_bytes, _shard_bytes = inline_bytes, shard_bytes
+    return _session
+
+
+def detach() -> Transport | None:
+    """Leave the workers running, for another `attach`; None if there are none."""
+    global _session, _inline_bytes, _shard_bytes
+    with _starting:
+        session, _session = _session, None
+        _inline_bytes, _shard_bytes = FEED, DEFAULT_SHARD_BYTES
+        if session is None:
+            return None
+        session.closed = True
+        session.pending.clear()
+        return session.transport
+
+
+def is_initialized() -> bool:
+    """Whether there are workers."""
+    return _session is not None
+
+
+def shutdown() -> None:
+    """End the workers. Tensors that only they held are lost. Does nothing if there are none."""
+    transport = detach()
+    if transport is not None:
+        transport.close()
+
+
+def current() -> Session:
+    """The session; starts a local one if there is none."""
+    if _session is None:
+        with _starting:
+            if _session is None:
+                session = init()
+                print(
+                    f"distgrad: started a local Ray with {session.transport.workers} workers (see distgrad.init)",
+                    file=sys.stderr,
+                )
+    assert _session is not None
+    return _session
+
+
+def emit(name: str, *inputs: Value, **attrs: Any) -> Value:
+    """Apply the primitive `name` to `inputs`: computed at once where all is small and known, else recorded."""
+    return emit_all(name, *inputs, **attrs)[0]
+
+
+def emit_all(name: str, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
+    """The same for a primitive with several results."""
+    primitive = TABLE[name]
+    cuts = attrs.get("cuts")
+    if _inline_bytes and (cuts is None or cuts.count == 1):
+        arrays = [v.result.array for v in inputs]
+        known = 0
+        for array in arrays:
+            known += _inline_bytes + 1 if array is None else array.nbytes
+        if known <= _inline_bytes:
+            outs = primitive.shape([v.result.aval for v in inputs], attrs)
+            if sum(o.nbytes for o in outs) <= _inline_bytes:
+                return _compute(primitive, arrays, outs, attrs)  # type: ignore[arg-type]
+    return current().record(primitive, inputs, attrs)
+
+
+def _compute(
+    primitive: Primitive, arrays: Sequence[np.ndarray], outs: Sequence[Aval], attrs: dict[str, Any]
+) -> tuple[Value, ...]:
+    """Run the kernel here and now."""
+    with np.errstate(all="ignore"):
+        if primitive.placed:
+            at = Place(tuple(_all(a.shape) for a in arrays), tuple(_all(o.shape) for o in outs))
+            made = primitive.kernel(*arrays, at=at, **attrs)
+        else:
+            made = primitive.kernel(*arrays, **attrs)
+    results = made if isinstance(made, tuple) else (made,)
+    return tuple(Value.known(np.asarray(r)) for r in results)
+
+
+def _all(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((0, n) for n in shape)
+
+
+def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:
+    """A value from an array that the caller will not change. A large one is sent to the workers at once."""
+    if sharding is None and array.nbytes <= max(_inline_bytes, FEED):
+        return Value.known(array)
+    session = current()
+    if sharding is not None and len(sharding.cut_dims) > 1:
+        return emit("reshard", session.upload(array), cuts=sharding)
+    return session.upload(array, sharding)
+
+
+def fetch(value: Value) -> np.ndarray:
+    """The elements, in the driver. Waits for them. The array is read-only for the caller."""
+    array = value.result.array
+    if array is not None:
+        return array
+    return current().fetch(value.result)
+
+
+def flush() -> None:
+    """Send all pending work to the workers; does not wait for it."""
+    if _session is not None and _session.pending:
+        _session.flush()
+
+
+def memory() -> list[dict[str, int]]:
+    """For each worker a dict of bytes: `held` by tensors, `pooled` for reuse, and `rss`, the size of the process."""
+    return current().memory()
+
+
+def explain(values: Sequence[Value]) -> Explanation:
+    """The plan that is pending for these values. Nothing is sent."""
+    return current().explain([v.result for v in values])
+
+
+def shard_bytes() -> int:
+    """Bytes of a shard, about, where nothing else is asked for."""
+    return _shard_bytes

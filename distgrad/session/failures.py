@@ -1,0 +1,32 @@
+"""What went wrong on a worker, as one exception that names the op and the user's own line."""
+
+from __future__ import annotations
+
+from distgrad.errors import WorkerError
+from distgrad.graph import Origin
+from distgrad.worker.execute import Failure
+
+
+def worker_error(failure: Failure, origin: Origin | None) -> WorkerError:
+    """The exception for a failure; it is also of the builtin type that the kernel raised, such as IndexError."""
+    builtin = _KINDS.get(failure.kind)
+    where = f" in {origin}" if origin is not None else ""
+    kind = WorkerError if builtin is None else _error_type(builtin)
+    prefix = "" if builtin is not None else f"{failure.kind}: "
+    return kind(f"{prefix}{failure.message}{where}")
+
+
+_KINDS: dict[str, type[Exception]] = {
+    e.__name__: e
+    for e in (IndexError, ValueError, ZeroDivisionError, MemoryError, FileNotFoundError, OSError, TypeError)
+}
+_error_types: dict[type[Exception], type[WorkerError]] = {}
+
+
+def _error_type(builtin: type[Exception]) -> type[WorkerError]:
+    """A WorkerError that is also caught as the builtin error that happened."""
+    if builtin not in _error_types:
+        _error_types[builtin] = type(
+            f"Worker{builtin.__name__}", (WorkerError, builtin), {"__module__": "distgrad.errors"}
+        )
+    return _error_types[builtin]

@@ -1,0 +1,302 @@
+"""Sample inputs for every primitive of the table, each with a reference: and how to run one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from distgrad.primitives import Aval, Place, Primitive
+from distgrad.sharding import Cut, Sharding
+
+RNG = np.random.default_rng(0)
+
+
+class Case(NamedTuple):
+    arrays: tuple[np.ndarray, ...]
+    attrs: dict[str, Any]
+    want: Callable[..., Any] | None  # of the arrays; None where a test below says more
+
+
+CASES: dict[str, list[Case]] = {}
+
+
+def case(name: str, want: Callable[..., Any] | None, *arrays: Any, **attrs: Any) -> None:
+    CASES.setdefault(name, []).append(Case(tuple(np.asarray(a) for a in arrays), attrs, want))
+
+
+def normal(*shape: int, dtype: str = "float32") -> np.ndarray:
+    return np.asarray(RNG.standard_normal(shape) * 2).astype(dtype)
+
+
+def integers(*shape: int, low: int = -9, high: int = 10, dtype: str = "int64") -> np.ndarray:
+    return np.asarray(RNG.integers(low, high, shape)).astype(dtype)
+
+
+def flags(*shape: int) -> np.ndarray:
+    return normal(*shape) > 0
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+# Element by element.
+UFUNCS = words(
+    "negative absolute sign exp expm1 log log1p log2 log10 sqrt square reciprocal sin cos tan arcsin arccos arctan "
+    "sinh cosh tanh arcsinh arccosh arctanh floor ceil rint trunc logical_not isnan isinf isfinite copy"
+)
+UNARY: dict[str, Callable[..., Any]] = {
+    **{name: getattr(np, name) for name in UFUNCS},
+    "rsqrt": lambda x: x**-0.5,
+    "sigmoid": special.expit,
+    "log_sigmoid": special.log_expit,
+    "relu": lambda x: x * (x > 0),
+    "erf": np.vectorize(math.erf, otypes=["float64"]),
+    "erfc": np.vectorize(math.erfc, otypes=["float64"]),
+    "lgamma": np.vectorize(math.lgamma, otypes=["float64"]),
+    "digamma": special.digamma,
+}
+for _name, _want in UNARY.items():
+    for _dtype in ("float32", "float64"):
+        case(_name, _want, normal(7, 5, dtype=_dtype))
+    case(_name, _want, normal())
+for _name in words("negative absolute sign square copy logical_not isnan"):
+    case(_name, UNARY[_name], integers(7, 5, dtype="int32"))
+case("absolute", np.absolute, flags(7))
+case("sign", lambda x: x, flags(7))
+for _from, _to in itertools.permutations(("float32", "float64", "int32", "int64", "bool"), 2):
+    case("cast", lambda x, to=_to: x.astype(to), normal(4, 3).astype(_from), dtype=_to)
+for _beta, _threshold in ((1.0, 20.0), (2.0, 3.0), (-1.5, 20.0)):
+    case(
+        "softplus",
+        lambda x, b=_beta, t=_threshold: np.where(x * b > t, x, np.logaddexp(0, x * b) / b),
+        normal(7, 5) * 5,
+        beta=_beta,
+        threshold=_threshold,
+    )
+for _n in range(8):
+    case("integer_power", lambda x, n=_n: x**n, normal(6, 3), n=_n)
+    case("integer_power", lambda x, n=_n: x**n, integers(6, 3), n=_n)
+for _decimals in (-1, 0, 2):
+    case("round_decimals", lambda x, n=_decimals: np.round(x, n), normal(6, 3) * 20, decimals=_decimals)
+
+FLOATS = words("add subtract multiply divide arctan2 maximum minimum remainder floor_divide fmod")
+COMPARISONS = words("equal not_equal less less_equal greater greater_equal")
+LOGICAL = words("logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor")
+for _name in FLOATS + COMPARISONS:
+    _want = getattr(np, _name)
+    case(_name, _want, normal(7, 5), normal(7, 5))
+    case(_name, _want, normal(7, 1, dtype="float64"), normal(5, dtype="float64"))
+    case(_name, _want, normal(), normal(3, 4, 1))
+    if _name not in ("divide", "arctan2"):
+        case(_name, _want, integers(7, 5), integers(7, 5, low=1))
+for _name in COMPARISONS + LOGICAL:
+    case(_name, getattr(np, _name), flags(7, 5), flags(5))
+case("power", np.power, np.abs(normal(7, 5)), normal(5))
+case("power", np.power, integers(7, 5), integers(7, 5, low=0, high=4))
+case("where", np.where, flags(7, 5), normal(7, 5), normal(5))
+case("where", np.where, flags(5), integers(7, 1), integers())
+
+# Reductions.
+REDUCTIONS = {"sum": np.sum, "prod": np.prod, "amax": np.amax, "amin": np.amin, "any": np.any, "all": np.all}
+for _name, _want in REDUCTIONS.items():
+    for _shape, _dims in (
+        ((7, 5), (0,)), ((7, 5), (1,)), ((7, 5), (0, 1)), ((6, 70), (1,)), ((2, 600), (1,)), ((90, 4), (0,)),
+        ((4, 5, 6), (1,)), ((4, 5, 6), (0, 2)), ((4, 5, 6), (1, 2)), ((9,), (0,)), ((7, 5), ()), ((), ()),
+    ):  # fmt: skip
+        for _keepdim in (False, True):
+            _x = flags(*_shape) if _name in ("any", "all") else normal(*_shape)
+            case(
+                _name,
+                lambda x, f=_want, d=_dims, k=_keepdim: f(x, axis=d, keepdims=k),
+                _x,
+                dims=_dims,
+                keepdim=_keepdim,
+                **({"dtype": "float32"} if _name in ("sum", "prod") else {}),
+            )
+for _dtype in ("int64", "bool", "int32"):
+    case("sum", lambda x: x.sum(0), integers(9, 5).astype(_dtype), dims=(0,), keepdim=False, dtype="int64")
+case("prod", lambda x: x.prod(1), integers(4, 5), dims=(1,), keepdim=False, dtype="int64")
+case("sum", lambda x: x.sum(1), integers(4, 5, dtype="int32"), dims=(1,), keepdim=False, dtype="int32")
+case("amax", lambda x: x.max(0), integers(40, 5), dims=(0,), keepdim=False)
+case("amin", lambda x: x.min(1), flags(4, 5), dims=(1,), keepdim=False)
+
+# One dimension whole.
+for _name, _want in {"argmax": np.argmax, "argmin": np.argmin}.items():
+    for _dim, _keepdim in ((0, False), (1, True), (1, False)):
+        case(
+            _name,
+            lambda x, f=_want, d=_dim, k=_keepdim: f(x, d, keepdims=k),
+            normal(6, 5),
+            dim=_dim,
+            keepdim=_keepdim,
+        )
+for _dim in (0, 1):
+    case("cumsum", lambda x, d=_dim: x.cumsum(d), normal(6, 5), dim=_dim, dtype="float32")
+    case("cumprod", lambda x, d=_dim: x.cumprod(d), normal(6, 5), dim=_dim, dtype="float32")
+    for _descending in (False, True):
+        case(
+            "sort",
+            lambda x, d=_dim, sign=1 - 2 * _descending: (
+                np.take_along_axis(x, np.argsort(sign * x, d, kind="stable"), d),
+                np.argsort(sign * x, d, kind="stable"),
+            ),
+            integers(8, 7, low=0, high=4),
+            dim=_dim,
+            descending=_descending,
+        )
+case("cumsum", lambda x: x.cumsum(0), flags(9), dim=0, dtype="int64")
+case("flip", lambda x: x[::-1, :, ::-1], normal(3, 4, 5), dims=(0, 2))
+for _shape, _dim in (((6, 5), 1), ((6, 5), 0), ((4, 70), 1), ((3, 4, 5), 1), ((7,), 0)):
+    case("softmax", lambda x, d=_dim: special.softmax(x, d), normal(*_shape), dim=_dim)
+    case("log_softmax", lambda x, d=_dim: special.log_softmax(x, d), normal(*_shape), dim=_dim)
+
+# Products.
+SIZES = dict(zip("mknbcd", (5, 4, 7, 3, 2, 6), strict=True))
+for _subscripts in words(
+    "mk,kn->mn mk,nk->mn km,kn->mn mk,kn->nm mk,k->m k,km->m k,k-> m,n->mn m,n->nm bmk,bkn->bmn bmk,bnk->bmn bk,bk->b "
+    "bmk,bk->bm bm,bn->bmn kb,bk->b mkc,ckn->mn mdk,nk->mdn bmdk,bkn->bmdn bm,b->mb ,m->m ,-> mbk,nkb->nbm"
+):
+    _a, _b = _subscripts.split("->")[0].split(",")
+    for _make in (normal, integers):
+        case(
+            "contract",
+            lambda a, b, s=_subscripts: np.einsum(s, a, b),
+            _make(*(SIZES[c] for c in _a)),
+            _make(*(SIZES[c] for c in _b)),
+            subscripts=_subscripts,
+        )
+
+# Layout.
+case("permute", lambda x: x.transpose(2, 0, 1), normal(3, 4, 5), dims=(2, 0, 1))
+case("expand", lambda x: np.broadcast_to(x, (3, 4, 5)), normal(3, 1, 5), shape=(3, 4, 5), cuts=None)
+case("expand_dims", lambda x: x[None, :, None], normal(3, 4), dims=(0, 2))
+case("squeeze_dims", lambda x: x[0, :, 0], normal(1, 3, 1, 4), dims=(0, 2))
+
+# Positions that are data. `take` and `gather` each with x smaller and x larger than the result.
+for _n in (3, 20):
+    _idx = integers(_n, low=-6, high=6)
+    case("take", lambda x, i: x[i], normal(6, 5), _idx, dim=0, size=6, wrap=True)
+    case("take", lambda x, i: x[:, i], normal(4, 6, 3), abs(_idx) % 6, dim=1, size=6, wrap=False)
+    case(
+        "gather",
+        lambda x, i: np.take_along_axis(x, i, 1),
+        normal(4, 8, 3),
+        integers(4, _n, 3, low=0, high=8),
+        dim=1,
+        size=8,
+    )
+case(
+    "gather",
+    lambda x, i: np.take_along_axis(x, i, 0),
+    normal(8, 3),
+    integers(5, 3, low=0, high=8),
+    dim=0,
+    size=8,
+)
+
+
+def added(idx: np.ndarray, src: np.ndarray, dim: int, size: int) -> np.ndarray:
+    out = np.zeros((*src.shape[:dim], size, *src.shape[dim + 1 :]), src.dtype)
+    for at in np.ndindex(*src.shape):
+        out[(*at[:dim], idx[at] if idx.ndim == src.ndim else idx[at[dim]], *at[dim + 1 :])] += src[at]
+    return out
+
+
+for _dim, _make in itertools.product((0, 1, 2), (normal, integers)):
+    _shape = (9, 4, 5)
+    _idx = integers(*_shape, low=0, high=3)
+    case("scatter_add", lambda i, s, d=_dim: added(i, s, d, 3), _idx, _make(*_shape), dim=_dim, size=3)
+    _idx = integers(_shape[_dim], low=-3, high=3)
+    case("index_add", lambda i, s, d=_dim: added(i, s, d, 3), _idx, _make(*_shape), dim=_dim, size=3)
+case("index_add", lambda i, s: added(i, s, 0, 4), integers(9, low=0, high=4), normal(9), dim=0, size=4)
+
+
+def put(base: np.ndarray, idx: np.ndarray, src: np.ndarray, dim: int) -> np.ndarray:
+    out = base.copy()
+    for at in np.ndindex(*src.shape):
+        out[(*at[:dim], idx[at] if idx.ndim == src.ndim else idx[at[dim]], *at[dim + 1 :])] = src[at]
+    return out
+
+
+case(
+    "scatter",
+    lambda b, i, s: put(b, i, s, 1),
+    normal(4, 6, 3),
+    integers(4, 9, 3, low=0, high=6),
+    normal(4, 9, 3),
+    dim=1,
+    size=6,
+)
+case(
+    "index_put",
+    lambda b, i, s: put(b, i, s, 0),
+    normal(6, 4),
+    integers(9, low=-6, high=6),
+    normal(9, 4),
+    size=6,
+)
+
+# Sources. A file's path is put in by the fixture.
+KEY = np.array([7, 3])
+case("iota", lambda: np.indices((3, 4, 5))[1], shape=(3, 4, 5), dim=1, cuts=None)
+for _kind, _dtype in itertools.product(("uniform", "normal"), ("float32", "float64")):
+    case("random", None, KEY, shape=(6, 7, 5), kind=_kind, dtype=_dtype, low=0, high=0, cuts=None)
+case("random", None, KEY, shape=(300, 40), kind="integers", dtype="int64", low=-3, high=4, cuts=None)
+case("random", None, KEY, shape=(4, 9000), kind="integers", dtype="int32", low=0, high=9, cuts=None)
+for _fortran in (False, True):
+    case("read_npy", None, path="", offset=128, dtype="float32", shape=(6, 5), fortran=_fortran, cuts=None)
+case("write_npy", lambda x: x.nbytes, normal(6, 5), path="", offset=128, shape=(6, 5))
+case(
+    "shard_counts",
+    lambda mask: [mask[:4].sum(), mask[4:8].sum(), mask[8:].sum()],
+    flags(11),
+    cuts=Sharding((Cut.even(11, 4),)),
+)
+
+
+# How to run one.
+def avals_of(arrays: Sequence[np.ndarray]) -> list[Aval]:
+    return [Aval(a.shape, a.dtype) for a in arrays]
+
+
+def run(
+    primitive: Primitive, arrays: Sequence[np.ndarray], attrs: dict[str, Any], at: Place, **out: Any
+) -> tuple[Any, ...]:
+    """The results of the kernel, after a check that they have the shapes and dtypes that were promised."""
+    copies = [a.copy() for a in arrays]
+    with np.errstate(all="ignore"):
+        results = primitive.kernel(*arrays, **attrs, **({"at": at} if primitive.placed else {}), **out)
+    results = results if isinstance(results, tuple) else (results,)
+    for result, region in zip(results, at.outs, strict=True):
+        assert result.shape == tuple(hi - lo for lo, hi in region)
+        if not primitive.view:
+            assert not any(np.shares_memory(result, a) for a in arrays)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    return results
+
+
+def whole(shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[tuple[int, int], ...], ...]:
+    return tuple(tuple((0, n) for n in shape) for shape in shapes)
+
+
+def run_whole(
+    primitive: Primitive, arrays: Sequence[np.ndarray], attrs: dict[str, Any], **out: Any
+) -> tuple[Any, ...]:
+    avals = avals_of(arrays)
+    outs = primitive.shape(avals, attrs)
+    results = run(
+        primitive,
+        arrays,
+        attrs,
+        Place(whole([a.shape for a in avals]), whole([a.shape for a in outs])),
+        **out,
+    )
+    assert [r.dtype for r in results] == [a.dtype for a in outs]
+    return results

@@ -1,0 +1,361 @@
+"""`Cut` and `Sharding` against brute force: every method must say what listing all elements says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from distgrad.sharding import (
+    MIN_ROWS,
+    Cut,
+    Region,
+    Sharding,
+    default_sharding,
+    owned,
+    owner,
+    sharding_from_wire,
+    sharding_of,
+)
+
+quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+
+@st.composite
+def cuts(draw: st.DrawFn, longest: int = 9) -> Cut:
+    """Whole, even, or at points; pieces may be empty, and so may the dimension."""
+    size = draw(st.integers(0, longest))
+    if draw(st.booleans()):
+        return Cut.even(size, draw(st.integers(0, longest)))
+    inner = draw(st.lists(st.integers(0, size), max_size=4))
+    return Cut.at(size, [0, *sorted(inner), size])
+
+
+shardings = st.lists(cuts(6), max_size=3).map(lambda c: Sharding(tuple(c)))
+
+
+def pieces(cut: Cut) -> list[set[int]]:
+    """The elements of each piece."""
+    return [set(range(*cut.bounds(i))) for i in range(cut.count)]
+
+
+def elements(region: Region) -> set[tuple[int, ...]]:
+    return set(itertools.product(*(range(lo, hi) for lo, hi in region)))
+
+
+# Cuts.
+
+
+@quick
+@given(cuts())
+def test_pieces_of_a_cut_hold_each_element_once_and_in_order(cut: Cut) -> None:
+    listed = [e for i in range(cut.count) for e in range(*cut.bounds(i))]
+    assert listed == list(range(cut.size))
+    assert cut.count == len(cut.edges) - 1 >= 1
+    assert [cut.bounds(i) for i in range(cut.count)] == list(itertools.pairwise(cut.edges))
+    assert cut.longest == max(len(p) for p in pieces(cut))
+
+
+@quick
+@given(cuts())
+def test_equal_points_are_equal_cuts(cut: Cut) -> None:
+    again = Cut.at(cut.size, cut.edges)
+    assert again == cut
+    assert hash(again) == hash(cut)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (Cut.at(10, [0, 4, 8, 10]), Cut.even(10, 4)),
+        (Cut.at(8, [0, 4, 8]), Cut.even(8, 4)),
+        (Cut.at(7, [0, 7]), Cut(7)),
+        (Cut.even(7, 7), Cut(7)),
+        (Cut.even(7, 100), Cut(7)),
+        (Cut.even(0, 3), Cut(0)),
+        (Cut.at(0, [0, 0]), Cut(0)),
+        (Cut.at(5, np.array([0, 2, 4, 5])), Cut.even(5, 2)),
+    ],
+)
+def test_two_ways_to_write_one_cut(a: Cut, b: Cut) -> None:
+    assert a == b
+    assert hash(a) == hash(b)
+
+
+def test_an_empty_piece_tells_cuts_apart() -> None:
+    assert Cut.at(4, [0, 2, 2, 4]) != Cut.at(4, [0, 2, 4])
+    assert Cut.at(4, [0, 4, 4]) != Cut(4)
+    assert Cut.at(0, [0, 0, 0]).count == 2
+
+
+@pytest.mark.parametrize("points", [[], [0], [1, 4], [0, 3], [0, 5], [0, 3, 2, 4], [-1, 4], [0, -1, 4]])
+def test_points_that_do_not_rise_from_0_to_the_size_are_refused(points: list[int]) -> None:
+    with pytest.raises(ValueError, match="must rise from 0 to 4"):
+        Cut.at(4, points)
+
+
+def test_a_short_first_piece_of_a_long_dimension_costs_nothing() -> None:
+    assert Cut.at(1 << 60, [0, 1, 1 << 60]).count == 2
+
+
+@quick
+@given(cuts(), st.data())
+def test_overlapping_pieces_are_those_that_share_elements(cut: Cut, data: st.DataObject) -> None:
+    lo = data.draw(st.integers(0, cut.size))
+    hi = data.draw(st.integers(0, cut.size))
+    found = cut.overlapping(lo, hi)
+    sharing = [i for i, piece in enumerate(pieces(cut)) if piece & set(range(lo, hi))]
+    assert [i for i in found if pieces(cut)[i]] == sharing
+    if sharing:  # empty pieces only inside
+        assert (found[0], found[-1]) == (sharing[0], sharing[-1])
+
+
+@quick
+@given(cuts(), st.integers(0, 4))
+def test_scaled_cut_falls_between_the_same_elements(cut: Cut, factor: int) -> None:
+    scaled = cut.scaled(factor)
+    assert scaled.size == cut.size * factor
+    assert pieces(scaled) == [{e * factor + k for e in piece for k in range(factor)} for piece in pieces(cut)]
+
+
+@quick
+@given(cuts(), st.integers(0, 4))
+def test_divided_cut_undoes_scaling_or_splits_a_run(cut: Cut, factor: int) -> None:
+    divided = cut.divided(factor)
+    if factor and all(edge % factor == 0 for edge in cut.edges):
+        assert divided is not None
+        assert divided.edges == tuple(edge // factor for edge in cut.edges)
+        assert divided.scaled(factor) == cut
+    else:
+        assert divided is None
+
+
+@quick
+@given(cuts(), st.data())
+def test_sliced_cut_leaves_each_element_in_its_piece(cut: Cut, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, cut.size))
+    step = data.draw(st.integers(1, 4))
+    length = data.draw(st.integers(0, max(0, -(-(cut.size - start) // step))))
+    sliced = cut.sliced(start, length, step)
+    chosen = range(start, start + length * step, step)
+    assert sliced.count == cut.count
+    assert pieces(sliced) == [{k for k, e in enumerate(chosen) if e in piece} for piece in pieces(cut)]
+
+
+# Shardings.
+
+
+@quick
+@given(shardings)
+def test_cells_of_a_sharding_hold_each_element_once(sharding: Sharding) -> None:
+    count = np.zeros(sharding.shape, int)
+    for shard in range(sharding.count):
+        count[tuple(slice(*b) for b in sharding.cell(shard))] += 1
+    assert (count == 1).all()
+    assert sharding.count == math.prod(sharding.grid) >= 1
+    assert sharding.largest == max(len(elements(sharding.cell(i))) for i in range(sharding.count))
+    assert sharding.cut_dims == tuple(d for d, c in enumerate(sharding.cuts) if c.count > 1)
+
+
+@quick
+@given(shardings)
+def test_shards_are_numbered_in_c_order(sharding: Sharding) -> None:
+    numbers = list(itertools.product(*(range(n) for n in sharding.grid)))
+    for shard, number in enumerate(numbers):
+        expected = tuple(cut.bounds(i) for cut, i in zip(sharding.cuts, number, strict=True))
+        assert sharding.cell(shard) == expected
+
+
+@quick
+@given(shardings, st.data())
+def test_overlapping_shards_are_those_that_share_elements(sharding: Sharding, data: st.DataObject) -> None:
+    region = tuple(
+        (data.draw(st.integers(0, n)), data.draw(st.integers(0, n))) for n in sharding.shape
+    )
+    found = list(sharding.overlapping(region))
+    assert found == sorted(set(found))
+    cells = [elements(sharding.cell(i)) for i in range(sharding.count)]
+    wanted = elements(region)
+    sharing = [i for i, cell in enumerate(cells) if cell & wanted]
+    assert [i for i in found if cells[i]] == sharing
+
+
+@quick
+@given(shardings)
+def test_a_sharding_is_a_value(sharding: Sharding) -> None:
+    again = Sharding(tuple(Cut.at(c.size, c.edges) for c in sharding.cuts))
+    assert again == sharding
+    assert hash(again) == hash(sharding)
+    assert {again: 1}[sharding] == 1
+    assert f"shards={sharding.count}" in repr(sharding)
+
+
+def test_repr_names_the_cuts() -> None:
+    sharding = sharding_of((10, 6, 3), {0: 4, 1: [2, 2]})
+    expected = "Sharding(shape=(10, 6, 3), shards=9, cuts={0: every 4, 1: [0, 2, 2, 6]})"
+    assert repr(sharding) == expected
+
+
+def test_a_tensor_without_dimensions_has_one_shard() -> None:
+    whole = Sharding.whole(())
+    assert (whole.count, whole.cell(0), whole.largest, list(whole.overlapping(()))) == (1, (), 1, [0])
+    assert Sharding.whole((3, 4)) is Sharding.whole([3, 4])
+
+
+# On the wire.
+
+
+@quick
+@given(shardings)
+def test_wire_round_trip(sharding: Sharding) -> None:
+    assert sharding_from_wire(msgpack.unpackb(msgpack.packb(sharding.wire()))) == sharding
+
+
+number = st.one_of(st.integers(-2, 9), st.sampled_from([1 << 40, -(1 << 40)]))
+anything = st.one_of(number, st.booleans(), st.floats(), st.text(max_size=2), st.none())
+
+
+@quick
+@given(st.lists(st.lists(st.one_of(number, anything), max_size=5), max_size=3))
+def test_from_wire_takes_only_what_wire_can_have_written(raw: list[Any]) -> None:
+    try:
+        sharding = sharding_from_wire(raw)
+    except ValueError:
+        return
+    assert all(n >= 0 for n in sharding.shape)
+    assert sharding_from_wire(sharding.wire()) == sharding
+    assert all(type(i) is int for c in raw for i in c)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [[], [3], [3, 3], [3, 4], [-1, 0], [3, -2], [3, 1, 1], [3, True], [3.0, 1], [3, -1], [3, -1, 0, 2],
+     [3, -1, 1, 3], [3, -1, 0, 2, 1, 3], [None, 0], ["3", 0]],
+)  # fmt: skip
+def test_a_damaged_cut_is_refused(cut: list[Any]) -> None:
+    with pytest.raises(ValueError, match="cut"):
+        sharding_from_wire([cut])
+
+
+# Owners.
+
+
+@quick
+@given(st.integers(1, 200), st.integers(1, 70))
+def test_ranges_of_the_workers_follow_each_other_and_owner_is_the_inverse(count: int, workers: int) -> None:
+    ranges = [owned(count, workers, w) for w in range(workers)]
+    assert [s for r in ranges for s in r] == list(range(count))
+    assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
+    for shard in range(count):
+        assert shard in ranges[owner(count, workers, shard)]
+
+
+# Default cuts.
+
+shapes = st.lists(st.sampled_from([0, 1, 2, 3, 7, 255, 256, 257, 300, 1000, 4097]), max_size=4).map(tuple)
+itemsizes = st.sampled_from([1, 4, 8])
+budgets = st.sampled_from([1, 16, 1 << 10, 1 << 16, 1 << 20])
+
+
+@quick
+@given(shapes, itemsizes, budgets)
+def test_default_cuts(shape: tuple[int, ...], itemsize: int, shard_bytes: int) -> None:
+    sharding = default_sharding(shape, itemsize, shard_bytes)
+    assert sharding.shape == shape
+    assert all(cut.points is None for cut in sharding.cuts)
+    assert sharding == default_sharding(shape, itemsize, shard_bytes)
+    nbytes = math.prod(shape) * itemsize
+    if nbytes <= max(shard_bytes, itemsize):
+        assert sharding.count == 1
+        return
+    assert sharding.count > 1
+    first = next(d for d, n in enumerate(shape) if n > 1)
+    assert sharding.cut_dims[0] == first
+    longest = [cut.longest for cut in sharding.cuts]
+    # A shard is at most as large as asked for, but a row is never cut where rows are short, nor are fewer than
+    # MIN_ROWS made of a matrix that is long both ways.
+    assert sharding.largest * itemsize <= max(shard_bytes, itemsize) or longest[first] in (1, MIN_ROWS)
+    for d in sharding.cut_dims[1:]:
+        assert all(longest[e] == MIN_ROWS for e in sharding.cut_dims if e < d)
+
+
+def test_default_cuts_of_a_table_and_of_a_large_matrix() -> None:
+    assert default_sharding((100_000, 64), 4, 1 << 20) == sharding_of((100_000, 64), 4096)
+    assert default_sharding((1, 1000, 4), 4, 1600) == sharding_of((1, 1000, 4), {1: 100})
+    both = default_sharding((10_000, 10_000), 4, 1 << 20)
+    assert both == sharding_of((10_000, 10_000), {0: MIN_ROWS, 1: 1024})
+
+
+# What a user writes.
+
+
+def edges(sharding: Sharding) -> list[tuple[int, ...]]:
+    return [cut.edges for cut in sharding.cuts]
+
+
+@pytest.mark.parametrize(
+    ("shape", "written", "expected"),
+    [
+        ((10,), 4, [(0, 4, 8, 10)]),
+        ((10,), 10, [(0, 10)]),
+        ((10,), [3], [(0, 3, 10)]),
+        ((10,), [0, 3, 10], [(0, 3, 10)]),
+        ((10,), (3, 3, 5), [(0, 3, 3, 5, 10)]),
+        ((10,), [], [(0, 10)]),
+        ((10,), [0], [(0, 10)]),
+        ((10,), [10], [(0, 10)]),
+        ((10,), [0, 10], [(0, 10)]),
+        ((10,), [0, 0, 10], [(0, 0, 10)]),
+        ((0,), 3, [(0, 0)]),
+        ((0,), [0, 0, 0], [(0, 0, 0)]),
+        ((4, 6), {1: 2}, [(0, 4), (0, 2, 4, 6)]),
+        ((4, 6), {-1: [5], 0: 3}, [(0, 3, 4), (0, 5, 6)]),
+        ((4, 6), {}, [(0, 4), (0, 6)]),
+        ((), {}, []),
+    ],
+)
+def test_sharding_of_what_a_user_writes(
+    shape: tuple[int, ...], written: Any, expected: list[tuple[int, ...]]
+) -> None:
+    assert edges(sharding_of(shape, written)) == expected
+
+
+def test_sharding_of_a_sharding_is_itself() -> None:
+    sharding = sharding_of((4, 6), {1: 2})
+    assert sharding_of((4, 6), sharding) is sharding
+
+
+@pytest.mark.parametrize(
+    ("shape", "written", "error", "text"),
+    [
+        ((4,), 0, ValueError, "at least one element"),
+        ((4,), -1, ValueError, "at least one element"),
+        ((4,), [3, 2], ValueError, "must rise from 0 to 4"),
+        ((4,), [5], ValueError, "must rise from 0 to 4"),
+        ((4,), [-1], ValueError, "must rise from 0 to 4"),
+        ((4,), {1: 2}, IndexError, "but got 1"),
+        ((4,), {-2: 2}, IndexError, "but got -2"),
+        ((4,), Sharding.whole((5,)), ValueError, r"for shape \[5\], the tensor has shape \[4\]"),
+    ],
+)
+def test_sharding_of_errors(
+    shape: tuple[int, ...], written: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        sharding_of(shape, written)
+
+
+@quick
+@given(st.integers(0, 9), st.lists(st.integers(0, 9), max_size=4).map(sorted), st.booleans(), st.booleans())
+def test_0_and_the_size_may_be_left_out(size: int, inner: Sequence[int], zero: bool, end: bool) -> None:
+    inner = [p for p in inner if 0 < p < size]
+    assume(size)
+    points: Iterable[int] = [*([0] if zero else []), *inner, *([size] if end else [])]
+    assert sharding_of((size,), list(points)) == Sharding((Cut.at(size, [0, *inner, size]),))
