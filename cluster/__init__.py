@@ -14,7 +14,7 @@ workers know, unless `RAY_AUTH_MODE` is set. A cluster has its own rule, which t
 Ray's file in the home folder).
 """
 
-from . import settings  # isort: skip: it sets what Ray reads when it is imported
+from . import settings  # noqa: F401 - comes first: it sets what Ray reads when it is imported
 from .start import start
 from .transport import RayTransport
 

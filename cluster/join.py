@@ -11,8 +11,8 @@ from pathlib import Path
 
 import ray
 import ray.exceptions as rx
-from ray import _raylet
 from ray._private import services
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from distgrad.errors import ConnectError
 
@@ -81,7 +81,7 @@ def _probe(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE / 2).close()
     except OSError as error:
         raise ConnectionError(f"nothing answers ({error.strerror or error})") from None
-    client = _raylet.GcsClient(address=services.canonicalize_bootstrap_address(address))
+    client = GcsClient(address=services.canonicalize_bootstrap_address(address))
     try:
         services.get_node_to_connect_for_driver(client, timeout_seconds=3)
     except RuntimeError:

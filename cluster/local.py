@@ -45,10 +45,12 @@ class LocalRay:
 
         try:
             _in_lasting_thread(begin, self._over)
-        except (rx.RayError, RuntimeError, OSError, ValueError) as error:
+        except BaseException as error:
             ray.shutdown()
             self._over.set()
-            raise ConnectError(f"Ray did not start on this machine: {error}") from None
+            if isinstance(error, (rx.RayError, RuntimeError, OSError, ValueError)):
+                raise ConnectError(f"Ray did not start on this machine: {error}") from None
+            raise
         self._watcher = _watch()
 
     def ended(self) -> None:

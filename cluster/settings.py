@@ -1,4 +1,4 @@
-"""What Ray is told through the environment, and how it is kept quiet. Imported before the rest, since it imports Ray."""
+"""What Ray is told through the environment, and how it is kept quiet. Imported before Ray is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 # `log_to_driver` says; the user is told by a WorkerLostError.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
 
-from ray import _raylet
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -30,8 +30,8 @@ def environment(settings: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
-        _raylet.Config.initialize("")
-        _raylet.AuthenticationTokenLoader.instance().reset_cache()
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
         yield
     finally:
         for name, value in before.items():

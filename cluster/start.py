@@ -51,9 +51,10 @@ def start(
     Raises ValueError for arguments that make no sense, `ConnectError` if there is no Ray at the address (within
     15 s) or the workers do not start, `DistgradError` if a worker's class cannot be made.
     """
-    for name, value in (("workers", workers), ("threads", threads)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    number: Any
+    for name, number in (("workers", workers), ("threads", threads)):
+        if number is not None and (type(number) is not int or number < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
     leave, inherited = enter(address, threads, object_store_memory)
     actors: list[Any] = []
     try:
@@ -143,6 +144,6 @@ def _shortage(
     free = ray.available_resources().get("CPU", 0.0)
     return (
         f"{missing} of {len(plan)} workers did not start within {timeout:g} s. Together they ask for {wanted:g} CPUs, "
-        f"{max(share for _, share in plan):g} each; of the {total:g} on {len(nodes)} nodes {free:g} are free now. Wait for "
-        "other programs to end, or ask for fewer workers"
+        f"{max(share for _, share in plan):g} each; of the {total:g} on {len(nodes)} nodes {free:g} are free. Wait "
+        "for other programs to end, or ask for fewer workers"
     )

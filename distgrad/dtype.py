@@ -107,7 +107,9 @@ def set_default_dtype(d: dtype, /) -> None:
     """Set the dtype that Python floats become: float32 or float64."""
     global _default
     if type(d) is not dtype:
-        raise TypeError(f"invalid dtype object: only floating-point types are supported as the default type, got {d!r}")
+        raise TypeError(
+            f"invalid dtype object: only floating-point types are supported as the default type, got {d!r}"
+        )
     if not d.is_floating_point:
         raise TypeError("only floating-point types are supported as the default type")
     _default = d
@@ -213,7 +215,11 @@ class device:
         self.index = int(number) if number else index
 
     def __repr__(self) -> str:
-        return f"device(type='{self.type}')" if self.index is None else f"device(type='{self.type}', index={self.index})"
+        return (
+            f"device(type='{self.type}')"
+            if self.index is None
+            else f"device(type='{self.type}', index={self.index})"
+        )
 
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"
@@ -244,13 +250,14 @@ class finfo:
         self._dtype = get_default_dtype() if type is None else type
         if not self._dtype.is_floating_point:
             raise TypeError(
-                f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle '{self._dtype.name}'"
+                "torch.finfo() requires a floating point input type. Use torch.iinfo to handle "
+                f"'{self._dtype.name}'"
             )
         info = np.finfo(self._dtype.numpy)
         self.bits, self.dtype = info.bits, self._dtype.name
         self.eps, self.max, self.min = float(info.eps), float(info.max), float(info.min)
         self.tiny = self.smallest_normal = float(info.smallest_normal)
-        self.resolution = 10.0 ** -info.precision
+        self.resolution = 10.0**-info.precision
 
     def __repr__(self) -> str:
         names = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
@@ -262,7 +269,9 @@ class iinfo:
 
     def __init__(self, type: dtype):
         if type.is_floating_point or type is bool_:
-            raise TypeError(f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type.name}'")
+            raise TypeError(
+                f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type.name}'"
+            )
         info = np.iinfo(type.numpy)
         self.bits, self.max, self.min, self.dtype = info.bits, int(info.max), int(info.min), type.name
 

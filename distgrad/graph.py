@@ -55,20 +55,22 @@ class Result:
 
     - known: `array` holds it, in the driver;
     - pending: a node that was not run yet makes it;
-    - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard);
+    - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard); `copies`
+      are ids of the same elements cut otherwise, kept because they were asked for once;
     - boxed: the partial results are in `box`, and whoever needs the sum merges them;
     - failed: `error` says why.
 
     A stored result may be known as well, once it was fetched.
     """
 
-    __slots__ = ("array", "aval", "box", "error", "handle", "id", "release", "sharding")
+    __slots__ = ("array", "aval", "box", "copies", "error", "handle", "id", "release", "sharding")
 
     def __init__(self, aval: Aval, sharding: Sharding):
         self.aval = aval
         self.sharding = sharding
         self.array: np.ndarray | None = None
         self.id: int | None = None
+        self.copies: dict[Sharding, int] = {}
         self.box: Any = None
         self.error: BaseException | None = None
         self.handle: weakref.ref[Value] | None = None
@@ -85,8 +87,10 @@ class Result:
         return self.handle is not None and self.handle() is not None
 
     def __del__(self) -> None:
-        if self.id is not None and self.release is not None:
-            self.release(self.id)
+        if self.release is not None:
+            for number in (self.id, *self.copies.values()):
+                if number is not None:
+                    self.release(number)
 
 
 class Value:

@@ -21,9 +21,12 @@ from distgrad.storage import Version
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 FREED = (
-    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
-    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
-    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
+    "Trying to backward through the graph a second time (or directly access saved tensors after "
+    "they have already been "
+    "freed). Saved intermediate values of the graph are freed when you call .backward() or "
+    "autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time or if you need "
+    "to access saved tensors "
     "after calling backward."
 )
 HINT = (
@@ -132,16 +135,18 @@ class set_grad_enabled(_Setting):
     """Set grad mode at once, and until the end of the block where it is used with `with`."""
 
     def __new__(cls, mode: bool) -> Any:
+        """Unlike the others this one takes the mode, never a function."""
         return object.__new__(cls)
 
     def __init__(self, mode: bool):
-        self.before, self.value = is_grad_enabled(), bool(mode)
+        self.before, self.value = grad_mode.enabled, bool(mode)
         grad_mode.enabled = self.value
 
     def __enter__(self) -> None:
         grad_mode.enabled = self.value
 
     def fresh(self) -> _Setting:
+        """One that sets the same mode."""
         return enable_grad() if self.value else no_grad()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -188,7 +193,9 @@ class Node:
     def __init__(self, next_functions: tuple[Edge, ...]):
         self.next_functions = next_functions
         self.number = next(_count)
-        self.retained: dict[int, Any] | None = None  # output -> weak reference to a tensor that wants its gradient
+        self.retained: dict[int, Any] | None = (
+            None  # output -> weak reference to a tensor that wants its gradient
+        )
 
     def name(self) -> str:
         """The name of the function, such as `MulBackward0`."""
@@ -235,6 +242,7 @@ class AsStridedBackward0(Node):
         self.steps = steps
 
     def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+        """Go back through the steps of the view."""
         g = grads[0]
         for step in reversed(self.steps):
             g = step.pull(g)
@@ -254,12 +262,20 @@ class Saved:
 
     `counter` and `number` tell whether the storage was changed since. `node` and `output` are the tensor's place in the
     graph; an output of the node that saves it (`is_output`) has no node here, so that there is no cycle.
+    `tensor` is for the message alone, which names its latest grad_fn.
     """
 
-    __slots__ = ("counter", "is_output", "node", "number", "output", "requires_grad", "value")
+    __slots__ = ("counter", "is_output", "node", "number", "output", "requires_grad", "tensor", "value")
 
     def __init__(
-        self, value: Value, counter: Version | None, requires_grad: bool, node: Node | None, output: int, is_output: bool = False
+        self,
+        value: Value,
+        counter: Version | None,
+        requires_grad: bool,
+        node: Node | None,
+        output: int,
+        is_output: bool = False,
+        tensor: Any = None,
     ):
         self.value = value
         self.counter = counter
@@ -268,6 +284,7 @@ class Saved:
         self.node = node
         self.output = output
         self.is_output = is_output
+        self.tensor = None if tensor is None else weakref.ref(tensor)
 
     def check(self, owner: Node, where: Place | None) -> None:
         """Raise torch's error if the storage was changed after this was saved."""
@@ -275,6 +292,9 @@ class Saved:
         if counter is None or counter.number == self.number:
             return
         producer = owner if self.is_output else self.node
+        tensor = None if self.tensor is None else self.tensor()
+        if tensor is not None:
+            producer = tensor.grad_fn
         made = ""
         if producer is not None and not isinstance(producer, AccumulateGrad):
             name = re.sub(r"Backward\d*$", "", producer.name())
@@ -283,6 +303,7 @@ class Saved:
         lines += "" if counter.changed is None else f"\nChanged by {origin(counter.changed)}."
         raise RuntimeError(
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
-            f"[{OF_NUMPY[self.value.dtype].tensor_type} {list(self.value.shape)}]{made} is at version {counter.number}; "
+            f"[{OF_NUMPY[self.value.dtype].tensor_type} {list(self.value.shape)}]{made} is at "
+            f"version {counter.number}; "
             f"expected version {self.number} instead. {HINT}{lines}"
         )

@@ -70,14 +70,18 @@ class View:
 
     __slots__ = ("base", "creation", "depth", "generation", "seen", "steps", "value")
 
-    def __init__(self, steps: tuple[Step, ...], value: Value, generation: int, base: Any, depth: int, seen: int):
+    def __init__(
+        self, steps: tuple[Step, ...], value: Value, generation: int, base: Any, depth: int, seen: int
+    ):
         self.steps = steps
         self.value = value
         self.generation = generation
         self.base = base
         self.depth = depth
         self.seen = seen
-        self.creation: str | None = None  # "no_grad", or the op that gave several views at once: why not to write here
+        self.creation: str | None = (
+            None  # "no_grad", or the op that gave several views at once: why not to write here
+        )
 
     def refresh(self, storage: Storage) -> Value:
         """The contents now."""

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distgrad import session
-from distgrad.dtype import CPU, OF_NUMPY, Size, device, dtype, from_numpy_dtype, get_default_dtype
+from distgrad.contents import Contents
+from distgrad.dtype import from_numpy_dtype, get_default_dtype
 from distgrad.graph import Value
-from distgrad.printing import edge_indices, format_array
-from distgrad.record import FREED, NO_EDGE, AccumulateGrad, AsStridedBackward0, Edge, Node, Saved, grad_mode, retain
-from distgrad.sharding import Sharding
-from distgrad.storage import Storage, Version, View, contiguous
+from distgrad.record import (
+    FREED,
+    NO_EDGE,
+    AccumulateGrad,
+    AsStridedBackward0,
+    Edge,
+    Node,
+    Saved,
+    grad_mode,
+    retain,
+)
+from distgrad.storage import Storage, Version, View
 
 NON_LEAF_GRAD = (
-    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be populated "
-    "during autograd.backward(). If you indeed want the .grad field to be populated for a non-leaf Tensor, use "
-    ".retain_grad() on the non-leaf Tensor. If you access the non-leaf Tensor by mistake, make sure you access the leaf "
+    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad "
+    "attribute won't be populated "
+    "during autograd.backward(). If you indeed want the .grad field to be populated for a "
+    "non-leaf Tensor, use "
+    ".retain_grad() on the non-leaf Tensor. If you access the non-leaf Tensor by mistake, make "
+    "sure you access the leaf "
     "Tensor instead. See github.com/pytorch/pytorch/pull/30531 for more information."
 )
 NOT_A_LEAF = (
-    "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a subgraph "
+    "you can only change requires_grad flags of leaf variables. If you want to use a computed "
+    "variable in a subgraph "
     "that doesn't require differentiation use var_no_grad = var.detach()."
 )
 C_NAMES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long int", "bool": "bool"}
 
 
-class Tensor:
+class Tensor(Contents):
     """An n-dimensional array that records what is done with it, as `torch.Tensor`.
 
     Its contents are a `Value`, which may lie on the workers or not be computed yet; shape, dtype and sharding are
@@ -40,9 +51,19 @@ class Tensor:
     """
 
     __slots__ = (
-        "__dict__", "__weakref__", "_accumulate", "_counter", "_grad", "_node", "_output", "_requires_grad", "_storage", "_view",
-    )  # fmt: skip
+        "__dict__",
+        "__weakref__",
+        "_accumulate",
+        "_counter",
+        "_grad",
+        "_node",
+        "_output",
+        "_requires_grad",
+        "_storage",
+        "_view",
+    )
     __array_priority__ = 1000
+    __module__ = "distgrad"
 
     def __init__(self, *data: Any):
         if len(data) == 1 and type(data[0]) is Value:
@@ -58,9 +79,34 @@ class Tensor:
         self._output = 0
         self._accumulate: Any = None  # weak reference to the leaf's AccumulateGrad
 
-    if TYPE_CHECKING:  # methods that the ops attach
+    if TYPE_CHECKING:  # operators that the ops attach
+        __add__: Any
+        __radd__: Any
+        __sub__: Any
+        __rsub__: Any
+        __mul__: Any
+        __rmul__: Any
+        __truediv__: Any
+        __rtruediv__: Any
+        __floordiv__: Any
+        __mod__: Any
+        __pow__: Any
+        __rpow__: Any
+        __matmul__: Any
+        __neg__: Any
+        __invert__: Any
+        __and__: Any
+        __or__: Any
+        __xor__: Any
+        __lt__: Any
+        __le__: Any
+        __gt__: Any
+        __ge__: Any
+        __getitem__: Any
+        __setitem__: Any
 
-        def __getattr__(self, name: str) -> Any: ...
+        def __eq__(self, other: Any) -> Any: ...
+        def __ne__(self, other: Any) -> Any: ...
 
     # Contents.
     @property
@@ -82,185 +128,13 @@ class Tensor:
             self._output = 0
             self._requires_grad = True
 
-    @property
-    def _avals(self) -> Value:
-        """A value with the right shape, dtype and sharding, its contents perhaps out of date."""
-        return self._storage.value if self._view is None else self._view.value
-
-    def _array(self) -> np.ndarray:
-        return session.fetch(self._value)
-
-    @property
-    def shape(self) -> Size:
-        """Length of each dimension."""
-        return Size(self._avals.shape)
-
-    @property
-    def dtype(self) -> dtype:
-        """Type of the elements."""
-        return OF_NUMPY[self._avals.dtype]
-
-    @property
-    def sharding(self) -> Sharding:
-        """How the tensor is cut."""
-        return self._avals.sharding
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self._avals.shape)
-
-    @property
-    def device(self) -> device:
-        """Always `cpu`."""
-        return CPU
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of an element."""
-        return self._avals.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements."""
-        return self.numel() * self.itemsize
-
-    def dim(self) -> int:
-        """Number of dimensions."""
-        return len(self._avals.shape)
-
-    ndimension = dim
-
-    def size(self, dim: int | None = None) -> Any:
-        """The shape, or the length of dimension `dim`."""
-        shape = self.shape
-        if dim is None:
-            return shape
-        if not -len(shape) <= dim < len(shape):
-            bounds = f"[{-len(shape)}, {len(shape) - 1}]" if shape else "[-1, 0]"
-            raise IndexError(f"Dimension out of range (expected to be in range of {bounds}, but got {dim})")
-        return shape[dim]
-
-    def numel(self) -> int:
-        """Number of elements."""
-        return math.prod(self._avals.shape)
-
-    nelement = numel
-
-    def element_size(self) -> int:
-        """Bytes of an element."""
-        return self.itemsize
-
-    def is_floating_point(self) -> bool:
-        """Whether the elements are floating-point numbers."""
-        return self._avals.dtype.kind == "f"
-
-    def is_complex(self) -> bool:
-        """False: there are no complex tensors."""
-        return False
-
-    def stride(self, dim: int | None = None) -> Any:
-        """How many elements one step along each dimension goes, in a tensor of one process."""
-        strides = self._layout().strides
-        return strides if dim is None else strides[dim]
-
-    def _layout(self) -> np.ndarray:
-        shape = self._storage.value.shape
-        return contiguous(shape) if self._view is None else self._view.array_like(shape)
-
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in C order, in a tensor of one process."""
-        return self._view is None or bool(self._layout().flags.c_contiguous)
-
-    def data_ptr(self) -> int:
-        """A number that tensors on one storage share."""
-        return id(self._storage)
-
-    def item(self) -> Any:
-        """The element of a one-element tensor, as a Python number."""
-        if self.numel() != 1:
-            raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
-        return self._array().item()
-
-    def tolist(self) -> Any:
-        """The elements as (nested lists of) Python numbers."""
-        return self._array().tolist()
-
-    def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The elements as a NumPy array: a copy, the caller's own."""
-        if self.requires_grad and not force:
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        return np.array(self._array())
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        return array if dtype is None else array.astype(dtype, copy=False)
-
-    def __array_wrap__(self, array: np.ndarray, *rest: Any) -> Any:
-        return Tensor(session.constant(np.asarray(array))) if array.dtype in OF_NUMPY else array
-
-    # As a Python object.
-    def __len__(self) -> int:
-        shape = self._avals.shape
-        if not shape:
-            raise TypeError("len() of a 0-d tensor")
-        return shape[0]
-
-    def __bool__(self) -> bool:
-        n = self.numel()
-        if n != 1:
-            what = "more than one value" if n else "no values"
-            raise RuntimeError(f"Boolean value of Tensor with {what} is ambiguous")
-        return bool(self._array().item())
-
-    def _number(self) -> Any:
-        if self.numel() != 1:
-            raise ValueError("only one element tensors can be converted to Python scalars")
-        return self._array().item()
-
-    def __float__(self) -> float:
-        return float(self._number())
-
-    def __int__(self) -> int:
-        return int(self._number())
-
-    def __complex__(self) -> complex:
-        return complex(self._number())
-
-    def __index__(self) -> int:
-        if self.numel() != 1 or self._avals.dtype.kind not in "ib":
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self._array().item())
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __contains__(self, element: Any) -> bool:
-        if not isinstance(element, (Tensor, int, float)):
-            raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}.")
-        return bool((self == element).any())
-
-    def __repr__(self) -> str:
-        value = self._value
-        shape, edges = value.shape, edge_indices(value.shape)
-        array = session.fetch(value if edges is None else _corners(value, edges))
-        suffixes = []
-        if (node := self.grad_fn) is not None:
-            suffixes.append(f"grad_fn=<{node.name()}>")
-        elif self._requires_grad:
-            suffixes.append("requires_grad=True")
-        return format_array(array, suffixes=suffixes, shape=shape)
-
-    def __format__(self, spec: str) -> str:
-        if self.dim() == 0:
-            return format(self._array().item(), spec)
-        return object.__format__(self, spec) if spec else str(self)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment.  "
-                "If you were attempting to deepcopy a module, this may be because of a torch.nn.utils.weight_norm usage, "
+                "Only Tensors created explicitly by the user (graph leaves) support the "
+                "deepcopy protocol at the moment.  "
+                "If you were attempting to deepcopy a module, this may be because of a "
+                "torch.nn.utils.weight_norm usage, "
                 "see https://github.com/pytorch/pytorch/pull/103001"
             )
         if id(self) in memo:
@@ -362,20 +236,27 @@ class Tensor:
             self._grad = None
             return
         if not isinstance(new, Tensor):
-            raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(new).__name__}")
+            raise TypeError(
+                f"assigned grad expected to be a Tensor or None but got grad of type {type(new).__name__}"
+            )
         if new is self:
             raise RuntimeError("can't assign Variable as its own grad")
         if new.dtype is not self.dtype:
             raise RuntimeError(
-                f"attempting to assign a gradient with dtype '{C_NAMES[new.dtype.name]}' to a tensor with grad_dtype "
-                f"'{self.dtype.title}'. The gradient must match the tensor's grad_dtype (defaults to the tensor's dtype). "
-                "You can set the tensor's grad_dtype attribute with a specific dtype, or None to allow any dtype. Set "
-                "grad_dtype with caution. Diverging the dtypes of a tensor and its gradient may break downstream systems "
+                f"attempting to assign a gradient with dtype '{C_NAMES[new.dtype.name]}' to a "
+                "tensor with grad_dtype "
+                f"'{self.dtype.title}'. The gradient must match the tensor's grad_dtype "
+                "(defaults to the tensor's dtype). "
+                "You can set the tensor's grad_dtype attribute with a specific dtype, or None "
+                "to allow any dtype. Set "
+                "grad_dtype with caution. Diverging the dtypes of a tensor and its gradient may "
+                "break downstream systems "
                 "that assume they match."
             )
         if new.shape != self.shape:
             raise RuntimeError(
-                f"attempting to assign a gradient of size '{list(new.shape)}' to a tensor of size '{list(self.shape)}'. "
+                f"attempting to assign a gradient of size '{list(new.shape)}' to a tensor of "
+                f"size '{list(self.shape)}'. "
                 "Please ensure that the gradient and the tensor are the same size"
             )
         self._grad = new
@@ -427,18 +308,15 @@ class Tensor:
         if not isinstance(new, Tensor):
             raise TypeError(f"Variable data has to be a tensor, but got {type(new).__name__}")
         if self._requires_grad and not new.is_floating_point():
-            raise RuntimeError("data set to a tensor that requires gradients must be floating point or complex dtype")
+            raise RuntimeError(
+                "data set to a tensor that requires gradients must be floating point or complex dtype"
+            )
         alias = new._alias()
         self._storage, self._view = alias._storage, alias._view
 
     def cpu(self) -> Tensor:
         """The tensor itself."""
         return self
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if not self.dim():
-            raise TypeError("iteration over a 0-d tensor")
-        return iter(self.unbind(0))
 
 
 def unpack(saved: Saved, owner: Node, where: Any) -> Tensor:
@@ -462,20 +340,6 @@ def unpack(saved: Saved, owner: Node, where: Any) -> Tensor:
 def freed() -> RuntimeError:
     """The error for a graph that was walked already."""
     return RuntimeError(FREED)
-
-
-def _corners(value: Value, edges: list[list[int]]) -> Value:
-    """The elements at both ends of every long dimension: what is printed of a large tensor."""
-    for d, kept in enumerate(edges):
-        if len(kept) == value.shape[d]:
-            continue
-        half = len(kept) // 2
-        parts = []
-        for start in (0, value.shape[d] - half):
-            slices = tuple((start, half, 1) if i == d else (0, n, 1) for i, n in enumerate(value.shape))
-            parts.append(session.emit("slice", value, slices=slices))
-        value = session.emit("cat", *parts, dim=d, sizes=(half, half))
-    return value
 
 
 def _old_constructor(data: tuple[Any, ...]) -> Value:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.autograd.engine import deposit, finish, run
+from distgrad.ops.base import attach
 from distgrad.ops.making import ones_like, zeros_like
 from distgrad.record import Edge, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from distgrad.tensor import Tensor
@@ -22,11 +23,12 @@ def _tuple(tensors: Any) -> tuple[Any, ...]:
 def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[Edge], list[Tensor]]:
     """The edges to start from and their gradients, checked; ones for scalars without a gradient."""
     edges, found = [], []
-    for i, (out, g) in enumerate(zip(outputs, gradients, strict=True)):
+    for i, (out, g) in enumerate(zip(outputs, gradients, strict=False)):
         if isinstance(g, Tensor):
             if g.shape != out.shape:
                 raise RuntimeError(
-                    f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] has a shape of {out.shape}."
+                    f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and "
+                    f"output[{i}] has a shape of {out.shape}."
                 )
             g = g if g.dtype is out.dtype else g.to(out.dtype)
         elif g is None:
@@ -37,6 +39,8 @@ def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[
         else:
             raise TypeError(f"gradients can be either Tensors or None, but got {type(g).__name__}")
         found.append(g)
+    if len(outputs) != len(gradients):
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(gradients)} gradients")
     for i, out in enumerate(outputs):
         if not out.requires_grad:
             raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
@@ -45,12 +49,7 @@ def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[
 
 
 def _gradients(given: Any, count: int) -> tuple[Any, ...]:
-    if given is None:
-        return (None,) * count
-    gradients = _tuple(given)
-    if len(gradients) != count:
-        raise RuntimeError(f"got {count} tensors and {len(gradients)} gradients")
-    return gradients
+    return (None,) * count if given is None else _tuple(given)
 
 
 def backward(
@@ -76,7 +75,8 @@ def backward(
     if grad_variables is not None:
         if grad_tensors is not None:
             raise RuntimeError(
-                "`grad_tensors` and `grad_variables` (deprecated) arguments both passed to `backward()`. Please only use "
+                "`grad_tensors` and `grad_variables` (deprecated) arguments both passed to "
+                "`backward()`. Please only use "
                 "`grad_tensors`."
             )
         grad_tensors = grad_variables
@@ -94,13 +94,21 @@ def backward(
     finish()
 
 
-def _into(targets: tuple[Tensor, ...], roots: list[Edge], gradients: list[Tensor], keep_graph: bool, create_graph: bool) -> None:
+def _into(
+    targets: tuple[Tensor, ...],
+    roots: list[Edge],
+    gradients: list[Tensor],
+    keep_graph: bool,
+    create_graph: bool,
+) -> None:
     """`backward(inputs=...)`: leaves get theirs deposited, others as if they retained it for this once."""
     for i, tensor in enumerate(targets):
         if not tensor.requires_grad:
             raise RuntimeError(f"One of the differentiated Tensors does not require grad (at index {i})")
     edges = [tensor._edge for tensor in targets]
-    found = run(roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges, accumulate=False)
+    found = run(
+        roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges, accumulate=False
+    )
     for tensor, g in zip(targets, found, strict=True):
         if g is not None:
             deposit(tensor, g, create_graph)
@@ -127,7 +135,8 @@ def grad(
     """
     if materialize_grads and allow_unused is False:
         raise ValueError(
-            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False."
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but "
+            "got: allow_unused=False."
         )
     if is_grads_batched:
         raise NotImplementedError("is_grads_batched=True is not supported yet; call grad() once for each row")
@@ -141,7 +150,9 @@ def grad(
         raise RuntimeError("One of the differentiated Tensors does not require grad")
     edges = [tensor._edge for tensor in targets]
     keep_graph = create_graph if retain_graph is None else bool(retain_graph)
-    found = run(roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges, accumulate=False)
+    found = run(
+        roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges, accumulate=False
+    )
     results: list[Any] = []
     for i, (tensor, g) in enumerate(zip(targets, found, strict=True)):
         if g is None and not allow_unused:
@@ -154,10 +165,18 @@ def grad(
     return tuple(results)
 
 
-def Variable(data: Tensor, requires_grad: bool = False, volatile: bool | None = None) -> Tensor:  # noqa: N802
-    """The old way to make a tensor that requires grad: a tensor on the storage of `data`."""
-    made = data.detach()
-    return made.requires_grad_() if requires_grad else made
+class _VariableType(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, Tensor)
+
+
+class Variable(metaclass=_VariableType):
+    """The old way to make a tensor that requires grad: gives a tensor on the storage of `data`."""
+
+    def __new__(cls, data: Tensor, requires_grad: bool = False, volatile: bool | None = None) -> Any:
+        """A tensor on the storage of `data`, with no history."""
+        made = data.detach()
+        return made.requires_grad_() if requires_grad else made
 
 
 def _backward(
@@ -173,4 +192,4 @@ def _backward(
     backward(self, gradient, retain_graph, create_graph, inputs=inputs, retain_variables=retain_variables)
 
 
-Tensor.backward = _backward  # type: ignore[attr-defined]
+attach(backward=_backward)

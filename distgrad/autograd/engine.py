@@ -11,7 +11,7 @@ from typing import Any
 
 from distgrad import session
 from distgrad.ops.arithmetic import add
-from distgrad.ops.convert import _reshard, clone
+from distgrad.ops.convert import _own, _reshard
 from distgrad.ops.inplace import write
 from distgrad.record import AccumulateGrad, Edge, Node, grad_mode, place
 from distgrad.tensor import Tensor
@@ -131,7 +131,7 @@ def _fill_retained(node: Node, grads: list[Any]) -> None:
         if tensor is not None and output < len(grads) and grads[output] is not None:
             g = grads[output]
             if tensor._grad is None:
-                tensor._grad = clone(g) if grad_mode.enabled else Tensor(g._value)
+                tensor._grad = _own(g) if grad_mode.enabled else Tensor(g._value)
             else:
                 tensor._grad = add(tensor._grad, g)
 
@@ -143,7 +143,7 @@ def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
         g = _reshard(g, cuts)
     old = variable._grad
     if old is None:
-        variable._grad = clone(g) if create_graph else Tensor(g._value)
+        variable._grad = _own(g) if create_graph else Tensor(g._value)
     elif create_graph:
         variable._grad = add(old, g)
     else:

@@ -9,25 +9,45 @@ import numpy as np
 from distgrad import session
 from distgrad.dtype import BOOL
 from distgrad.ops.base import (
-    Operand, Tensor, Value, broadcast_to, call, cast, common_dtype, composite, constant, elementwise, op, operators,
+    Operand,
+    Tensor,
+    Value,
+    attach,
+    broadcast_to,
+    call,
+    cast,
+    common_dtype,
+    composite,
+    constant,
+    elementwise,
+    op,
+    operators,
 )  # fmt: skip
 from distgrad.ops.samples import positive, real
 
 NO_BOOL_SUB = (
-    "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, use the "
+    "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to "
+    "invert a mask, use the "
     "`~` or `logical_not()` operator instead."
 )
 NO_BOOL_SUBS = (
-    "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` operator instead."
+    "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+    "`logical_xor()` operator instead."
 )
 NO_BOOL_NEG = (
-    "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use the `~` or "
+    "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert "
+    "a mask, use the `~` or "
     "`logical_not()` operator instead."
 )
 
 
 def _pairs() -> list[Any]:
-    return [(real(2, 3), real(2, 3, seed=1)), (real(2, 3), real(3, seed=1)), (real(4), 1.5), (real(2, 1), real(1, 3))]
+    return [
+        (real(2, 3), real(2, 3, seed=1)),
+        (real(2, 3), real(3, seed=1)),
+        (real(4), 1.5),
+        (real(2, 1), real(1, 3)),
+    ]
 
 
 def _divisions() -> list[Any]:
@@ -41,7 +61,7 @@ def _scaled(other: Operand, alpha: float, common: Any) -> Operand:
     if isinstance(alpha, float) and common.kind != "f":
         raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
     if type(other) is not Value:
-        return other * alpha
+        return bool(other * alpha) if common == BOOL else other * alpha
     return session.emit("multiply", cast(other, common), constant(alpha, common))
 
 
@@ -127,7 +147,9 @@ def _truncated(input: Operand, other: Operand) -> Value:
 @op(
     name=lambda input, other, rounding_mode: "DivBackward2" if rounding_mode else "DivBackward0",
     input=lambda g, other, rounding_mode, like: like.zeros() if rounding_mode else g / other,
-    other=lambda g, input, other, rounding_mode, like: like.zeros() if rounding_mode else -g * (input / other / other),
+    other=lambda g, input, other, rounding_mode, like: (
+        like.zeros() if rounding_mode else -g * (input / other / other)
+    ),
     inplace=True,
     method=("div", "divide", "true_divide"),
     samples=lambda: [
@@ -146,7 +168,9 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
         return elementwise("floor_divide", input, other)
     if rounding_mode == "trunc":
         return _truncated(input, other)
-    raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")
+    raise RuntimeError(
+        f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
+    )
 
 
 @op(input=lambda g: -g, inplace=True, method=("neg", "negative"), samples=lambda: [real(2, 3), real()])
@@ -166,7 +190,11 @@ def _pow_scalar(input: Value, exponent: float) -> Value:
     if common.kind != "f":
         if exponent < 0:
             raise RuntimeError("Integers to negative integer powers are not allowed.")
-        return session.emit("integer_power", cast(input, common), n=int(exponent)) if common != BOOL else _power(input, exponent)
+        return (
+            session.emit("integer_power", cast(input, common), n=int(exponent))
+            if common != BOOL
+            else _power(input, exponent)
+        )
     base = cast(input, common)
     if 0 <= exponent <= 4 and exponent == int(exponent):
         return session.emit("integer_power", base, n=int(exponent))
@@ -191,6 +219,8 @@ def _pow_name(input: Any, exponent: Any) -> str:
 def _pow_input(g: Tensor, input: Tensor, exponent: Any, like: Any) -> Tensor:
     """exponent * input**(exponent - 1), and 0 for the exponent 0, where the product could be 0 * inf."""
     if not isinstance(exponent, Tensor):
+        if exponent == 2:
+            return g * (input * 2)
         return like.zeros() if exponent == 0 else g * (exponent * input ** (exponent - 1))
     return call("where", exponent == 0, 0.0, g * (exponent * input ** (exponent - 1)))
 
@@ -210,8 +240,10 @@ def _pow_exponent(g: Tensor, input: Any, exponent: Tensor, out: Tensor) -> Tenso
     exponent=_pow_exponent,
     number_edges=False,
     inplace=True,
-    samples=lambda: [(positive(2, 3), real(2, 3)), (positive(3), real(2, 1)), (1.7, real(4))]
-    + [(positive(4), n) for n in (0, 1, 2, 3, 4, 0.5, -0.5, -1, -2, 2.5)],
+    samples=lambda: (
+        [(positive(2, 3), real(2, 3)), (positive(3), real(2, 1)), (1.7, real(4))]
+        + [(positive(4), n) for n in (0, 1, 2, 3, 4, 0.5, -0.5, -1, -2, 2.5)]
+    ),
 )
 def pow(input: Operand, exponent: Operand) -> Value:
     """input ** exponent."""
@@ -263,12 +295,11 @@ def _reciprocal_times(self: Tensor, other: Any) -> Tensor:
 
 
 operators(
-    __add__=add, __radd__=add, __iadd__=Tensor.add_,
-    __sub__=sub, __rsub__=rsub, __isub__=Tensor.sub_,
-    __mul__=mul, __rmul__=mul, __imul__=Tensor.mul_,
-    __truediv__=div, __rtruediv__=_reciprocal_times, __itruediv__=Tensor.div_,
-    __pow__=pow, __rpow__=lambda self, other: pow(other, self), __ipow__=Tensor.pow_,
+    __add__=add, __radd__=add, __iadd__="add_",
+    __sub__=sub, __rsub__=rsub, __isub__="sub_",
+    __mul__=mul, __rmul__=mul, __imul__="mul_",
+    __truediv__=div, __rtruediv__=_reciprocal_times, __itruediv__="div_",
+    __pow__=pow, __rpow__=lambda self, other: pow(other, self), __ipow__="pow_",
 )  # fmt: skip
-Tensor.__neg__ = neg  # type: ignore[attr-defined]
-Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
+attach(__neg__=neg, __pos__=lambda self: self)
 subtract, multiply, divide, true_divide, negative = sub, mul, div, div, neg

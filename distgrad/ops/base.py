@@ -21,14 +21,15 @@
 5. `view=lambda base, new, *args: ...`, where `args` are the op's other arguments: the base with the view's elements
    replaced by `new`; `layout=lambda array, *args: ...`: the same view of a NumPy array. The op's result is a view then.
    With several results both take `index`, the number of the result, before `args`.
-6. `inplace=True` adds the method `mul_` (`"only"`: and nothing else); `method=` names, or False; the first argument must be a tensor. Functions of
-   other ops alone are `@composite`: plain functions on Tensors, entered in the same table.
+6. `inplace=True` adds the method `mul_` (`"only"`: and nothing else); `method=` names, or False; the first argument
+   must be a tensor. Functions of other ops alone are `@composite`: plain functions on Tensors, in the same table.
+   `operators(__mul__=mul)` and `attach(T=property(...))` add other members.
 """
 
 from __future__ import annotations
 
-import collections
 import functools
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,19 +38,48 @@ import numpy as np
 from distgrad.graph import Value
 from distgrad.ops import inplace as writing
 from distgrad.ops.helpers import (
-    Dims, Ints, Operand, broadcast_to, cast, common_dtype, constant, elementwise, normal_dim, normal_dims, reduce,
-)  # fmt: skip
+    Dims,
+    Ints,
+    Operand,
+    broadcast_to,
+    cast,
+    common_dtype,
+    constant,
+    elementwise,
+    normal_dim,
+    normal_dims,
+    reduce,
+)
 from distgrad.ops.kind import Kind
 from distgrad.ops.node import Like, OpNode, OpStep, SavedList
 from distgrad.ops.table import OPS, Op, call, register
 from distgrad.record import NO_EDGE, Edge, Saved, grad_mode, place
+from distgrad.session import current_op
 from distgrad.storage import View
 from distgrad.tensor import Tensor
 
 __all__ = [
-    "OPS", "Dims", "Ints", "Like", "Operand", "Tensor", "Value", "broadcast_to", "call", "cast", "common_dtype", "composite", "constant",
-    "elementwise", "normal_dim", "normal_dims", "op", "operators", "reduce",
-]  # fmt: skip
+    "OPS",
+    "Dims",
+    "Ints",
+    "Like",
+    "Operand",
+    "Tensor",
+    "Value",
+    "attach",
+    "broadcast_to",
+    "call",
+    "cast",
+    "common_dtype",
+    "composite",
+    "constant",
+    "elementwise",
+    "normal_dim",
+    "normal_dims",
+    "op",
+    "operators",
+    "reduce",
+]
 
 Samples = Callable[[], Sequence[Any]]
 
@@ -75,13 +105,26 @@ def op(
         kind.multi, kind.view, kind.layout, kind.number_edges = multi, view, layout, number_edges
         kind.node_class = _node_classes(kind, name)
         if returns is not None:
-            kind.returns = collections.namedtuple(title, returns)._make  # type: ignore[misc]
+            kind.returns = _named_tuple(title, returns)
         function = _function(kind)
         names = _methods(title, method, bool(kind.names) and kind.names[0] in kind.tensors)
-        register(Op(
-            title, function, body, kind.names, kind.defaults, kind.positional, kind.tensors, kind.lists, formulas,
-            view is not None, names, bool(inplace), samples,
-        ))  # fmt: skip
+        register(
+            Op(
+                title,
+                function,
+                body,
+                kind.names,
+                kind.defaults,
+                kind.positional,
+                kind.tensors,
+                kind.lists,
+                formulas,
+                view is not None,
+                names,
+                bool(inplace),
+                samples,
+            )
+        )
         for attached in names:
             if inplace != "only":
                 setattr(Tensor, attached, function)
@@ -100,7 +143,18 @@ def composite(
     def declare(body: Callable[..., Any]) -> Callable[..., Any]:
         kind = Kind(body.__name__, body, {})
         names = _methods(body.__name__, method, True)
-        register(Op(kind.name, body, body, kind.names, kind.defaults, kind.positional, method=names, samples=samples))
+        register(
+            Op(
+                kind.name,
+                body,
+                body,
+                kind.names,
+                kind.defaults,
+                kind.positional,
+                method=names,
+                samples=samples,
+            )
+        )
         for attached in names:
             setattr(Tensor, attached, body)
         return body
@@ -108,10 +162,23 @@ def composite(
     return declare
 
 
-def operators(**functions: Callable[..., Any]) -> None:
-    """Attach Python operators: `operators(__add__=add)`. What `function` refuses with TypeError is left to Python."""
+def attach(**members: Any) -> None:
+    """Make these members of `Tensor`: `attach(T=property(...), view=function)`."""
+    for title, member in members.items():
+        setattr(Tensor, title, member)
+
+
+def operators(**functions: Callable[..., Any] | str) -> None:
+    """Attach Python operators of two operands: `operators(__add__=add, __iadd__="add_")`; a string names a method.
+
+    Other operands than tensors, numbers and arrays are left to Python, which asks the operand or raises TypeError.
+    """
     for special, function in functions.items():
-        setattr(Tensor, special, _operator(special, function))
+        setattr(
+            Tensor,
+            special,
+            _operator(special, getattr(Tensor, function) if isinstance(function, str) else function),
+        )
 
 
 def _operator(special: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,7 +206,11 @@ def _node_classes(kind: Kind, name: str | Callable[..., str] | None) -> Callable
 
     @functools.cache
     def made(title: str) -> type:
-        return type(title, (OpNode,), {"kind": kind, "__slots__": (), "__module__": "distgrad", "__doc__": kind.body.__doc__})
+        return type(
+            title,
+            (OpNode,),
+            {"kind": kind, "__slots__": (), "__module__": "distgrad", "__doc__": kind.body.__doc__},
+        )
 
     if callable(name):
         choose = name
@@ -147,6 +218,18 @@ def _node_classes(kind: Kind, name: str | Callable[..., str] | None) -> Callable
     words = kind.name.rstrip("_").split("_")
     only = made(name or "".join(w[:1].upper() + w[1:] for w in words) + "Backward0")
     return lambda args: only
+
+
+def _named_tuple(title: str, fields: tuple[str, ...]) -> Callable[..., Any]:
+    """A maker of named tuples that print as torch's do."""
+
+    def shown(self: Any) -> str:
+        items = ",\n".join(f"{field}={item!r}" for field, item in zip(fields, self, strict=True))
+        return f"torch.return_types.{title}(\n{items})"
+
+    made: Any = typing.NamedTuple(title, [(field, Any) for field in fields])  # type: ignore[misc]
+    made.__module__, made.__repr__ = "torch.return_types", shown
+    return made._make
 
 
 def unwrap(kind: Kind, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
@@ -165,7 +248,9 @@ def unwrap(kind: Kind, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
         if not isinstance(args[i], (tuple, list)):
             kinds = f"must be tuple of Tensors, not {type(args[i]).__name__}"
             raise TypeError(f"{kind.name}(): argument '{kind.names[i]}' (position {i + 1}) {kinds}")
-        operands[i] = [t._value if isinstance(t, Tensor) else kind.number_or_constant(i, t, False) for t in args[i]]
+        operands[i] = [
+            t._value if isinstance(t, Tensor) else kind.number_or_constant(i, t, False) for t in args[i]
+        ]
         tracked = tracked or any(isinstance(t, Tensor) and t._requires_grad for t in args[i])
     return operands, tracked
 
@@ -176,9 +261,10 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
     `changed` is the tensor that the op is about to change in place: its value is saved as it was, for good.
     """
     edges: list[Edge] = []
-    needs, likes = [], []
+    needs: list[bool] = []
+    likes: list[Any] = []
     for formula in kind.formulas:
-        item, operand = args[formula.index], operands[formula.index]
+        item, operand = args[formula.place], operands[formula.place]
         if formula.is_list:
             mine = [t._edge if isinstance(t, Tensor) else NO_EDGE for t in item]
             edges += mine
@@ -216,19 +302,20 @@ def _graph(item: Tensor) -> tuple[Any, ...]:
 
 def _keep(item: Any, operand: Any) -> Any:
     if isinstance(item, Tensor):
-        return Saved(operand, item._counter, *_graph(item))
+        return Saved(operand, item._counter, *_graph(item), tensor=item)
     return Saved(operand, None, False, None, 0) if type(operand) is Value else operand
 
 
 def _function(kind: Kind) -> Callable[..., Any]:
     """The function that users call."""
     count, bind, run, formulas = kind.count, kind.bind, kind.run, kind.formulas
-    exact = not kind.runs
+    exact, name = not kind.runs, kind.name
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if kwargs or len(args) != count or not exact:
             args = bind(args, kwargs)
         operands, tracked = unwrap(kind, args)
+        current_op.name = name
         out = run(*operands)
         node = None
         if tracked and formulas and grad_mode.enabled:
@@ -298,6 +385,7 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
         bound = kind.bind((self, *args), kwargs)
         writing.check(self)
         operands, tracked = unwrap(kind, bound)
+        current_op.name = name
         value = writing.suits(self, kind.run(*operands))
         node = None
         if tracked and kind.formulas and grad_mode.enabled and value.dtype.kind == "f":

@@ -5,13 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad import session
-from distgrad.dtype import OF_NAME, bool_, check_device, device, dtype, dtype_of, float32, float64, int32, int64
-from distgrad.ops.base import Tensor, Value, composite, op
+from distgrad.dtype import (
+    OF_NAME,
+    bool_,
+    check_device,
+    device,
+    dtype,
+    dtype_of,
+    float32,
+    float64,
+    int32,
+    int64,
+)
+from distgrad.ops.base import Tensor, Value, attach, composite, op
 from distgrad.ops.samples import real, whole
 from distgrad.sharding import sharding_of
 
 
-@op(name="ToCopyBackward0", input=lambda g: g, method=False, samples=lambda: [(real(2, 3), float32), (whole(3), float64)])
+@op(
+    name="ToCopyBackward0",
+    input=lambda g: g,
+    method=False,
+    samples=lambda: [(real(2, 3), float32), (whole(3), float64)],
+)
 def _to_copy(input: Value, dtype: dtype) -> Value:
     return session.emit("cast", input, dtype=dtype.name)
 
@@ -19,6 +35,12 @@ def _to_copy(input: Value, dtype: dtype) -> Value:
 @op(input=lambda g: g, samples=lambda: [real(2, 3), real()])
 def clone(input: Value, *, memory_format: Any = None) -> Value:
     """The same elements on a storage of their own. Values never change, so nothing is copied."""
+    return input
+
+
+@op(name="CopyBackwards", input=lambda g: g, method=False, samples=lambda: [real(2, 3)])
+def _own(input: Value) -> Value:
+    """What backward deposits in a leaf: as `clone`, under the name that torch shows there."""
     return input
 
 
@@ -41,7 +63,9 @@ def to(input: Tensor, *args: Any, copy: bool = False, **more: Any) -> Tensor:
         elif isinstance(item, (str, device)):
             check_device(item)
         elif not isinstance(item, bool) and item is not None:
-            raise TypeError(f"to() received an invalid combination of arguments - got ({type(item).__name__})")
+            raise TypeError(
+                f"to() received an invalid combination of arguments - got ({type(item).__name__})"
+            )
     if target is None or target is input.dtype:
         return clone(input) if copy else input
     return _to_copy(input, target)
@@ -55,8 +79,14 @@ def _as(target: dtype, doc: str) -> Any:
     return method
 
 
-for _name, _target in {"float": float32, "double": float64, "int": int32, "long": int64, "bool": bool_}.items():
-    setattr(Tensor, _name, _as(_target, f"The elements as {_target.name}."))
+for _name, _target in {
+    "float": float32,
+    "double": float64,
+    "int": int32,
+    "long": int64,
+    "bool": bool_,
+}.items():
+    attach(**{_name: _as(_target, f"The elements as {_target.name}.")})
 
 
 def _type(self: Tensor, dtype: Any = None) -> Any:
@@ -68,8 +98,7 @@ def _type(self: Tensor, dtype: Any = None) -> Any:
     return to(self, dtype_of(dtype))
 
 
-Tensor.type = _type  # type: ignore[attr-defined]
-Tensor.type_as = lambda self, other: to(self, other.dtype)  # type: ignore[attr-defined]
+attach(type=_type, type_as=lambda self, other: to(self, other.dtype))
 
 
 @composite(samples=lambda: [real(2, 3)])

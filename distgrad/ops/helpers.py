@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -47,11 +48,13 @@ def common_dtype(*operands: Operand) -> np.dtype:
     if len(operands) == 2:  # a tensor and a number of the same or a lower kind
         a, b = operands
         a, b = (a, b) if type(a) is Value else (b, a)
-        if type(b) is not Value:
-            kind = a.result.aval.dtype.kind  # type: ignore[union-attr]
+        if type(a) is Value and type(b) is not Value:
+            kind = a.result.aval.dtype.kind
             if kind == "f" or (kind == "i" and type(b) is int):
-                return a.result.aval.dtype  # type: ignore[union-attr]
-    dims, zeros, numbers = [], [], []
+                return a.result.aval.dtype
+    dims: list[np.dtype] = []
+    zeros: list[np.dtype] = []
+    numbers: list[np.dtype] = []
     for x in operands:
         if type(x) is Value:
             (dims if x.shape else zeros).append(x.dtype)
@@ -88,23 +91,35 @@ def broadcast_to(x: Value, shape: tuple[int, ...], cuts: Sharding | None = None)
         return x
     if broadcast_shape(shape, x.shape) != shape:
         raise RuntimeError(
-            f"output with shape {list(shape)} doesn't match the broadcast shape {list(broadcast_shape(shape, x.shape))}"
+            f"output with shape {list(shape)} doesn't match the broadcast shape "
+            f"{list(broadcast_shape(shape, x.shape))}"
         )
     if x.shape and len(x.shape) < len(shape):
         x = session.emit("expand_dims", x, dims=tuple(range(len(shape) - len(x.shape))))
-    return session.emit("expand", x, shape=shape, cuts=cuts)
+    return session.emit("expand", x, shape=shape, cuts=hint(cuts, x.dtype))
+
+
+def hint(cuts: Sharding | None, numpy_dtype: np.dtype) -> Sharding | None:
+    """`cuts` where they say anything: one shard is what a small value gets by itself, and in the driver too."""
+    if cuts is None or cuts.count > 1:
+        return cuts
+    return cuts if math.prod(cuts.shape) * numpy_dtype.itemsize > session.shard_bytes() else None
 
 
 def reduce(primitive: str, input: Value, dim: Dims, keepdim: bool = False, **attrs: Any) -> Value:
     """Apply a reducing primitive along `dim`: one, several, or all (None or none at all)."""
-    return session.emit(primitive, input, dims=normal_dims(dim, len(input.shape)), keepdim=bool(keepdim), **attrs)
+    return session.emit(
+        primitive, input, dims=normal_dims(dim, len(input.shape)), keepdim=bool(keepdim), **attrs
+    )
 
 
 def normal_dim(dim: int, ndim: int) -> int:
     """A dimension from 0 to ndim - 1; torch's error if there is no such. A 0-d tensor has dimension 0 (and -1)."""
     room = ndim or 1
     if not -room <= dim < room:
-        raise IndexError(f"Dimension out of range (expected to be in range of [{-room}, {room - 1}], but got {dim})")
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [{-room}, {room - 1}], but got {dim})"
+        )
     return dim + room if dim < 0 else dim
 
 
@@ -137,7 +152,8 @@ def normal_ints(op: str, name: str, position: int, items: Any) -> Ints:
     except TypeError:
         wrong = next(i for i in items if not hasattr(i, "__index__"))
         raise TypeError(
-            f"{op}(): argument '{name}' (position {position + 1}) must be tuple of ints, not {type(wrong).__name__}"
+            f"{op}(): argument '{name}' (position {position + 1}) must be tuple of ints, not "
+            f"{type(wrong).__name__}"
         ) from None
 
 

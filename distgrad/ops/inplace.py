@@ -16,13 +16,17 @@ from distgrad.tensor import Tensor
 LEAF = "a leaf Variable that requires grad is being used in an in-place operation."
 VIEW_OF_LEAF = "a view of a leaf Variable that requires grad is being used in an in-place operation."
 OVERLAP = (
-    "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+    "unsupported operation: more than one element of the written-to tensor refers to a single "
+    "memory location. "
     "Please clone() the tensor before performing the operation."
 )
 NO_GRAD_VIEW = (
-    "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that this use case is "
-    "ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the inplace either "
-    "both inside the no_grad block (if you don't want the inplace to be tracked) or both outside (if you want the inplace "
+    "A view was created in no_grad mode and is being modified inplace with grad mode enabled. "
+    "Given that this use case is "
+    "ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the "
+    "view and the inplace either "
+    "both inside the no_grad block (if you don't want the inplace to be tracked) or both "
+    "outside (if you want the inplace "
     "to be tracked)."
 )
 
@@ -30,8 +34,10 @@ NO_GRAD_VIEW = (
 def multi_view(op: str) -> str:
     """The error for a view that came together with others from `op`."""
     return (
-        f"Output 0 of {op} is a view and is being modified inplace. This view is the output of a function that returns "
-        "multiple views. Such functions do not allow the output views to be modified inplace. You should replace the "
+        f"Output 0 of {op} is a view and is being modified inplace. This view is the output of a "
+        "function that returns "
+        "multiple views. Such functions do not allow the output views to be modified inplace. "
+        "You should replace the "
         "inplace operation by an out-of-place one."
     )
 
@@ -47,10 +53,13 @@ class CopySlices(Node):
     def __init__(self, base: Edge, inner: OpNode, steps: tuple[Any, ...]):
         self.inner = inner
         self.steps = steps
-        self.first = int(inner.kind.formulas[0].index == 0)  # whether inner's first edge is the view before the change
+        self.first = int(
+            inner.kind.formulas[0].place == 0
+        )  # whether inner's first edge is the view before the change
         super().__init__((base, *inner.next_functions[self.first :]))
 
     def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+        """Split the gradient, run `inner`, and put the parts together."""
         parents = [grads[0]]
         for step in self.steps:
             parents.append(step.take(parents[-1]))
@@ -65,6 +74,7 @@ class CopySlices(Node):
         return [before if wanted[0] else None, *results]
 
     def release(self) -> None:
+        """Drop what `inner` saved."""
         self.inner.release()
 
 
@@ -99,7 +109,8 @@ def suits(tensor: Tensor, value: Value) -> Value:
     if value.dtype != target.dtype:
         if not castable(value.dtype, target.dtype):
             raise RuntimeError(
-                f"result type {title(value.dtype)} can't be cast to the desired output type {title(target.dtype)}"
+                f"result type {title(value.dtype)} can't be cast to the desired output type "
+                f"{title(target.dtype)}"
             )
         value = cast(value, target.dtype)
     if value.shape != target.shape:

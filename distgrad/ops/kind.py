@@ -19,7 +19,7 @@ class Formula(NamedTuple):
     """The gradient for one argument: a function and the names it takes."""
 
     argument: str
-    index: int  # the argument's place
+    place: int  # of the argument
     is_list: bool
     function: Callable[..., Any]
     takes: tuple[str, ...]
@@ -46,18 +46,24 @@ class Kind:
         self.positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
         if self.positional < self.count:
             by_name = self.names[self.positional :]
-            self.run = lambda *args: body(*args[: -len(by_name)], **dict(zip(by_name, args[-len(by_name) :], strict=True)))
+            self.run = lambda *args: body(
+                *args[: -len(by_name)], **dict(zip(by_name, args[-len(by_name) :], strict=True))
+            )
         self.defaults = {n: p.default for n, p in signature.parameters.items() if p.default is not p.empty}
         notes = {n: str(p.annotation) for n, p in signature.parameters.items()}
         self.lists = tuple(n for n, note in notes.items() if "[Value" in note)
         self.tensors = tuple(
-            n for n, note in notes.items() if n not in self.lists and ("Value" in note or "Operand" in note or n in formulas)
+            n
+            for n, note in notes.items()
+            if n not in self.lists and ("Value" in note or "Operand" in note or n in formulas)
         )
         self.numbers = {n for n in self.tensors if "Operand" in notes[n] or "Value" not in notes[n]}
         self.runs = tuple(i for i, n in enumerate(self.names) if notes[n] == "Ints")
         self.slots = tuple((self.names.index(n), n in self.numbers) for n in self.tensors)
         self.list_slots = tuple(self.names.index(n) for n in self.lists)
-        self.formulas: tuple[Formula, ...] = tuple(self._formula(n, formulas[n]) for n in self.names if n in formulas)
+        self.formulas: tuple[Formula, ...] = tuple(
+            self._formula(n, formulas[n]) for n in self.names if n in formulas
+        )
         if unknown := set(formulas) - set(self.names):
             raise TypeError(f"{name}: formulas for {sorted(unknown)}, which are no arguments")
         self.multi = False
@@ -71,7 +77,9 @@ class Kind:
     def _formula(self, argument: str, function: Callable[..., Any]) -> Formula:
         takes = tuple(inspect.signature(function).parameters)
         if unknown := [n for n in takes if n not in self.names and n not in RESERVED]:
-            raise TypeError(f"{self.name}: the formula for {argument} takes {unknown}, which are no arguments")
+            raise TypeError(
+                f"{self.name}: the formula for {argument} takes {unknown}, which are no arguments"
+            )
         return Formula(argument, self.names.index(argument), argument in self.lists, function, takes)
 
     def plan(self, needs: tuple[bool, ...]) -> Plan:
@@ -98,7 +106,9 @@ class Kind:
             raise TypeError(f"{self.name}() takes {many} but {len(args)} were given")
         given = dict(zip(self.names, args, strict=False))
         for name, item in kwargs.items():
-            name = NUMPY_NAMES[name] if name not in self.names and NUMPY_NAMES.get(name) in self.names else name
+            name = (
+                NUMPY_NAMES[name] if name not in self.names and NUMPY_NAMES.get(name) in self.names else name
+            )
             if name in given:
                 raise TypeError(f"{self.name}() got multiple values for argument '{name}'")
             if name not in self.names:
@@ -131,4 +141,6 @@ class Kind:
         if numbers and isinstance(item, np.generic) and item.dtype.kind in "biuf":
             return item.item()
         kind = type(item).__name__
-        raise TypeError(f"{self.name}(): argument '{self.names[index]}' (position {index + 1}) must be Tensor, not {kind}")
+        raise TypeError(
+            f"{self.name}(): argument '{self.names[index]}' (position {index + 1}) must be Tensor, not {kind}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +11,19 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import (
-    BOOL, FLOAT64, INT64, check_device, default_numpy, dtype_of, from_numpy_dtype, scalar_dtype,
-)  # fmt: skip
+    BOOL,
+    FLOAT64,
+    INT64,
+    check_device,
+    default_numpy,
+    dtype_of,
+    from_numpy_dtype,
+    promote_numpy,
+    scalar_dtype,
+)
 from distgrad.graph import Value
-from distgrad.ops.base import Tensor, cast, constant
-from distgrad.ops.helpers import normal_ints
+from distgrad.ops.base import Tensor, attach, broadcast_to, cast, constant
+from distgrad.ops.helpers import hint, normal_ints
 from distgrad.sharding import sharding_of
 
 
@@ -76,7 +85,9 @@ def _shape_of(data: Any) -> tuple[int, ...]:
 def _is_sequence(data: Any) -> bool:
     if isinstance(data, (Tensor, np.ndarray)):
         return bool(data.ndim)
-    return hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, (str, dict, bytes))
+    return (
+        hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, (str, dict, bytes))
+    )
 
 
 def _collect(data: Any, shape: tuple[int, ...], depth: int, leaves: list[Any]) -> None:
@@ -116,21 +127,27 @@ def _dtype_of_leaves(leaves: Sequence[Any]) -> np.dtype:
         return BOOL
     if kinds <= {bool, int}:
         return INT64
-    found = [np.dtype(k) if issubclass(k, np.generic) else scalar_dtype(k()) for k in kinds]
-    return from_numpy_dtype(np.result_type(*found)).numpy
+    found = [
+        from_numpy_dtype(np.dtype(k)).numpy if issubclass(k, np.generic) else scalar_dtype(k()) for k in kinds
+    ]
+    return functools.reduce(promote_numpy, found)
 
 
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, sharding: Any = None) -> Tensor:
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, sharding: Any = None
+) -> Tensor:
     """A tensor from numbers, nested sequences, a NumPy array or a tensor; always a copy.
 
     Python floats become the default dtype, ints int64, bools bool; arrays keep their dtype. `sharding` gives the cuts.
     """
     if type(data) is list and data and type(data[0]) is float and len(set(map(type, data))) == 1:
-        array = np.array(data, default_numpy() if dtype is None else dtype_of(dtype).numpy)  # the common case, quickly
+        array = np.array(
+            data, default_numpy() if dtype is None else dtype_of(dtype).numpy
+        )  # the common case, quickly
     else:
         array = np.array(_numbers(data), None if dtype is None else dtype_of(dtype).numpy)
-    cuts = None if sharding is None else sharding_of(array.shape, sharding)
-    return finished(session.constant(array) if cuts is None else session.constant(array, cuts), requires_grad, device)
+    cuts = None if sharding is None else hint(sharding_of(array.shape, sharding), array.dtype)
+    return finished(session.constant(array, cuts), requires_grad, device)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -144,7 +161,7 @@ asarray = as_tensor
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor with the elements of an array. Unlike torch's it is a copy: later changes of one do not reach the other."""
+    """A tensor with the elements of an array. Unlike torch's a copy: later changes of one do not reach the other."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
     return finished(session.constant(np.array(array, from_numpy_dtype(array.dtype).numpy)))
@@ -166,14 +183,17 @@ def shape_of(name: str, size: tuple[Any, ...], given: Any = None) -> tuple[int, 
 def filled(shape: tuple[int, ...], number: Any, numpy_dtype: np.dtype, sharding: Any = None) -> Value:
     """A value of one number everywhere: no memory is written until somebody needs it."""
     cuts = None if sharding is None else sharding_of(shape, sharding)
-    if not shape:
-        return constant(number, numpy_dtype)
-    return session.emit("expand", constant(number, numpy_dtype), shape=shape, cuts=cuts)
+    return broadcast_to(constant(number, numpy_dtype), shape, cuts)
 
 
 def _filler(name: str, number: float, doc: str) -> Any:
     def make(
-        *size: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None, sharding: Any = None, **more: Any
+        *size: Any,
+        dtype: Any = None,
+        requires_grad: bool = False,
+        device: Any = None,
+        sharding: Any = None,
+        **more: Any,
     ) -> Tensor:
         shape = shape_of(name, size, _only_size(name, more))
         numpy_dtype = default_numpy() if dtype is None else dtype_of(dtype).numpy
@@ -199,14 +219,24 @@ empty = _filler("empty", 0, "A tensor of the given shape whose contents do not m
 
 
 def full(
-    size: Any, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, sharding: Any = None
+    size: Any,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: Any = None,
+    sharding: Any = None,
 ) -> Tensor:
     """`fill_value` everywhere; the dtype follows from it unless given."""
     if not isinstance(size, (tuple, list)):
-        raise TypeError(f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}")
+        raise TypeError(
+            f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}"
+        )
     number = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
     numpy_dtype = scalar_dtype(number) if dtype is None else dtype_of(dtype).numpy
-    return finished(filled(shape_of("full", tuple(size)), number, numpy_dtype, sharding), requires_grad, device)
+    return finished(
+        filled(shape_of("full", tuple(size)), number, numpy_dtype, sharding), requires_grad, device
+    )
 
 
 def _like(input: Tensor, dtype: Any, sharding: Any) -> tuple[tuple[int, ...], np.dtype, Any]:
@@ -216,9 +246,15 @@ def _like(input: Tensor, dtype: Any, sharding: Any) -> tuple[tuple[int, ...], np
 
 
 def full_like(
-    input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, sharding: Any = None,
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: Any = None,
+    sharding: Any = None,
     memory_format: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """`fill_value` everywhere, in the shape, dtype and sharding of `input`."""
     shape, numpy_dtype, cuts = _like(input, dtype, sharding)
     return finished(filled(shape, fill_value, numpy_dtype, cuts), requires_grad, device)
@@ -239,9 +275,15 @@ empty_like = zeros_like
 
 # Sequences.
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, requires_grad: bool = False, device: Any = None,
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: Any = None,
     sharding: Any = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """start, start + step, ... below `end`; `arange(n)` counts from 0. int64 unless one of the numbers is a float."""
     start, end = (0, start) if end is None else (start, end)
     start, end, step = (x.item() if isinstance(x, (Tensor, np.generic)) else x for x in (start, end, step))
@@ -257,7 +299,7 @@ def arange(
 
 def _line(n: int, start: Any, step: Any, numpy_dtype: np.dtype, sharding: Any) -> Value:
     """start + step * i, computed as int64 or float64."""
-    cuts = None if sharding is None else sharding_of((n,), sharding)
+    cuts = None if sharding is None else hint(sharding_of((n,), sharding), INT64)
     value = session.emit("iota", shape=(n,), dim=0, cuts=cuts)
     wide = FLOAT64 if isinstance(start, float) or isinstance(step, float) else INT64
     if wide is FLOAT64 or step != 1:
@@ -268,7 +310,14 @@ def _line(n: int, start: Any, step: Any, numpy_dtype: np.dtype, sharding: Any) -
 
 
 def linspace(
-    start: float, end: float, steps: int, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, sharding: Any = None
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: Any = None,
+    sharding: Any = None,
 ) -> Tensor:
     """`steps` numbers from `start` to `end`, both included, evenly spaced."""
     numpy_dtype = default_numpy() if dtype is None else dtype_of(dtype).numpy
@@ -279,16 +328,24 @@ def linspace(
     step = (end - start) / (steps - 1)
     low = _line(steps, start, step, FLOAT64, sharding)
     high = _line(steps, end - step * (steps - 1), step, FLOAT64, sharding)
-    first = session.emit("less", session.emit("iota", shape=(steps,), dim=0, cuts=None), constant(steps // 2, INT64))
+    first = session.emit(
+        "less", session.emit("iota", shape=(steps,), dim=0, cuts=None), constant(steps // 2, INT64)
+    )
     return finished(cast(session.emit("where", first, low, high), numpy_dtype), requires_grad, device)
 
 
 def eye(
-    n: int, m: int | None = None, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, sharding: Any = None
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: Any = None,
+    sharding: Any = None,
 ) -> Tensor:
     """Ones on the diagonal of a matrix, zeros elsewhere."""
     shape = shape_of("eye", (n, n if m is None else m))
-    cuts = None if sharding is None else sharding_of(shape, sharding)
+    cuts = None if sharding is None else hint(sharding_of(shape, sharding), INT64)
     rows, columns = (session.emit("iota", shape=shape, dim=d, cuts=cuts) for d in (0, 1))
     numpy_dtype = default_numpy() if dtype is None else dtype_of(dtype).numpy
     return finished(cast(session.emit("equal", rows, columns), numpy_dtype), requires_grad, device)
@@ -299,11 +356,29 @@ def legacy_like(input: Tensor, size: tuple[Any, ...], number: float, options: di
     dtype = options.pop("dtype", None) or input.dtype
     numpy_dtype = dtype_of(dtype).numpy
     shape = shape_of("new_zeros", size, options.pop("size", None))
-    return finished(filled(shape, number, numpy_dtype), options.pop("requires_grad", False), options.pop("device", None))
+    return finished(
+        filled(shape, number, numpy_dtype), options.pop("requires_grad", False), options.pop("device", None)
+    )
 
 
-Tensor.new_zeros = lambda self, *size, **o: legacy_like(self, size, 0, o)  # type: ignore[attr-defined]
-Tensor.new_ones = lambda self, *size, **o: legacy_like(self, size, 1, o)  # type: ignore[attr-defined]
-Tensor.new_empty = Tensor.new_zeros  # type: ignore[attr-defined]
-Tensor.new_full = lambda self, size, number, **o: legacy_like(self, tuple(size), number, o)  # type: ignore[attr-defined]
-Tensor.new_tensor = lambda self, data, **o: tensor(data, **{"dtype": self.dtype, **o})  # type: ignore[attr-defined]
+attach(
+    new_zeros=lambda self, *size, **options: legacy_like(self, size, 0, options),
+    new_ones=lambda self, *size, **options: legacy_like(self, size, 1, options),
+    new_empty=lambda self, *size, **options: legacy_like(self, size, 0, options),
+    new_full=lambda self, size, fill_value, **options: legacy_like(self, tuple(size), fill_value, options),
+    new_tensor=lambda self, data, **options: tensor(data, **{"dtype": self.dtype, **options}),
+)
+
+
+def _legacy(name: str) -> Any:
+    def make(*data: Any) -> Tensor:
+        if all(isinstance(n, int) for n in data):
+            return finished(filled(data or (0,), 0, dtype_of(name).numpy))
+        return finished(session.constant(np.array(_numbers(data[0])).astype(dtype_of(name).numpy)))
+
+    make.__doc__ = f"torch's old constructor: a {name} tensor from sizes or from data."
+    return make
+
+
+FloatTensor, DoubleTensor = _legacy("float32"), _legacy("float64")
+IntTensor, LongTensor, BoolTensor = _legacy("int32"), _legacy("int64"), _legacy("bool")

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad import session
 from distgrad.dtype import OF_NUMPY
 from distgrad.graph import Value
+from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind
 from distgrad.ops.table import OPS
 from distgrad.record import Node, Saved, grad_mode
@@ -31,8 +31,7 @@ class Like(NamedTuple):
 
     def full(self, number: float) -> Tensor:
         """A tensor like the argument, filled with a number."""
-        constant = Value.known(np.asarray(number, self.dtype))
-        return Tensor(session.emit("expand", constant, shape=self.shape, cuts=self.sharding))
+        return Tensor(broadcast_to(constant(number, self.dtype), self.shape, self.sharding))
 
     def zeros(self) -> Tensor:
         """A tensor like the argument, filled with zeros."""
@@ -44,8 +43,14 @@ class OpNode(Node):
 
     __slots__ = ("holds", "likes", "needs", "saved", "where")
     kind: Kind
+    holds: bool  # whether tensors are saved
+    likes: list[Any]  # for each formula (aval, sharding) of its argument, a list of them for a list
+    needs: tuple[bool, ...]  # which formulas run
+    saved: Any  # from the arguments' names to what was saved of them; None once it was dropped
+    where: Any  # the user's line that called the op
 
     def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+        """Run the formulas."""
         saved = self.saved
         if saved is None:
             raise freed()
@@ -62,7 +67,9 @@ class OpNode(Node):
             args = []
             for name in formula.takes:
                 if name == "like":
-                    args.append([Like(*a, s) for a, s in like] if formula.is_list else Like(*like[0], like[1]))
+                    args.append(
+                        [Like(*a, s) for a, s in like] if formula.is_list else Like(*like[0], like[1])
+                    )
                     continue
                 if name not in at_hand:
                     at_hand[name] = self._restore(saved[name])
@@ -86,6 +93,7 @@ class OpNode(Node):
         return item
 
     def release(self) -> None:
+        """Drop what was saved, if there are tensors in it."""
         if self.holds:
             self.saved = None
 

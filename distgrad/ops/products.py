@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distgrad import session
-from distgrad.dtype import OF_NUMPY
-from distgrad.ops.base import Tensor, Value, call, composite, op
+from distgrad.dtype import BOOL, OF_NUMPY
+from distgrad.ops.base import Tensor, Value, attach, call, composite, op
 from distgrad.ops.samples import real
 from distgrad.tensor import C_NAMES
 
@@ -13,6 +15,8 @@ def _same_dtype(a: Value, b: Value) -> None:
     if a.dtype != b.dtype:
         names = [C_NAMES[OF_NUMPY[x.dtype].name] for x in (a, b)]
         raise RuntimeError(f"expected m1 and m2 to have the same dtype, but got: {names[0]} != {names[1]}")
+    if a.dtype == BOOL:
+        raise NotImplementedError("\"addmm_impl_cpu_\" not implemented for 'Bool'")
 
 
 @op(
@@ -23,14 +27,19 @@ def _same_dtype(a: Value, b: Value) -> None:
 def dot(input: Value, tensor: Value) -> Value:
     """Inner product of two vectors."""
     if len(input.shape) != 1 or len(tensor.shape) != 1:
-        raise RuntimeError(f"1D tensors expected, but got {len(input.shape)}D and {len(tensor.shape)}D tensors")
+        raise RuntimeError(
+            f"1D tensors expected, but got {len(input.shape)}D and {len(tensor.shape)}D tensors"
+        )
     if input.dtype != tensor.dtype:
         names = [OF_NUMPY[x.dtype].title for x in (input, tensor)]
-        raise RuntimeError(f"dot : expected both vectors to have same dtype, but found {names[0]} and {names[1]}")
+        raise RuntimeError(
+            f"dot : expected both vectors to have same dtype, but found {names[0]} and {names[1]}"
+        )
     n, m = input.shape[0], tensor.shape[0]
     if n != m:
         raise RuntimeError(
-            f"inconsistent tensor size, expected tensor [{n}] and src [{m}] to have the same number of elements, "
+            f"inconsistent tensor size, expected tensor [{n}] and src [{m}] to have the same "
+            "number of elements, "
             f"but got {n} and {m} elements respectively"
         )
     return session.emit("contract", input, tensor, subscripts="k,k->")
@@ -79,7 +88,14 @@ def mm(input: Value, mat2: Value) -> Value:
     return session.emit("contract", input, mat2, subscripts="mk,kn->mn")
 
 
-@composite(samples=lambda: [(real(4), real(4)), (real(2, 3), real(3)), (real(3), real(3, 2)), (real(2, 3), real(3, 2))])
+@composite(
+    samples=lambda: [
+        (real(4), real(4)),
+        (real(2, 3), real(3)),
+        (real(3), real(3, 2)),
+        (real(2, 3), real(3, 2)),
+    ]
+)
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Product of vectors, matrices, or batches of matrices, as the numbers of dimensions say."""
     dims = input.dim(), other.dim()
@@ -98,8 +114,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return call("_batched_matmul", input, other)
 
 
-def _matmul(self: Tensor, other: object) -> Tensor:
+def _matmul(self: Tensor, other: object) -> Any:
     return matmul(self, other) if isinstance(other, Tensor) else NotImplemented
 
 
-Tensor.__matmul__ = _matmul  # type: ignore[attr-defined]
+attach(__matmul__=_matmul)

@@ -11,6 +11,7 @@ from distgrad import session
 from distgrad.dtype import INT64, NAMES, default_numpy, dtype_of
 from distgrad.graph import Value
 from distgrad.ops.base import Tensor
+from distgrad.ops.helpers import hint
 from distgrad.ops.making import _only_size, finished, shape_of
 from distgrad.sharding import sharding_of
 
@@ -85,19 +86,27 @@ def set_rng_state(state: Tensor) -> None:
 
 
 def drawn(
-    shape: tuple[int, ...], kind: str, numpy_dtype: np.dtype, low: int = 0, high: int = 0, sharding: Any = None, generator: Any = None
+    shape: tuple[int, ...],
+    kind: str,
+    numpy_dtype: np.dtype,
+    low: int = 0,
+    high: int = 0,
+    sharding: Any = None,
+    generator: Any = None,
 ) -> Value:
     """Random numbers of a kind: "uniform", "normal" or "integers"."""
-    cuts = None if sharding is None else sharding_of(shape, sharding)
+    cuts = None if sharding is None else hint(sharding_of(shape, sharding), numpy_dtype)
     key = (generator or default_generator).draw()
-    return session.emit("random", key, shape=shape, kind=kind, dtype=NAMES[numpy_dtype], low=low, high=high, cuts=cuts)
+    return session.emit(
+        "random", key, shape=shape, kind=kind, dtype=NAMES[numpy_dtype], low=low, high=high, cuts=cuts
+    )
 
 
 def _float(name: str, wanted: Any, otherwise: np.dtype) -> np.dtype:
     numpy_dtype = otherwise if wanted is None else dtype_of(wanted).numpy
     if numpy_dtype.kind != "f":
         title = dtype_of(numpy_dtype).title
-        raise NotImplementedError(f'"{name}" not implemented for \'{title}\'')
+        raise NotImplementedError(f"\"{name}\" not implemented for '{title}'")
     return numpy_dtype
 
 
@@ -106,21 +115,34 @@ CHECKS = {"uniform": "check_uniform_bounds", "normal": "normal_kernel_cpu"}
 
 def _maker(name: str, kind: str, doc: str) -> Any:
     def make(
-        *size: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None, generator: Generator | None = None,
-        sharding: Any = None, **more: Any,
-    ) -> Tensor:  # fmt: skip
+        *size: Any,
+        dtype: Any = None,
+        requires_grad: bool = False,
+        device: Any = None,
+        generator: Generator | None = None,
+        sharding: Any = None,
+        **more: Any,
+    ) -> Tensor:
         shape = shape_of(name, size, _only_size(name, more))
         numpy_dtype = _float(CHECKS[kind], dtype, default_numpy())
         return finished(drawn(shape, kind, numpy_dtype, 0, 0, sharding, generator), requires_grad, device)
 
     def like(
-        input: Tensor, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, generator: Generator | None = None,
-        sharding: Any = None, **more: Any,
-    ) -> Tensor:  # fmt: skip
+        input: Tensor,
+        *,
+        dtype: Any = None,
+        requires_grad: bool = False,
+        device: Any = None,
+        generator: Generator | None = None,
+        sharding: Any = None,
+        **more: Any,
+    ) -> Tensor:
         _only_size(f"{name}_like", more)
         numpy_dtype = _float(CHECKS[kind], dtype, input.dtype.numpy)
         cuts = input.sharding if sharding is None else sharding
-        return finished(drawn(tuple(input.shape), kind, numpy_dtype, 0, 0, cuts, generator), requires_grad, device)
+        return finished(
+            drawn(tuple(input.shape), kind, numpy_dtype, 0, 0, cuts, generator), requires_grad, device
+        )
 
     make.__name__, like.__name__ = name, f"{name}_like"
     make.__doc__ = f"{doc} `sharding` gives the cuts, and has no say in the numbers."
@@ -129,13 +151,22 @@ def _maker(name: str, kind: str, doc: str) -> Any:
 
 
 rand, rand_like = _maker("rand", "uniform", "Numbers from [0, 1), all equally likely.")
-randn, randn_like = _maker("randn", "normal", "Numbers from the normal distribution with mean 0 and variance 1.")
+randn, randn_like = _maker(
+    "randn", "normal", "Numbers from the normal distribution with mean 0 and variance 1."
+)
 
 
 def randint(
-    low: int, high: Any = None, size: Any = None, *, dtype: Any = None, requires_grad: bool = False, device: Any = None,
-    generator: Generator | None = None, sharding: Any = None,
-) -> Tensor:  # fmt: skip
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: Any = None,
+    generator: Generator | None = None,
+    sharding: Any = None,
+) -> Tensor:
     """Integers from `low` to `high - 1`: `randint(high, size)` or `randint(low, high, size)`."""
     if size is None:
         low, high, size = 0, low, high
@@ -150,7 +181,9 @@ def randint(
     return finished(value, requires_grad, device)
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any = None, **options: Any) -> Tensor:
+def randint_like(
+    input: Tensor, low: int, high: int | None = None, *, dtype: Any = None, **options: Any
+) -> Tensor:
     """Integers from `low` to `high - 1` in the shape, dtype and sharding of `input`."""
     low, high = (0, low) if high is None else (low, high)
     options.setdefault("sharding", input.sharding)
@@ -158,7 +191,12 @@ def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: Any
 
 
 def randperm(
-    n: int, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, generator: Generator | None = None
+    n: int,
+    *,
+    dtype: Any = None,
+    requires_grad: bool = False,
+    device: Any = None,
+    generator: Generator | None = None,
 ) -> Tensor:
     """The integers from 0 to n - 1 in random order. The order is made in the driver."""
     key = session.fetch((generator or default_generator).draw())

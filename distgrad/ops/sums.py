@@ -9,7 +9,18 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import INT64, NAMES, OF_NUMPY, dtype
-from distgrad.ops.base import Dims, Ints, Like, Tensor, Value, broadcast_to, cast, composite, constant, normal_dims, op, reduce
+from distgrad.ops.base import (
+    Dims,
+    Ints,
+    Like,
+    Tensor,
+    Value,
+    broadcast_to,
+    constant,
+    normal_dims,
+    op,
+    reduce,
+)
 from distgrad.ops.samples import real
 
 
@@ -76,7 +87,9 @@ def _count(shape: tuple[int, ...], dim: Dims) -> int:
 
 def _check_keepdim(op_name: str, keepdim: Any) -> None:
     if not isinstance(keepdim, (bool, np.bool_)):
-        raise TypeError(f"{op_name}(): argument 'keepdim' (position 2) must be bool, not {type(keepdim).__name__}")
+        raise TypeError(
+            f"{op_name}(): argument 'keepdim' (position 2) must be bool, not {type(keepdim).__name__}"
+        )
 
 
 @op(

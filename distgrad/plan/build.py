@@ -17,6 +17,9 @@ from distgrad.sharding import Sharding
 from distgrad.wire import Arrival, Departure, Move, Program, Slot, Step, Sum, encode, sum_of
 
 SMALL = 8 << 10  # bytes of a value up to which its pieces travel inside the reply
+COPY_SHARE = (
+    4  # a stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around
+)
 SMALL_TOTAL = 48 << 10  # bytes of all such values of a stage: Ray is slow from 100 KB on
 
 Form = tuple[int, Sharding]
@@ -66,16 +69,26 @@ class Plan:
     boxed: dict[int, Boxed]
     held_cut: int = 0  # bytes of what is kept, cut over the workers
     held_whole: int = 0  # bytes of what is kept on every worker
-    moved: int = 0  # bytes that leave in boxes, of all workers together
+    copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
+    deferred: list[int] = field(default_factory=list)  # nodes that stay pending
 
 
 def build(captured: Capture, shard_bytes: int) -> Plan:
     """Make the plan for a capture."""
-    return _Builder(captured.values(), captured.infos(), shard_bytes).plan()
+    values, nodes = captured.values(), list(enumerate(captured.infos()))
+    builder = _Builder(values, nodes, shard_bytes)
+    deferred = builder.deferrable()
+    if deferred:
+        read = {v for number, node in nodes if number in deferred for v in node.ins}
+        values = [info._replace(wanted=info.wanted or v in read) for v, info in enumerate(values)]
+        builder = _Builder(values, [(n, node) for n, node in nodes if n not in deferred], shard_bytes)
+    plan = builder.plan()
+    plan.deferred = sorted(deferred)
+    return plan
 
 
 class _Builder:
-    def __init__(self, values: list[ValueInfo], nodes: list[NodeInfo], shard_bytes: int):
+    def __init__(self, values: list[ValueInfo], nodes: list[tuple[int, NodeInfo]], shard_bytes: int):
         self.values = values
         self.nodes = nodes
         self.shard_bytes = shard_bytes
@@ -99,7 +112,8 @@ class _Builder:
         for value, info in enumerate(self.values):
             if info.external is not None:
                 self.level[self.base(value)] = 0
-        for number, node in enumerate(self.nodes):
+                self.level.update(((value, cuts), 0) for cuts in info.external.copies)
+        for number, node in self.nodes:
             forms = tuple(
                 self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True)
             )
@@ -137,6 +151,27 @@ class _Builder:
             self.level[form] = there + 1
         return form
 
+    def deferrable(self) -> set[int]:
+        """Small work that waits for a sum and that no large work waits for, such as dividing a loss or updating a bias.
+
+        It stays pending. If the driver asks for its result, it does this work itself; else it is done at the
+        beginning of the next stage that is sent. Either way a stage for it alone is saved.
+        """
+        deferred: set[int] = set()
+        large: set[int] = set()  # values that nodes read which are not deferred
+        level = {number: n for n, nodes in enumerate(self.by_level) for number, _ in nodes}
+        for number, node in reversed(self.nodes):
+            small = node.layout.shards == 1 and all(self._small(v) for v in (*node.ins, *node.outs))
+            if small and level[number] > 0 and large.isdisjoint(node.outs):
+                deferred.add(number)
+            else:
+                large.update(node.ins)
+        return deferred
+
+    def _small(self, value: int) -> bool:
+        info = self.values[value]
+        return info.sharding.count == 1 and info.aval.nbytes <= SMALL
+
     # Stages
 
     def plan(self) -> Plan:
@@ -147,6 +182,8 @@ class _Builder:
             form = self.base(value)
             if not info.wanted or (info.external is not None and info.external.kind != "boxed"):
                 continue
+            if form not in self.level:
+                continue  # made by a node that is deferred
             if value in self.merged and form not in self.uses and form[1].count == 1:
                 boxed[value] = Boxed(self.partial_level[value], self.merged[value], "", -1)
             elif info.external is None or form in self.uses:
@@ -156,7 +193,10 @@ class _Builder:
             [self.level[f] for f in self.uses] + [b.stage for b in boxed.values()] + [len(self.by_level) - 1]
         )
         writers = [_StageWriter(self, level, depth) for level in range(depth)]
-        kept = set(stored.values())
+        copies = self._copies()
+        kept = {*stored.values(), *copies}
+        for form in copies:
+            self.uses[form].add(self.level[form])
         for form, levels in self.uses.items():
             if max(levels) > self.level[form] and self._kind(form) not in ("feed", "stored"):
                 kept.add(form)
@@ -165,21 +205,44 @@ class _Builder:
         for writer in writers:
             stage = writer.write(stages, positions, kept, boxed)
             stages.append(stage)
-        for form in kept - set(stored.values()):
+        for form in kept - {*stored.values(), *copies}:
             stages[max(self.uses[form])].last_use.append(form)
-        plan = Plan(stages, stored, boxed)
-        for form in stored.values():
+        plan = Plan(stages, stored, boxed, copies=copies)
+        for form in (*stored.values(), *plan.copies):
             nbytes = self.values[form[0]].aval.nbytes
             if form[1].count == 1:
                 plan.held_whole += nbytes
             else:
                 plan.held_cut += nbytes
-        plan.moved = sum(self.values[f[0]].aval.nbytes for (_, f) in positions)
         return plan
+
+    def _copies(self) -> list[Form]:
+        """Moved forms to keep: of values that are stored, and small beside what they are used with.
+
+        Labels beside a matrix are cut otherwise by default. They are moved once, not at every step.
+        """
+        kept = []
+        for (value, _), form in self.moves:
+            external = self.values[value].external
+            if external is None or external.kind != "stored" or not self.values[value].wanted:
+                continue
+            readers = [
+                n
+                for _, n in self.nodes
+                for v, need in zip(n.ins, n.layout.needs, strict=True)
+                if (v, need) == form
+            ]
+            beside = max(self.values[v].aval.nbytes for n in readers for v in (*n.ins, *n.outs))
+            largest = max(info.aval.nbytes for info in self.values if info.external is not None)
+            if self.values[value].aval.nbytes <= max(beside, largest) // COPY_SHARE:
+                kept.append(form)
+        return kept
 
     def _kind(self, form: Form) -> str:
         external = self.values[form[0]].external
-        return external.kind if external is not None and form == self.base(form[0]) else ""
+        if external is None:
+            return ""
+        return external.kind if form == self.base(form[0]) else "stored" if form[1] in external.copies else ""
 
 
 class _StageWriter:
@@ -210,7 +273,7 @@ class _StageWriter:
         feeds: list[int] = []
         boxes: list[BoxRef] = []
         arrivals: list[Arrival] = []
-        here = [f for f, levels in b.uses.items() if level in levels]
+        here = [f for f, levels in b.uses.items() if level in levels or (f in kept and b.level[f] == level)]
         for form in here:
             kind = b._kind(form)
             if kind == "feed":

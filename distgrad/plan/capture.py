@@ -33,6 +33,7 @@ class External(NamedTuple):
     box: int = -1  # number of the box among the capture's
     channel: str = ""
     position: int = -1
+    copies: tuple[Sharding, ...] = ()  # other cuts in which the workers have it
 
 
 class ValueInfo(NamedTuple):
@@ -118,7 +119,7 @@ def capture(nodes: list[Node]) -> Capture:
 
 def _external(result: Result, boxes: list[Any]) -> External:
     if result.id is not None:
-        return External("stored")
+        return External("stored", copies=tuple(result.copies))
     if result.array is not None:
         return External("feed")
     box, what, channel, position = result.box

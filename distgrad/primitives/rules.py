@@ -41,7 +41,7 @@ def solve(
 ) -> Layout:
     """The layout of a node with a label rule.
 
-    The largest operand that is cut stays where it is and its cuts become the grid; where none is cut, a result that
+    The largest operand that is cut (of equals the one with most shards) stays where it is and its cuts become the grid; where none is cut, a result that
     is larger than a shard gets its default cuts (or those of `hint`).
     """
     sizes = _sizes(labels, avals, outs)
@@ -49,7 +49,7 @@ def solve(
         grid = _grid_of_result(labels, outs, hint, shard_bytes)
     else:
         cut = [i for i, s in enumerate(shardings) if s.count > 1]
-        primary = max(cut, key=lambda i: (avals[i].nbytes, -i))
+        primary = max(cut, key=lambda i: (avals[i].nbytes, shardings[i].count, -i))
         grid = _grid_of_operand(labels.ins[primary], avals[primary], shardings[primary], shard_bytes)
         grid = grid or _grid_of_result(labels, outs, hint, shard_bytes)
     grid = _ordered(grid, labels)

@@ -18,6 +18,7 @@ from distgrad.session.door import (
     memory,
     shard_bytes,
     shutdown,
+    synchronize,
 )
 from distgrad.session.signature import current_op
 
@@ -36,4 +37,5 @@ __all__ = [
     "memory",
     "shard_bytes",
     "shutdown",
+    "synchronize",
 ]

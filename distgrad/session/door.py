@@ -14,8 +14,9 @@ import numpy as np
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.plan.explain import Explanation
-from distgrad.primitives import TABLE, Aval, Place, Primitive
+from distgrad.primitives import TABLE
 from distgrad.session.core import FEED, Session
+from distgrad.session.inline import apply
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
@@ -137,36 +138,17 @@ def emit_all(name: str, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
         if known <= _inline_bytes:
             outs = primitive.shape([v.result.aval for v in inputs], attrs)
             if sum(o.nbytes for o in outs) <= _inline_bytes:
-                return _compute(primitive, arrays, outs, attrs)  # type: ignore[arg-type]
+                made = apply(primitive, arrays, [o.shape for o in outs], attrs)  # type: ignore[arg-type]
+                return tuple(Value.known(array) for array in made)
     return current().record(primitive, inputs, attrs)
-
-
-def _compute(
-    primitive: Primitive, arrays: Sequence[np.ndarray], outs: Sequence[Aval], attrs: dict[str, Any]
-) -> tuple[Value, ...]:
-    """Run the kernel here and now."""
-    with np.errstate(all="ignore"):
-        if primitive.placed:
-            at = Place(tuple(_all(a.shape) for a in arrays), tuple(_all(o.shape) for o in outs))
-            made = primitive.kernel(*arrays, at=at, **attrs)
-        else:
-            made = primitive.kernel(*arrays, **attrs)
-    results = made if isinstance(made, tuple) else (made,)
-    return tuple(Value.known(np.asarray(r)) for r in results)
-
-
-def _all(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple((0, n) for n in shape)
 
 
 def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:
     """A value from an array that the caller will not change. A large one is sent to the workers at once."""
     if sharding is None and array.nbytes <= max(_inline_bytes, FEED):
         return Value.known(array)
-    session = current()
-    if sharding is not None and len(sharding.cut_dims) > 1:
-        return emit("reshard", session.upload(array), cuts=sharding)
-    return session.upload(array, sharding)
+    value = current().upload(array, sharding)
+    return value if sharding is None or value.sharding == sharding else emit("reshard", value, cuts=sharding)
 
 
 def fetch(value: Value) -> np.ndarray:
@@ -181,6 +163,12 @@ def flush() -> None:
     """Send all pending work to the workers; does not wait for it."""
     if _session is not None and _session.pending:
         _session.flush()
+
+
+def synchronize() -> None:
+    """Send all pending work and wait until the workers have done it. Raises what went wrong there."""
+    if _session is not None:
+        _session.synchronize()
 
 
 def memory() -> list[dict[str, int]]:

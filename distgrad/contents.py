@@ -1,0 +1,232 @@
+"""What a tensor tells about its contents, and how it behaves as a Python object; nothing of its history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distgrad import session
+from distgrad.dtype import CPU, OF_NUMPY, Size, device, dtype
+from distgrad.graph import Value
+from distgrad.printing import edge_indices, format_array
+from distgrad.sharding import Sharding
+from distgrad.storage import Storage, View, contiguous
+
+
+class Contents:
+    """The part of `Tensor` that reads contents."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _storage: Storage
+        _view: View | None
+        requires_grad: bool
+
+        @property
+        def _value(self) -> Value: ...
+
+        def __init__(self, *data: Any): ...
+        def __getattr__(self, name: str) -> Any: ...
+        def __eq__(self, other: object) -> Any: ...
+
+    @property
+    def _avals(self) -> Value:
+        """A value with the right shape, dtype and sharding, its contents perhaps out of date."""
+        return self._storage.value if self._view is None else self._view.value
+
+    def _array(self) -> np.ndarray:
+        return session.fetch(self._value)
+
+    @property
+    def shape(self) -> Size:
+        """Length of each dimension."""
+        return Size(self._avals.shape)
+
+    @property
+    def dtype(self) -> dtype:
+        """Type of the elements."""
+        return OF_NUMPY[self._avals.dtype]
+
+    @property
+    def sharding(self) -> Sharding:
+        """How the tensor is cut."""
+        return self._avals.sharding
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self._avals.shape)
+
+    @property
+    def device(self) -> device:
+        """Always `cpu`."""
+        return CPU
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self._avals.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.numel() * self.itemsize
+
+    def dim(self) -> int:
+        """Number of dimensions."""
+        return len(self._avals.shape)
+
+    ndimension = dim
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the length of dimension `dim`."""
+        shape = self.shape
+        if dim is None:
+            return shape
+        if not -len(shape) <= dim < len(shape):
+            bounds = f"[{-len(shape)}, {len(shape) - 1}]" if shape else "[-1, 0]"
+            raise IndexError(f"Dimension out of range (expected to be in range of {bounds}, but got {dim})")
+        return shape[dim]
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self._avals.shape)
+
+    nelement = numel
+
+    def element_size(self) -> int:
+        """Bytes of an element."""
+        return self.itemsize
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are floating-point numbers."""
+        return self._avals.dtype.kind == "f"
+
+    def is_complex(self) -> bool:
+        """False: there are no complex tensors."""
+        return False
+
+    def stride(self, dim: int | None = None) -> Any:
+        """How many elements one step along each dimension goes, in a tensor of one process."""
+        strides = self._layout().strides
+        return strides if dim is None else strides[dim]
+
+    def _layout(self) -> np.ndarray:
+        shape = self._storage.value.shape
+        return contiguous(shape) if self._view is None else self._view.array_like(shape)
+
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in C order, in a tensor of one process."""
+        return self._view is None or bool(self._layout().flags.c_contiguous)
+
+    def data_ptr(self) -> int:
+        """A number that tensors on one storage share."""
+        return id(self._storage)
+
+    def item(self) -> Any:
+        """The element of a one-element tensor, as a Python number."""
+        if self.numel() != 1:
+            raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
+        return self._array().item()
+
+    def tolist(self) -> Any:
+        """The elements as (nested lists of) Python numbers."""
+        return self._array().tolist()
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The elements as a NumPy array: a copy, the caller's own."""
+        if self.requires_grad and not force:
+            raise RuntimeError(
+                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+            )
+        return np.array(self._array())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __array_wrap__(self, array: np.ndarray, *rest: Any) -> Any:
+        """NumPy's functions of tensors give tensors."""
+        return type(self)(session.constant(np.asarray(array))) if array.dtype in OF_NUMPY else array
+
+    # As a Python object.
+    def __len__(self) -> int:
+        shape = self._avals.shape
+        if not shape:
+            raise TypeError("len() of a 0-d tensor")
+        return shape[0]
+
+    def __bool__(self) -> bool:
+        n = self.numel()
+        if n != 1:
+            what = "more than one value" if n else "no values"
+            raise RuntimeError(f"Boolean value of Tensor with {what} is ambiguous")
+        return bool(self._array().item())
+
+    def _number(self) -> Any:
+        if self.numel() != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        return self._array().item()
+
+    def __float__(self) -> float:
+        return float(self._number())
+
+    def __int__(self) -> int:
+        return int(self._number())
+
+    def __complex__(self) -> complex:
+        return complex(self._number())
+
+    def __index__(self) -> int:
+        if self.numel() != 1 or self._avals.dtype.kind not in "ib":
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self._array().item())
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __contains__(self, element: Any) -> bool:
+        if not isinstance(element, (Contents, int, float)):
+            raise RuntimeError(
+                f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}."
+            )
+        return bool((self == element).any())
+
+    def __repr__(self) -> str:
+        value = self._value
+        shape, edges = value.shape, edge_indices(value.shape)
+        array = session.fetch(value if edges is None else _corners(value, edges))
+        suffixes = []
+        if (node := self.grad_fn) is not None:
+            suffixes.append(f"grad_fn=<{node.name()}>")
+        elif self._requires_grad:
+            suffixes.append("requires_grad=True")
+        return format_array(array, suffixes=suffixes, shape=shape)
+
+    def __format__(self, spec: str) -> str:
+        if self.dim() == 0:
+            return format(self._array().item(), spec)
+        return object.__format__(self, spec) if spec else str(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.dim():
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(self.unbind(0))
+
+
+def _corners(value: Value, edges: list[list[int]]) -> Value:
+    """The elements at both ends of every long dimension: what is printed of a large tensor."""
+    for d, kept in enumerate(edges):
+        if len(kept) == value.shape[d]:
+            continue
+        half = len(kept) // 2
+        parts = []
+        for start in (0, value.shape[d] - half):
+            slices = tuple((start, half, 1) if i == d else (0, n, 1) for i, n in enumerate(value.shape))
+            parts.append(session.emit("slice", value, slices=slices))
+        value = session.emit("cat", *parts, dim=d, sizes=(half, half))
+    return value

@@ -1,0 +1,167 @@
+"""Calls to the workers: what is sent, what is on its way, what came back and what went wrong."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+
+from distgrad.errors import WorkerError
+from distgrad.graph import Origin
+from distgrad.session.failures import worker_error
+from distgrad.wire import pack_array
+from distgrad.worker.execute import Failure
+from distgrad.worker.transport import Handle, Transport
+from distgrad.worker.worker import unpack_large, unpack_small
+
+IN_FLIGHT = 12  # stages that may be on their way before the driver waits for the oldest
+
+
+class Box(NamedTuple):
+    """What the workers sent at the end of a stage, as handles: [worker], and for "each" [sender][receiver]."""
+
+    serial: int
+    replies: list[Handle]
+    large: list[Handle]
+    each: list[list[Handle]]
+
+
+class _Call(NamedTuple):
+    """A stage on its way: where to read its failures, and whose they are."""
+
+    serial: int
+    replies: list[Handle]
+    origins: Sequence[Origin | None]  # of each step
+
+
+class Calls:
+    """The calls of one session, in order."""
+
+    def __init__(self, transport: Transport, epoch: int, timeout: float | None):
+        self.transport = transport
+        self.workers = transport.workers
+        self.epoch = epoch
+        self.timeout = timeout
+        self.freed: deque[int] = (
+            deque()
+        )  # ids to be freed by the next call; filled by __del__, so at any moment
+        self.bytes: dict[int, float] = {}  # bytes that each worker holds, for each id
+        self._serial = 0
+        self._last_id = 0
+        self._in_flight: deque[_Call] = deque()
+        self._errors: dict[tuple[int, int], WorkerError] = {}
+
+    def new_id(self, nbytes: float) -> int:
+        """An id to store a value under, of which each worker holds `nbytes`."""
+        self._last_id += 1
+        self.bytes[self._last_id] = nbytes
+        return self._last_id
+
+    def take_freed(self) -> list[int]:
+        """The ids that the next call is to free."""
+        freed = []
+        while self.freed:
+            number = self.freed.popleft()
+            self.bytes.pop(number, None)
+            freed.append(number)
+        return freed
+
+    def run(
+        self,
+        program: bytes,
+        *,
+        inputs: Sequence[int] = (),
+        keep: Sequence[int] = (),
+        feeds: Sequence[np.ndarray] = (),
+        boxes: Sequence[tuple[tuple[str, ...], Box]] = (),
+        returns: tuple[str, ...] = (),
+        origins: Sequence[Origin | None] = (),
+    ) -> Box:
+        """Send one program to every worker. Waits only if too many stages are on their way.
+
+        `boxes` are (channels, box) of what the program receives, `returns` the channels of what it sends.
+        """
+        self._serial += 1
+        header = msgpack.packb(
+            {
+                "serial": self._serial,
+                "epoch": self.epoch,
+                "workers": self.workers,
+                "inputs": inputs,
+                "keep": keep,
+                "feeds": [pack_array(a) for a in feeds],
+                "free": self.take_freed(),
+                "stash": [box.serial for _, box in boxes],
+            }
+        )
+        count = 1 + ("large" in returns) + self.workers * ("each" in returns)
+        sent = Box(self._serial, [], [], [])
+        for worker in range(self.workers):
+            args = (header, program, *self._received(boxes, worker))
+            handles = self.transport.call(worker, "run", args, count)
+            sent.replies.append(handles[0])
+            if "large" in returns:
+                sent.large.append(handles[1])
+            if "each" in returns:
+                sent.each.append(handles[count - self.workers :])
+        self._in_flight.append(_Call(self._serial, sent.replies, origins))
+        while len(self._in_flight) > IN_FLIGHT:
+            error = self._collect(self._in_flight.popleft())
+            if error is not None:
+                raise error
+        return sent
+
+    def _received(self, boxes: Sequence[tuple[tuple[str, ...], Box]], worker: int) -> list[Any]:
+        args: list[Any] = []
+        for channels, box in boxes:
+            for channel in channels:
+                if channel == "each":  # what a worker sends to itself, it has kept
+                    args += [[] if w == worker else box.each[w][worker] for w in range(self.workers)]
+                else:
+                    args += box.replies if channel == "small" else box.large
+        return args
+
+    def get(self, handles: list[Handle]) -> list[Any]:
+        """Wait for results."""
+        return self.transport.get(handles, self.timeout)
+
+    def read(self, box: Box, channel: str, position: int) -> list[Any]:
+        """What each worker sent to all, at one position of a channel. Waits. A failure there is raised."""
+        if channel == "small":
+            items = [unpack_small(reply)[position] for reply in self.get(box.replies)]
+        else:
+            items = [unpack_large(sent)[position] for sent in self.get(box.large)]
+        failure = next((item for item in items if isinstance(item, Failure)), None)
+        if failure is not None:
+            self.drain()
+            raise self._errors.get((failure.serial, failure.step)) or worker_error(failure, None)
+        return items
+
+    def check(self) -> None:
+        """Wait for all calls, and raise the first failure that was not told yet."""
+        error = self.drain()
+        if error is not None:
+            raise error
+
+    def drain(self) -> WorkerError | None:
+        """Wait for all calls; the first failure that was not told yet."""
+        first = None
+        while self._in_flight:
+            first = first or self._collect(self._in_flight.popleft())
+        return first
+
+    def _collect(self, call: _Call) -> WorkerError | None:
+        """The first failure of one call. Failures that were only passed on are its maker's."""
+        first = None
+        for reply in self.get(call.replies):
+            for raw in msgpack.unpackb(reply, raw=False)["failures"]:
+                failure = Failure(*raw)
+                key = (failure.serial, failure.step)
+                if failure.serial == call.serial and key not in self._errors:
+                    origin = call.origins[failure.step] if failure.step < len(call.origins) else None
+                    self._errors[key] = worker_error(failure, origin)
+                    first = first or self._errors[key]
+        return first
