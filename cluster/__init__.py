@@ -9,9 +9,8 @@ installed on the nodes, it can travel with the program: `ray.init(address, runti
 before `distgrad.init()`, or the same in `ray job submit --runtime-env-json`.
 
 Who may connect: Ray's ports are open to the network, so a local Ray asks for a token that only this process and its
-workers know, unless `RAY_AUTH_MODE` is set. A cluster has its own rule, which the driver follows through
-`RAY_AUTH_MODE`; where that is not set, a token is used if there is one (`RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or
-Ray's file in the home folder).
+workers know, unless `RAY_AUTH_MODE` is set. A cluster is asked whether it wants a token; where it does, Ray looks for
+one in `RAY_AUTH_TOKEN`, in the file `RAY_AUTH_TOKEN_PATH`, and in its own file in the home folder.
 """
 
 from . import settings  # noqa: F401 - comes first: it sets what Ray reads when it is imported

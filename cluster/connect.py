@@ -56,7 +56,8 @@ def enter(address: Any, threads: int, object_store_memory: int | None) -> tuple[
     target = parse(address)
     with _Ours.lock:
         if ray.is_initialized():
-            _same(target)
+            if address is not None:
+                _same(target)
             if _Ours.users == 0:
                 return lambda: None, False
         else:

@@ -7,12 +7,11 @@ import queue
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import ray
 import ray.exceptions as rx
 from ray._private import services
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
 
 from distgrad.errors import ConnectError
 
@@ -27,23 +26,23 @@ def join(target: str | tuple[str, int]) -> None:
         address = _found_here()
     else:
         address = _text(target)
-    settings = {}
-    if not os.environ.get("RAY_AUTH_MODE") and _has_token():
-        settings["RAY_AUTH_MODE"] = "token"  # Ray's own rule for "auto", and from 2.61 on for every address
-    with environment(settings), own_sigterm():
-        try:
-            _within(PROBE, lambda: _probe(address))
+    try:
+        mode = _mode(address)
+        with environment({"RAY_AUTH_MODE": mode}), own_sigterm():
+            if mode == "token":
+                _within(PROBE / 2, lambda: _probe(address))
             ray.init(address=address, **QUIET)
-        except TimeoutError:
-            why = f"something accepts connections there, but did not answer as Ray within {PROBE:g} s"
-        except rx.AuthenticationError:
-            mode = os.environ.get("RAY_AUTH_MODE") or "not set"
-            why = f"it refused this process's token: RAY_AUTH_MODE is {mode} here; set its mode and token here too"
-        except (rx.RayError, RuntimeError, OSError) as error:
-            why = str(error)
-        else:
-            return
-        ray.shutdown()
+        return
+    except TimeoutError:
+        why = f"something accepts connections there, but did not answer as Ray within {PROBE:g} s"
+    except rx.AuthenticationError:
+        why = (
+            "it asks for a token that this process does not have: set RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN, and "
+            "RAY_AUTH_MODE=token or nothing"
+        )
+    except (rx.RayError, RuntimeError, OSError) as error:
+        why = str(error)
+    ray.shutdown()
     raise ConnectError(
         f"no Ray cluster could be joined at {address}: {why}. Check that it runs (`ray status` on its head), that "
         "this is its head's address with the port of `ray start --port`, and that no firewall is between"
@@ -91,9 +90,26 @@ def _probe(address: str) -> None:
         ) from None
 
 
-def _has_token() -> bool:
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
+def _mode(address: str) -> str:
+    """Whether the cluster asks for a token: "token" or "disabled", as `RAY_AUTH_MODE` has it.
+
+    The cluster is asked, since neither guess is safe. Without a token where one is needed nothing works; with one where
+    none is known the driver turns away the cluster's own calls, and its actors die before they begin.
+    """
+    wish = os.environ.get("RAY_AUTH_MODE", "").lower()
+    try:
+        with environment({"RAY_AUTH_MODE": "disabled"}):
+            _within(PROBE, lambda: _probe(address))
+    except rx.AuthenticationError:
+        with environment({"RAY_AUTH_MODE": "token"}):  # Ray aborts the whole process if it has none to send
+            if wish == "disabled" or not AuthenticationTokenLoader.instance().has_token(
+                ignore_auth_mode=True
+            ):
+                raise
+        return "token"
+    if wish == "token":
+        raise ConnectionError("RAY_AUTH_MODE is token here, but the cluster runs without tokens: unset it")
+    return "disabled"
 
 
 def _within(seconds: float, function: Callable[[], None]) -> None:

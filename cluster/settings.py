@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-# Ray reads this when it is imported. Without it Ray prints a paragraph to stdout when a worker dies, whatever
+# Ray reads this when it is imported. Without it Ray prints a page to stdout when a worker or a node is lost, whatever
 # `log_to_driver` says; the user is told by a WorkerLostError.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
+_NOISE = "A worker died or was killed while executing a task|Raylet is terminated"
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _NOISE)
 
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # noqa: E402
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -144,6 +144,10 @@ class RayTransport:
         if isinstance(error, rx.RayActorError) and error.actor_id in self._number:
             number = self._number[error.actor_id]
             self._dead.add(number)
+            if isinstance(
+                error, rx.ActorUnavailableError
+            ):  # what it did is not known: it is of no use any more
+                ray.kill(self._actors[number])
             place = self._places[number]
             return WorkerLostError(
                 f"worker {number} (process {place['pid']} on {place['ip']}) is lost: {_reason(str(error))}"
@@ -167,6 +171,8 @@ def _reason(text: str) -> str:
     found = re.search(r"because (it was killed by .ray\.kill.|its node has died)", text)
     if found:
         return found[1]
+    if "temporarily unavailable" in text:
+        return "it cannot be reached (its machine, its node's Ray or the network failed)"
     if "worker process has died" in text:
         return "its process ended (a crash, a signal, or the system's own killer when memory is short)"
     return (text.strip().splitlines() or ["for a reason unknown"])[-1].strip()

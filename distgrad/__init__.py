@@ -17,7 +17,7 @@ from distgrad.dtype import (
     int64,
     promote_types,
     set_default_dtype,
-)  # fmt: skip
+)
 from distgrad.ops.arithmetic import (
     add,
     div,
@@ -54,8 +54,9 @@ from distgrad.ops.making import (
     tensor,
     zeros,
     zeros_like,
-)  # fmt: skip
+)
 from distgrad.ops.products import dot, matmul, mm, mv
+from distgrad.ops.queries import explain, is_floating_point, is_tensor, numel, result_type
 from distgrad.ops.random import (
     Generator,
     default_generator,
@@ -71,16 +72,115 @@ from distgrad.ops.random import (
     randperm,
     seed,
     set_rng_state,
-)  # fmt: skip
+)
 from distgrad.ops.slices import narrow, select, unbind
 from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
-from distgrad.printing import set_printoptions
+from distgrad.printing import get_printoptions, printoptions, set_printoptions
 from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from distgrad.session import init, is_initialized, shutdown
 from distgrad.tensor import Tensor
 
-float = float32
-double = float64
-int = int32
-long = int64
-bool = bool_
+float, double, int, long, bool = float32, float64, int32, int64, bool_
+
+__all__ = [
+    "BoolTensor",
+    "DoubleTensor",
+    "FloatTensor",
+    "Generator",
+    "IntTensor",
+    "LongTensor",
+    "Size",
+    "Tensor",
+    "Variable",
+    "add",
+    "arange",
+    "as_tensor",
+    "asarray",
+    "autograd",
+    "bool",
+    "bool_",
+    "can_cast",
+    "clone",
+    "default_generator",
+    "device",
+    "div",
+    "divide",
+    "dot",
+    "double",
+    "dtype",
+    "empty",
+    "empty_like",
+    "enable_grad",
+    "explain",
+    "eye",
+    "finfo",
+    "float",
+    "float32",
+    "float64",
+    "from_numpy",
+    "full",
+    "full_like",
+    "get_default_dtype",
+    "get_printoptions",
+    "get_rng_state",
+    "iinfo",
+    "init",
+    "initial_seed",
+    "int",
+    "int32",
+    "int64",
+    "is_floating_point",
+    "is_grad_enabled",
+    "is_initialized",
+    "is_tensor",
+    "linspace",
+    "long",
+    "manual_seed",
+    "matmul",
+    "mean",
+    "mm",
+    "mul",
+    "multiply",
+    "mv",
+    "narrow",
+    "neg",
+    "negative",
+    "no_grad",
+    "numel",
+    "ones",
+    "ones_like",
+    "permute",
+    "pow",
+    "printoptions",
+    "promote_types",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "randperm",
+    "reshape",
+    "result_type",
+    "rsub",
+    "seed",
+    "select",
+    "set_default_dtype",
+    "set_grad_enabled",
+    "set_printoptions",
+    "set_rng_state",
+    "shutdown",
+    "squeeze",
+    "sub",
+    "subtract",
+    "sum",
+    "t",
+    "tensor",
+    "transpose",
+    "true_divide",
+    "unbind",
+    "unsqueeze",
+    "zeros",
+    "zeros_like",
+]

@@ -1,4 +1,4 @@
-"""Imports go one way: every module stands on a floor and imports from its own or lower floors, and never in a circle."""
+"""Imports go one way: a module imports from its own floor or lower ones, and never in a circle."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def floor(module: str) -> int | None:
     parts = module.split(".")
     if len(parts) <= 2:
         return FLOOR.get(module)
-    return next((FLOOR[name] for n in range(len(parts), 1, -1) if (name := ".".join(parts[:n])) in FLOOR), None)
+    return next(
+        (FLOOR[name] for n in range(len(parts), 1, -1) if (name := ".".join(parts[:n])) in FLOOR), None
+    )
 
 
 def wrong(found: Import) -> str | None:

@@ -10,8 +10,9 @@ from distgrad.dtype import BOOL, dtype
 from distgrad.ops.base import Tensor, Value, call, cast, constant, normal_dim, op
 from distgrad.ops.binary import clamp
 from distgrad.ops.compare import where
-from distgrad.ops.pointwise import erf, exp, refuse, sigmoid, tanh
+from distgrad.ops.pointwise import exp, refuse, tanh
 from distgrad.ops.samples import real
+from distgrad.ops.special import erf, sigmoid
 
 
 def _reals() -> list[Any]:
@@ -36,7 +37,8 @@ def relu(input: Value) -> Value:
 
 @op(
     input=lambda g, input, negative_slope: where(input > 0, g, g * negative_slope),
-    method=False,
+    method="_leaky_relu",
+    inplace="only",
     samples=lambda: [real(2, 3), (real(2, 3), 0.2)],
 )
 def leaky_relu(input: Value, negative_slope: float = 0.01) -> Value:
@@ -51,7 +53,12 @@ def _elu_input(g: Tensor, input: Tensor, alpha: float, scale: float) -> Tensor:
     return where(input > 0, g * scale, g * (alpha * scale * exp(clamp(input, max=0))))
 
 
-@op(input=_elu_input, method=False, samples=lambda: [real(2, 3), (real(2, 3), 1.5), (real(2, 3), 1.6, 1.05)])
+@op(
+    input=_elu_input,
+    method="_elu",
+    inplace="only",
+    samples=lambda: [real(2, 3), (real(2, 3), 1.5), (real(2, 3), 1.6, 1.05)],
+)
 def elu(input: Value, alpha: float = 1.0, scale: float = 1.0) -> Value:
     """scale * (input if input > 0 else alpha * (exp(input) - 1))."""
     refuse(input, "bi", "elu_cpu")
@@ -65,7 +72,7 @@ def _silu_input(g: Tensor, input: Tensor) -> Tensor:
     return g * (s * (1 + input * (1 - s)))
 
 
-@op(input=_silu_input, method=False, samples=_reals)
+@op(input=_silu_input, method="_silu", inplace="only", samples=_reals)
 def silu(input: Value) -> Value:
     """input * sigmoid(input)."""
     refuse(input, "bi", "silu_cpu")
@@ -105,7 +112,11 @@ def _softplus_input(g: Tensor, input: Tensor, beta: float, threshold: float) -> 
     return where(scaled > threshold, g, g * sigmoid(scaled))
 
 
-@op(input=_softplus_input, method=False, samples=lambda: [real(2, 3), (real(2, 3), 2.0, 1.5), (real(2, 3), -0.5)])
+@op(
+    input=_softplus_input,
+    method=False,
+    samples=lambda: [real(2, 3), (real(2, 3), 2.0, 1.5), (real(2, 3), -0.5)],
+)
 def softplus(input: Value, beta: float = 1.0, threshold: float = 20.0) -> Value:
     """log(1 + exp(beta * input)) / beta, and `input` itself where beta * input is above the threshold."""
     refuse(input, "bi", "softplus_cpu")
@@ -125,7 +136,11 @@ def _normalized(primitive: str, input: Value, dim: int, wanted: dtype | None) ->
         input = cast(input, wanted.numpy)
     shape = input.shape
     dim = normal_dim(dim, len(shape))
-    refuse(input, "bi", f"{primitive}_lastdim_kernel_impl" if dim == max(len(shape), 1) - 1 else f"{primitive}_kernel_impl")
+    refuse(
+        input,
+        "bi",
+        f"{primitive}_lastdim_kernel_impl" if dim == max(len(shape), 1) - 1 else f"{primitive}_kernel_impl",
+    )
     if shape:
         return session.emit(primitive, input, dim=dim)
     one = session.emit("expand_dims", input, dims=(0,))
@@ -157,4 +172,4 @@ def log_softmax(input: Value, dim: int, dtype: dtype | None = None) -> Value:
     return _normalized("log_softmax", input, dim, dtype)
 
 
-__all__ = ["elu", "gelu", "leaky_relu", "log_softmax", "logsigmoid", "relu", "silu", "softmax", "softplus"]
+__all__ = ["log_softmax", "relu", "softmax"]  # those of the main namespace

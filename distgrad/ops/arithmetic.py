@@ -60,7 +60,7 @@ def _scaled(other: Operand, alpha: float, common: Any) -> Operand:
         raise RuntimeError("Boolean alpha only supported for Boolean results.")
     if isinstance(alpha, float) and common.kind != "f":
         raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
-    if type(other) is not Value:
+    if not isinstance(other, Value):
         return bool(other * alpha) if common == BOOL else other * alpha
     return session.emit("multiply", cast(other, common), constant(alpha, common))
 
@@ -79,7 +79,7 @@ def add(input: Operand, other: Operand, *, alpha: float = 1) -> Value:
 
 
 def _sub_operands(input: Operand, other: Operand) -> None:
-    bools = [x.dtype == BOOL if type(x) is Value else isinstance(x, bool) for x in (input, other)]
+    bools = [x.dtype == BOOL if isinstance(x, Value) else isinstance(x, bool) for x in (input, other)]
     if any(bools):
         raise RuntimeError(NO_BOOL_SUBS if all(bools) else NO_BOOL_SUB)
 
@@ -247,8 +247,8 @@ def _pow_exponent(g: Tensor, input: Any, exponent: Tensor, out: Tensor) -> Tenso
 )
 def pow(input: Operand, exponent: Operand) -> Value:
     """input ** exponent."""
-    if type(exponent) is not Value:
-        if type(input) is not Value:
+    if not isinstance(exponent, Value):
+        if not isinstance(input, Value):
             return _power(constant(input, common_dtype(input)), exponent)
         return _pow_scalar(input, exponent)
     return _power(input, exponent)
@@ -277,7 +277,7 @@ def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
 )
 def fill(input: Value, value: Operand) -> Value:
     """`value`, a number or a 0-d tensor, in the shape and dtype of `input`."""
-    if type(value) is Value and value.shape:
+    if isinstance(value, Value) and value.shape:
         raise RuntimeError(
             f"fill_ only supports 0-dimension value tensor but got tensor with {len(value.shape)} dimensions."
         )

@@ -17,10 +17,11 @@ from distgrad.ops.samples import positive, real, whole
 from distgrad.tensor import C_NAMES
 
 NO_INTEGER_ADDCDIV = (
-    "Integer division with addcdiv is no longer supported, and in a future  release addcdiv will perform a true division "
-    "of tensor1 and tensor2. The historic addcdiv behavior can be implemented as (input + value * torch.trunc(tensor1 / "
-    "tensor2)).to(input.dtype) for integer inputs and as (input + value * tensor1 / tensor2) for float inputs. The future "
-    "addcdiv behavior is just the latter implementation: (input + value * tensor1 / tensor2), for all dtypes."
+    "Integer division with addcdiv is no longer supported, and in a future  release addcdiv will perform a true "
+    "division of tensor1 and tensor2. The historic addcdiv behavior can be implemented as (input + value * "
+    "torch.trunc(tensor1 / tensor2)).to(input.dtype) for integer inputs and as (input + value * tensor1 / tensor2) for "
+    "float inputs. The future addcdiv behavior is just the latter implementation: (input + value * tensor1 / tensor2), "
+    "for all dtypes."
 )
 
 
@@ -107,8 +108,8 @@ def clamp(input: Value, min: Operand | None = None, max: Operand | None = None) 
     """`input`, but `min` where it is below that and `max` where it is above; numbers or tensors."""
     if min is None and max is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
-    if min is not None and max is not None and (type(min) is Value) != (type(max) is Value):
-        kinds = ("Tensor" if type(x) is Value else type(x).__name__ for x in (input, min, max))
+    if min is not None and max is not None and isinstance(min, Value) != isinstance(max, Value):
+        kinds = ("Tensor" if isinstance(x, Value) else type(x).__name__ for x in (input, min, max))
         raise TypeError(f"clamp() received an invalid combination of arguments - got ({', '.join(kinds)})")
     return _clamped("clamp_cpu", input, ("maximum", min), ("minimum", max))
 
@@ -223,15 +224,18 @@ def _lerp_operand(name: str, x: Value, input: Value) -> None:
     weight=lambda g, input, end: g * (end - input),
     number_edges=False,
     inplace=True,
-    samples=lambda: [(real(2, 3), real(3, seed=1), 0.3), (real(2, 3), real(2, 3, seed=1), real(3, low=-0.3, high=1.3))],
+    samples=lambda: [
+        (real(2, 3), real(3, seed=1), 0.3),
+        (real(2, 3), real(2, 3, seed=1), real(3, low=-0.3, high=1.3)),
+    ],
 )
 def lerp(input: Value, end: Value, weight: Operand) -> Value:
     """input + weight * (end - input), exactly `end` for the weight 1."""
     _lerp_operand("end", end, input)
     if input.dtype.kind != "f":
-        kernel = "lerp_kernel_tensor" if type(weight) is Value else "lerp_kernel_scalar"
+        kernel = "lerp_kernel_tensor" if isinstance(weight, Value) else "lerp_kernel_scalar"
         raise NotImplementedError(f"\"{kernel}\" not implemented for '{title(input.dtype)}'")
-    if type(weight) is Value:
+    if isinstance(weight, Value):
         _lerp_operand("weight", weight, input)
         low = session.emit("less", weight, constant(0.5, input.dtype))
         return session.emit("where", low, _from_input(input, end, weight), _from_end(input, end, weight))
@@ -281,17 +285,31 @@ def addcdiv(input: Value, tensor1: Value, tensor2: Value, *, value: float = 1) -
         raise RuntimeError(NO_INTEGER_ADDCDIV)
     common = common_dtype(input, tensor1, tensor2)
     quotient = session.emit("divide", cast(tensor1, common), cast(tensor2, common))
-    return elementwise("add", cast(input, common), session.emit("multiply", constant(value, common), quotient))
+    return elementwise(
+        "add", cast(input, common), session.emit("multiply", constant(value, common), quotient)
+    )
 
 
 operators(
-    __mod__=remainder, __rmod__=lambda self, other: remainder(other, self), __imod__=Tensor.remainder_,
+    __mod__=remainder, __rmod__=lambda self, other: remainder(other, self), __imod__="remainder_",
     __floordiv__=floor_divide, __rfloordiv__=lambda self, other: floor_divide(other, self),
-    __ifloordiv__=Tensor.floor_divide_,
+    __ifloordiv__="floor_divide_",
 )  # fmt: skip
 clip, arctan2 = clamp, atan2
 
 __all__ = [
-    "addcdiv", "addcmul", "arctan2", "atan2", "clamp", "clamp_max", "clamp_min", "clip", "floor_divide", "fmod", "lerp",
-    "maximum", "minimum", "remainder",
-]  # fmt: skip
+    "addcdiv",
+    "addcmul",
+    "arctan2",
+    "atan2",
+    "clamp",
+    "clamp_max",
+    "clamp_min",
+    "clip",
+    "floor_divide",
+    "fmod",
+    "lerp",
+    "maximum",
+    "minimum",
+    "remainder",
+]

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from distgrad import session
 from distgrad.dtype import BOOL, get_default_dtype
-from distgrad.ops.base import Operand, Tensor, Value, call, cast, common_dtype, composite, constant, elementwise, op, operators, reduce
+from distgrad.ops.base import (
+    Operand,
+    Tensor,
+    Value,
+    attach,
+    call,
+    cast,
+    common_dtype,
+    composite,
+    constant,
+    elementwise,
+    op,
+    operators,
+    reduce,
+)
 from distgrad.ops.helpers import title
 from distgrad.ops.pointwise import abs, refuse
 from distgrad.ops.samples import flags, real, whole
@@ -162,7 +173,11 @@ def _invert(self: Tensor) -> Tensor:
     input=lambda g, condition: _where(condition, g, 0.0),
     other=lambda g, condition: _where(condition, 0.0, g),
     method=False,
-    samples=lambda: [(flags(2, 3), real(2, 3), real(3)), (flags(3, 1), 0.5, real(2)), (flags(3), real(2, 1), 0.5)],
+    samples=lambda: [
+        (flags(2, 3), real(2, 3), real(3)),
+        (flags(3, 1), 0.5, real(2)),
+        (flags(3), real(2, 1), 0.5),
+    ],
 )
 def _where(condition: Value, input: Operand, other: Operand) -> Value:
     if condition.dtype != BOOL:
@@ -174,7 +189,7 @@ def _where(condition: Value, input: Operand, other: Operand) -> Value:
 
 
 @composite(method=False, samples=lambda: [(flags(2, 3), real(2, 3), real(3)), (flags(3), real(3), 0.5)])
-def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     """`input` where `condition`, else `other`. With the condition alone: the indices of its true elements."""
     if input is None and other is None:
         return call("nonzero", condition, as_tuple=True)
@@ -194,11 +209,15 @@ def _tensors(name: str, input: Any, other: Any) -> None:
     for position, (argument, x) in enumerate((("input", input), ("other", other)), 1):
         if not isinstance(x, Tensor):
             kind = type(x).__name__
-            raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {kind}")
+            raise TypeError(
+                f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {kind}"
+            )
 
 
 @composite(samples=lambda: [(real(2, 3), real(2, 3)), (real(2, 3), real(2, 3, seed=1)), (whole(3), whole(3))])
-def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+def isclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> Tensor:
     """Whether |input - other| <= atol + rtol * |other|; infinities are close to themselves, nan if `equal_nan`."""
     _tensors("isclose", input, other)
     if input.dtype is not other.dtype:
@@ -239,18 +258,40 @@ def equal(input: Tensor, other: Tensor) -> builtins.bool:
     return input.shape == other.shape and _all(eq(input, other))
 
 
-Tensor.where = _where_method  # type: ignore[attr-defined]
-Tensor.__invert__ = _invert  # type: ignore[attr-defined]
+attach(where=_where_method, __invert__=_invert)
 operators(
     __eq__=eq, __ne__=ne, __lt__=lt, __le__=le, __gt__=gt, __ge__=ge,
-    __and__=bitwise_and, __rand__=bitwise_and, __iand__=Tensor.bitwise_and_,
-    __or__=bitwise_or, __ror__=bitwise_or, __ior__=Tensor.bitwise_or_,
-    __xor__=bitwise_xor, __rxor__=bitwise_xor, __ixor__=Tensor.bitwise_xor_,
+    __and__=bitwise_and, __rand__=bitwise_and, __iand__="bitwise_and_",
+    __or__=bitwise_or, __ror__=bitwise_or, __ior__="bitwise_or_",
+    __xor__=bitwise_xor, __rxor__=bitwise_xor, __ixor__="bitwise_xor_",
 )  # fmt: skip
 not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
 
 __all__ = [
-    "allclose", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "eq", "equal", "ge", "greater",
-    "greater_equal", "gt", "isclose", "isfinite", "isinf", "isnan", "le", "less", "less_equal", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "lt", "ne", "not_equal", "where",
-]  # fmt: skip
+    "allclose",
+    "bitwise_and",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_xor",
+    "eq",
+    "equal",
+    "ge",
+    "greater",
+    "greater_equal",
+    "gt",
+    "isclose",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "le",
+    "less",
+    "less_equal",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "lt",
+    "ne",
+    "not_equal",
+    "where",
+]

@@ -12,6 +12,7 @@ from distgrad.graph import Value
 from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind
 from distgrad.ops.table import OPS
+from distgrad.primitives import Aval
 from distgrad.record import Node, Saved, grad_mode
 from distgrad.sharding import Sharding
 from distgrad.tensor import Tensor, freed, unpack
@@ -36,6 +37,10 @@ class Like(NamedTuple):
     def zeros(self) -> Tensor:
         """A tensor like the argument, filled with zeros."""
         return self.full(0)
+
+
+def _like(aval: Aval, sharding: Sharding) -> Like:
+    return Like(aval.shape, aval.dtype, sharding)
 
 
 class OpNode(Node):
@@ -67,9 +72,7 @@ class OpNode(Node):
             args = []
             for name in formula.takes:
                 if name == "like":
-                    args.append(
-                        [Like(*a, s) for a, s in like] if formula.is_list else Like(*like[0], like[1])
-                    )
+                    args.append([_like(*one) for one in like] if formula.is_list else _like(*like))
                     continue
                 if name not in at_hand:
                     at_hand[name] = self._restore(saved[name])

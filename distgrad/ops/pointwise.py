@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from distgrad import session
-from distgrad.dtype import BOOL, default_numpy
-from distgrad.ops.base import Tensor, Value, call, cast, composite, constant, elementwise, op
+from distgrad.dtype import BOOL
+from distgrad.ops.base import Tensor, Value, composite, elementwise, op
 from distgrad.ops.helpers import title
 from distgrad.ops.samples import positive as above_zero
-from distgrad.ops.samples import real, whole
+from distgrad.ops.samples import real
 
 
-def _floating(primitive: str, input: Value, **attrs: Any) -> Value:
+def floating(primitive: str, input: Value, **attrs: Any) -> Value:
     """Apply a primitive to floats; integers and bools become the default floating dtype first."""
     return elementwise(primitive, input, floating=True, **attrs)
 
@@ -42,50 +40,50 @@ def _fractions() -> list[Any]:
 @op(input=lambda g, out: g * out, inplace=True, samples=_reals)
 def exp(input: Value) -> Value:
     """e to the power of `input`."""
-    return _floating("exp", input)
+    return floating("exp", input)
 
 
 @op(input=lambda g, out: g * (out + 1), inplace=True, samples=_reals)
 def expm1(input: Value) -> Value:
     """exp(input) - 1, exact near 0."""
-    return _floating("expm1", input)
+    return floating("expm1", input)
 
 
 @op(input=lambda g, input: g / input, inplace=True, samples=_positives)
 def log(input: Value) -> Value:
     """The natural logarithm."""
-    return _floating("log", input)
+    return floating("log", input)
 
 
 @op(name="Log1PBackward0", input=lambda g, input: g / (input + 1), inplace=True, samples=_positives)
 def log1p(input: Value) -> Value:
     """log(1 + input), exact near 0."""
-    return _floating("log1p", input)
+    return floating("log1p", input)
 
 
 @op(input=lambda g, input: g / (input * math.log(2)), inplace=True, samples=_positives)
 def log2(input: Value) -> Value:
     """The logarithm to base 2."""
-    return _floating("log2", input)
+    return floating("log2", input)
 
 
 @op(input=lambda g, input: g / (input * math.log(10)), inplace=True, samples=_positives)
 def log10(input: Value) -> Value:
     """The logarithm to base 10."""
-    return _floating("log10", input)
+    return floating("log10", input)
 
 
 # Powers.
 @op(input=lambda g, out: g / (2 * out), inplace=True, samples=_positives)
 def sqrt(input: Value) -> Value:
     """The square root."""
-    return _floating("sqrt", input)
+    return floating("sqrt", input)
 
 
 @op(input=lambda g, out: -0.5 * g * out**3, inplace=True, samples=_positives)
 def rsqrt(input: Value) -> Value:
     """1 / sqrt(input)."""
-    return _floating("rsqrt", input)
+    return floating("rsqrt", input)
 
 
 @op(name="PowBackward0", input=lambda g, input: g * (2 * input), inplace=True, samples=_reals)
@@ -97,7 +95,7 @@ def square(input: Value) -> Value:
 @op(input=lambda g, out: -g * (out * out), inplace=True, samples=_positives)
 def reciprocal(input: Value) -> Value:
     """1 / input."""
-    return _floating("reciprocal", input)
+    return floating("reciprocal", input)
 
 
 # Signs.
@@ -132,61 +130,76 @@ def positive(input: Tensor) -> Tensor:
 @op(input=lambda g, input: g * cos(input), inplace=True, samples=_reals)
 def sin(input: Value) -> Value:
     """The sine."""
-    return _floating("sin", input)
+    return floating("sin", input)
 
 
 @op(input=lambda g, input: g * -sin(input), inplace=True, samples=_reals)
 def cos(input: Value) -> Value:
     """The cosine."""
-    return _floating("cos", input)
+    return floating("cos", input)
 
 
 @op(input=lambda g, out: g * (1 + out * out), inplace=True, samples=_fractions)
 def tan(input: Value) -> Value:
     """The tangent."""
-    return _floating("tan", input)
+    return floating("tan", input)
 
 
-@op(input=lambda g, input: g * rsqrt(1 - input * input), inplace=True, method=("asin", "arcsin"), samples=_fractions)
+@op(
+    input=lambda g, input: g * rsqrt(1 - input * input),
+    inplace=True,
+    method=("asin", "arcsin"),
+    samples=_fractions,
+)
 def asin(input: Value) -> Value:
     """The angle from -π/2 to π/2 whose sine is `input`."""
-    return _floating("arcsin", input)
+    return floating("arcsin", input)
 
 
-@op(input=lambda g, input: g * -rsqrt(1 - input * input), inplace=True, method=("acos", "arccos"), samples=_fractions)
+@op(
+    input=lambda g, input: g * -rsqrt(1 - input * input),
+    inplace=True,
+    method=("acos", "arccos"),
+    samples=_fractions,
+)
 def acos(input: Value) -> Value:
     """The angle from 0 to π whose cosine is `input`."""
-    return _floating("arccos", input)
+    return floating("arccos", input)
 
 
 @op(input=lambda g, input: g / (input * input + 1), inplace=True, method=("atan", "arctan"), samples=_reals)
 def atan(input: Value) -> Value:
     """The angle from -π/2 to π/2 whose tangent is `input`."""
-    return _floating("arctan", input)
+    return floating("arctan", input)
 
 
 @op(input=lambda g, input: g * cosh(input), inplace=True, samples=_reals)
 def sinh(input: Value) -> Value:
     """The hyperbolic sine."""
-    return _floating("sinh", input)
+    return floating("sinh", input)
 
 
 @op(input=lambda g, input: g * sinh(input), inplace=True, samples=_reals)
 def cosh(input: Value) -> Value:
     """The hyperbolic cosine."""
-    return _floating("cosh", input)
+    return floating("cosh", input)
 
 
 @op(input=lambda g, out: g * (1 - out * out), inplace=True, samples=_reals)
 def tanh(input: Value) -> Value:
     """The hyperbolic tangent."""
-    return _floating("tanh", input)
+    return floating("tanh", input)
 
 
-@op(input=lambda g, input: g * rsqrt(input * input + 1), inplace=True, method=("asinh", "arcsinh"), samples=_reals)
+@op(
+    input=lambda g, input: g * rsqrt(input * input + 1),
+    inplace=True,
+    method=("asinh", "arcsinh"),
+    samples=_reals,
+)
 def asinh(input: Value) -> Value:
     """The inverse of sinh."""
-    return _floating("arcsinh", input)
+    return floating("arcsinh", input)
 
 
 @op(
@@ -197,13 +210,18 @@ def asinh(input: Value) -> Value:
 )
 def acosh(input: Value) -> Value:
     """The inverse of cosh, from 1 up."""
-    return _floating("arccosh", input)
+    return floating("arccosh", input)
 
 
-@op(input=lambda g, input: g / (1 - input * input), inplace=True, method=("atanh", "arctanh"), samples=_fractions)
+@op(
+    input=lambda g, input: g / (1 - input * input),
+    inplace=True,
+    method=("atanh", "arctanh"),
+    samples=_fractions,
+)
 def atanh(input: Value) -> Value:
     """The inverse of tanh."""
-    return _floating("arctanh", input)
+    return floating("arctanh", input)
 
 
 # Rounding: flat between its steps, so the gradient is 0.
@@ -251,105 +269,47 @@ def frac(input: Value) -> Value:
     return session.emit("subtract", input, session.emit("trunc", input))
 
 
-# Special functions.
-@op(input=lambda g, out: g * (1 - out) * out, inplace=True, samples=_reals)
-def sigmoid(input: Value) -> Value:
-    """1 / (1 + exp(-input))."""
-    return _floating("sigmoid", input)
-
-
-@op(input=lambda g, input: g * (2 / math.sqrt(math.pi) * exp(-(input * input))), inplace=True, samples=_reals)
-def erf(input: Value) -> Value:
-    """The error function."""
-    return _floating("erf", input)
-
-
-@op(input=lambda g, input: g * (-2 / math.sqrt(math.pi) * exp(-(input * input))), inplace=True, samples=_reals)
-def erfc(input: Value) -> Value:
-    """1 - erf(input), exact where that is small."""
-    return _floating("erfc", input)
-
-
-@op(input=lambda g, input: g * digamma(input), inplace=True, samples=_positives)
-def lgamma(input: Value) -> Value:
-    """log |Γ(input)|."""
-    return _floating("lgamma", input)
-
-
-@op(input=lambda g, input: g * _trigamma(input), inplace=True, samples=_positives)
-def digamma(input: Value) -> Value:
-    """The derivative of lgamma."""
-    return _floating("digamma", input)
-
-
-STEPS = 12  # of the recurrence, after which seven terms of the asymptotic series leave an error of 1e-16
-BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
-
-
-def _trigamma(x: Tensor) -> Tensor:
-    """ψ'(x) = Σ 1/(x+k)² + 1/z + 1/2z² + Σ Bₙ/z²ⁿ⁺¹ with z = x + STEPS; below 1/2 by reflection at 1/2."""
-    low = x < 0.5
-    y = call("where", low, 1 - x, x)
-    w = reciprocal(y + STEPS)
-    power = w * w
-    total = w + power / 2
-    power = power * w
-    for coefficient in BERNOULLI:
-        total = total + coefficient * power
-        power = power * w * w
-    for k in range(STEPS):
-        total = total + reciprocal(square(y + k))
-    # sin πx is 0 for no x from 1/2 up as the reflection sees it, so the branch not taken has finite derivatives.
-    safe = call("where", low, x, 0.5)
-    return call("where", low, square(math.pi / sin(math.pi * safe)) - total, total)
-
-
-# Numbers out of range.
-@op(
-    input=lambda g, input: g * call("isfinite", input),
-    inplace=True,
-    samples=lambda: [real(2, 3), (real(3), 1.0, 2.0, -2.0)],
-)
-def nan_to_num(input: Value, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Value:
-    """Put `nan` (0) for nan, and for ±inf the numbers given or the largest and smallest of the dtype."""
-    dtype = input.dtype
-    if dtype.kind != "f":
-        return input
-    info = np.finfo(dtype)
-    is_nan = session.emit("isnan", input)
-    out = session.emit("where", is_nan, constant(0.0 if nan is None else nan, dtype), input)
-    for inf, given, limit in ((np.inf, posinf, info.max), (-np.inf, neginf, info.min)):
-        infinite = session.emit("equal", input, constant(inf, dtype))
-        out = session.emit("where", infinite, constant(limit if given is None else given, dtype), out)
-    return out
-
-
-def _logit_input(g: Tensor, input: Tensor, eps: float | None) -> Tensor:
-    outside, there = ((input < 0) | (input > 1), math.nan) if eps is None else ((input < eps) | (input > 1 - eps), 0.0)
-    return call("where", outside, there, g / (input * (1 - input)))
-
-
-@op(
-    input=_logit_input,
-    inplace=True,
-    samples=lambda: [real(2, 3, low=0.1, high=0.9), (real(2, 3, low=0.1, high=0.9), 0.25)],
-)
-def logit(input: Value, eps: float | None = None) -> Value:
-    """log(x / (1 - x)), the inverse of sigmoid; with `eps` of x clamped to [eps, 1 - eps]."""
-    x = input if input.dtype.kind == "f" else cast(input, default_numpy())
-    if eps is not None:
-        x = session.emit("maximum", x, constant(eps, x.dtype))
-        x = session.emit("minimum", x, constant(1 - eps, x.dtype))
-    rest = session.emit("subtract", constant(1, x.dtype), x)
-    return session.emit("log", session.emit("divide", x, rest))
-
-
 absolute, fix = abs, trunc
 arcsin, arccos, arctan, arcsinh, arccosh, arctanh = asin, acos, atan, asinh, acosh, atanh
 
 __all__ = [
-    "abs", "absolute", "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "asin", "asinh",
-    "atan", "atanh", "ceil", "cos", "cosh", "digamma", "erf", "erfc", "exp", "expm1", "fix", "floor", "frac", "lgamma",
-    "log", "log10", "log1p", "log2", "logit", "nan_to_num", "positive", "reciprocal", "round", "rsqrt", "sgn", "sigmoid",
-    "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc",
-]  # fmt: skip
+    "abs",
+    "absolute",
+    "acos",
+    "acosh",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctanh",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "ceil",
+    "cos",
+    "cosh",
+    "exp",
+    "expm1",
+    "fix",
+    "floor",
+    "frac",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "positive",
+    "reciprocal",
+    "round",
+    "rsqrt",
+    "sgn",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "tan",
+    "tanh",
+    "trunc",
+]

@@ -15,6 +15,7 @@ from distgrad.sharding import Cut
 from distgrad.wire import Fragment, Loop, Slot, Step
 
 TILE = 16384  # elements of the largest array in a tile: a float32 tile of 64 KiB stays in a core's cache
+READ = 65536  # elements of an array that is only read: it passes through the cache once, from memory
 HEAVY = 32768  # multiply-adds for each row from which a product runs on whole shards: BLAS blocks for itself
 
 
@@ -152,15 +153,15 @@ def _length(step: Step, label: int) -> int:
 
 
 def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
-    """Rows of a tile: as many as keep the widest array of the loop within `TILE` elements."""
-    widest = 1
+    """Rows of a tile: as many as keep what the loop makes within `TILE` elements and what it reads within `READ`."""
+    made = {slot for step in steps if not step.primitive.view for slot in step.outs}
+    rows = READ
     for step in steps:
         labels = step.layout.labels
         assert labels is not None
         for names, i in zip((*labels.ins, *labels.outs), (*step.ins, *step.outs), strict=True):
             dim = _dim(names, step.tile)
             if dim is not None:
-                widest = max(
-                    widest, math.prod(c.longest for d, c in enumerate(slots[i].sharding.cuts) if d != dim)
-                )
-    return max(1, TILE // widest)
+                row = math.prod(c.longest for d, c in enumerate(slots[i].sharding.cuts) if d != dim)
+                rows = min(rows, (TILE if i in made else READ) // max(1, row))
+    return max(1, rows)

@@ -1,0 +1,386 @@
+"""Losses, and rows chosen by index: nll, squared error, binary cross entropy, embedding, one_hot.
+
+The public functions in `distgrad.nn.functional` check what torch checks in Python and call these.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from distgrad import session
+from distgrad.dtype import INT32, INT64, NAMES, OF_NUMPY
+from distgrad.ops.activations import logsigmoid
+from distgrad.ops.base import Like, Tensor, Value, call, cast, common_dtype, constant, elementwise, op, reduce
+from distgrad.ops.binary import clamp
+from distgrad.ops.compare import where
+from distgrad.ops.helpers import title
+from distgrad.ops.pointwise import log, log1p, refuse
+from distgrad.ops.samples import real, whole
+from distgrad.ops.special import sigmoid
+from distgrad.ops.views import _expanded
+from distgrad.primitives.elementwise import broadcast_shape
+
+NONE, MEAN, SUM = "none", "mean", "sum"
+
+
+def _reduced(loss: Value, reduction: str) -> Value:
+    if reduction == NONE:
+        return loss
+    total = reduce("sum", loss, None, dtype=NAMES[loss.dtype])
+    return (
+        total
+        if reduction == SUM
+        else session.emit("divide", total, constant(math.prod(loss.shape), loss.dtype))
+    )
+
+
+def _each(g: Tensor, reduction: str, shape: tuple[int, ...]) -> Tensor:
+    """The gradient of each element of the loss, not yet spread over them where they were summed."""
+    return g / math.prod(shape) if reduction == MEAN else g
+
+
+# Squared error.
+def _mse_slope(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
+    shape = broadcast_shape(input.shape, target.shape)
+    return (input - target) * (2 * _each(g, reduction, shape))
+
+
+def _pairs() -> list[Any]:
+    return [(real(2, 3), real(2, 3, seed=1), kind) for kind in (NONE, MEAN, SUM)]
+
+
+@op(
+    input=_mse_slope,
+    target=lambda g, input, target, reduction: -_mse_slope(g, input, target, reduction),
+    method=False,
+    samples=lambda: [*_pairs(), (real(2, 3), real(3), MEAN)],
+)
+def mse_loss(input: Value, target: Value, reduction: str) -> Value:
+    """(input - target)**2, and of that the sum or mean."""
+    if common_dtype(input, target).kind != "f":
+        refuse(input, "bi", "mse_cpu")
+    return _reduced(session.emit("square", elementwise("subtract", input, target)), reduction)
+
+
+# Negative log likelihood.
+def _class_dim(ndim: int) -> int:
+    return 0 if ndim == 1 else 1
+
+
+def _nll_checks(input: Value, target: Value, weight: Value | None) -> None:
+    shape, ndim = input.shape, len(input.shape)
+    if ndim == 0:
+        raise ValueError("Expected 1 or more dimensions (got 0)")
+    if ndim > 1 and (not target.shape or shape[0] != target.shape[0]):
+        there = target.shape[0] if target.shape else 1
+        raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({there}).")
+    if ndim < 3 and len(target.shape) > 1:
+        raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
+    wanted = (shape[0], *shape[2:])
+    if ndim > 2 and target.shape != wanted:
+        if ndim == 4 and len(target.shape) == 3:
+            raise RuntimeError(f"size mismatch (got input: {list(shape)} , target: {list(target.shape)}")
+        raise RuntimeError(f"Expected target size {list(wanted)}, got {list(target.shape)}")
+    if target.dtype != INT64:
+        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {title(target.dtype)}")
+    refuse(input, "bi", "nll_loss_out_frame")
+    classes = shape[_class_dim(ndim)]
+    if weight is not None:
+        if weight.shape != (classes,):
+            raise RuntimeError(
+                f"weight tensor should be defined either for all {classes} classes or no classes but got weight tensor "
+                f"of shape: {list(weight.shape)}"
+            )
+        if weight.dtype != input.dtype:
+            kinds = [OF_NUMPY[x.dtype].title for x in (input, weight)]
+            raise RuntimeError(f"expected scalar type {kinds[0]} but found {kinds[1]}")
+
+
+def _check_classes(target: Value, classes: int, ignore_index: int) -> None:
+    if (array := target.array) is not None:  # else the kernel finds out
+        wrong = array[((array < 0) | (array >= classes)) & (array != ignore_index)]
+        if wrong.size:
+            raise IndexError(f"Target {wrong[0]} is out of bounds.")
+
+
+def _class_numbers(classes: int, dim: int, ndim: int) -> Value:
+    shape = tuple(classes if d == dim else 1 for d in range(ndim))
+    return session.emit("iota", shape=shape, dim=dim, cuts=None)
+
+
+def _nll_input(
+    g: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int, out: Any, like: Like
+) -> Tensor:
+    """-weight at each target's class, 0 elsewhere: no class where the target is ignored."""
+    dim = _class_dim(like.ndim)
+    if reduction == MEAN:
+        g = g / out[1]
+    counted = target if not 0 <= ignore_index < like.shape[dim] else where(target == ignore_index, -1, target)
+    if like.ndim > 1:
+        counted = call("unsqueeze", counted, dim)
+        g = call("unsqueeze", g, dim) if reduction == NONE else g
+    if weight is not None:
+        sizes = tuple(-1 if d == dim else 1 for d in range(like.ndim))
+        g = g * call("reshape", weight, sizes)
+    return where(counted == Tensor(_class_numbers(like.shape[dim], dim, like.ndim)), -g, 0.0)
+
+
+def _losses() -> list[Any]:
+    x, t, w = real(4, 3), whole(4, high=3), real(3, low=0.2, high=1.5)
+    return [
+        *((x, t, weight, kind, -100) for weight in (None, w) for kind in (NONE, MEAN, SUM)),
+        (x, t, w, MEAN, 1),
+        (real(2, 3, 2), whole(2, 2, high=3), w, MEAN, 0),
+        (real(3), whole(high=3), None, MEAN, -100),
+    ]
+
+
+@op(
+    name=lambda input, *rest: "NllLoss2DBackward0" if input.dim() > 2 else "NllLossBackward0",
+    input=_nll_input,
+    method=False,
+    samples=_losses,
+)
+def nll_loss_forward(
+    input: Value, target: Value, weight: Value | None, reduction: str, ignore_index: int
+) -> tuple[Value, Value]:
+    """-input at each target's class, times its weight; of that the sum or mean. And the sum of the weights."""
+    _nll_checks(input, target, weight)
+    dim = _class_dim(len(input.shape))
+    classes = input.shape[dim]
+    _check_classes(target, classes, ignore_index)
+    if len(input.shape) == 1 and target.shape:
+        target = session.emit("reshape", target, shape=())
+    ignored = session.emit("equal", target, constant(ignore_index, INT64))
+    safe = session.emit("where", ignored, constant(0, INT64), target)
+    zero = constant(0, input.dtype)
+    places = session.emit("expand_dims", safe, dims=(dim,))
+    picked = session.emit("gather", input, places, dim=dim, size=classes)
+    loss = session.emit("negative", session.emit("squeeze_dims", picked, dims=(dim,)))
+    if weight is None:
+        counts = cast(session.emit("logical_not", ignored), input.dtype)
+    else:
+        flat = session.emit("reshape", safe, shape=(math.prod(safe.shape),))
+        found = session.emit("take", weight, flat, dim=0, size=classes, wrap=False)
+        weights = session.emit("reshape", found, shape=safe.shape)
+        counts = session.emit("where", ignored, zero, weights)
+        loss = session.emit("multiply", loss, weights)
+    loss = session.emit("where", ignored, zero, loss)
+    if reduction == NONE:
+        return loss, zero
+    total = reduce("sum", loss, None, dtype=NAMES[loss.dtype])
+    if reduction == SUM:
+        return total, zero
+    counted = reduce("sum", counts, None, dtype=NAMES[loss.dtype])
+    return session.emit("divide", total, counted), counted
+
+
+@op(name="DivBackward1", input=lambda g, other: g / other, method=False, samples=lambda: [(real(2, 3), 3)])
+def divided(input: Value, other: float) -> Value:
+    """input / other, under the name that torch gives it inside of a loss."""
+    return session.emit("divide", input, constant(other, input.dtype))
+
+
+# Binary cross entropy. With logits x: loss = (1 - y) x - (1 + (p - 1) y) log sigmoid(x), p the weight of positives.
+def _logits_input(
+    g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: str
+) -> Tensor:
+    if pos_weight is None:
+        slope = sigmoid(input) - target
+    else:
+        positive = pos_weight * target
+        slope = (positive + 1 - target) * sigmoid(input) - positive
+    slope = slope if weight is None else slope * weight
+    return slope * _each(g, reduction, tuple(slope.shape))
+
+
+def _logits_target(
+    g: Tensor, input: Tensor, weight: Tensor | None, pos_weight: Tensor | None, reduction: str
+) -> Tensor:
+    slope = -input if pos_weight is None else logsigmoid(-input) - pos_weight * logsigmoid(input)
+    slope = slope if weight is None else slope * weight
+    return slope * _each(g, reduction, tuple(slope.shape))
+
+
+def _probabilities(*shape: int, seed: int = 0) -> Tensor:
+    return real(*shape, low=0.05, high=0.95, seed=seed)
+
+
+def _logits() -> list[Any]:
+    x, y, w, p = (
+        real(2, 3),
+        _probabilities(2, 3),
+        real(3, low=0.3, high=2.0),
+        real(3, low=0.2, high=1.4, seed=1),
+    )
+    return [
+        *((x, y, None, None, kind) for kind in (NONE, MEAN, SUM)),
+        *((x, y, w, p, kind) for kind in (NONE, MEAN, SUM)),
+        (x, y, None, p, MEAN),
+    ]
+
+
+@op(input=_logits_input, target=_logits_target, method=False, samples=_logits)
+def binary_cross_entropy_with_logits(
+    input: Value, target: Value, weight: Value | None, pos_weight: Value | None, reduction: str
+) -> Value:
+    """Cross entropy of sigmoid(input) with the probabilities `target`, without overflow."""
+    refuse(input, "bi", "log_sigmoid_cpu")
+    if target.dtype.kind == "b":
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
+            "operator instead."
+        )
+    if target.dtype.kind != "f":
+        raise RuntimeError(
+            f"result type {title(input.dtype)} can't be cast to the desired output type {title(target.dtype)}"
+        )
+    loss = elementwise("multiply", elementwise("subtract", 1, target), input)
+    rest = session.emit("log_sigmoid", input)
+    if pos_weight is not None:
+        scale = elementwise("add", elementwise("multiply", elementwise("subtract", pos_weight, 1), target), 1)
+        rest = elementwise("multiply", scale, rest)
+    loss = elementwise("subtract", loss, rest)
+    return _reduced(loss if weight is None else elementwise("multiply", loss, weight), reduction)
+
+
+# With probabilities x: loss = -y log x - (1 - y) log(1 - x), both logarithms at least -100.
+SMALL = 1e-12
+
+
+def _bce_input(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    slope = (input - target) / clamp((1 - input) * input, min=SMALL)
+    slope = slope if weight is None else slope * weight
+    return slope * _each(g, reduction, tuple(slope.shape))
+
+
+def _bce_target(g: Tensor, input: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    slope = clamp(log1p(-input), min=-100) - clamp(log(input), min=-100)
+    slope = slope if weight is None else slope * weight
+    return slope * _each(g, reduction, tuple(slope.shape))
+
+
+def _chances() -> list[Any]:
+    x, y, w = _probabilities(2, 3), _probabilities(2, 3, seed=1), real(3, low=0.3, high=2.0)
+    return [(x, y, weight, kind) for weight in (None, w) for kind in (NONE, MEAN, SUM)]
+
+
+@op(input=_bce_input, target=_bce_target, method=False, samples=_chances)
+def binary_cross_entropy(input: Value, target: Value, weight: Value | None, reduction: str) -> Value:
+    """Cross entropy of the probabilities `input` with the probabilities `target`."""
+    refuse(input, "bi", "binary_cross_entropy")
+    if target.dtype != input.dtype:
+        raise RuntimeError(f"Found dtype {title(target.dtype)} but expected {title(input.dtype)}")
+    for name, x in (("input", input), ("target", target)):
+        if x.array is not None and not ((x.array >= 0) & (x.array <= 1)).all():
+            raise RuntimeError(f"all elements of {name} should be between 0 and 1")
+    one, least = constant(1, input.dtype), constant(-100, input.dtype)
+    yes = session.emit("maximum", session.emit("log", input), least)
+    no = session.emit("maximum", session.emit("log1p", session.emit("negative", input)), least)
+    # (y - 1) log(1 - x) - y log x, as torch rounds it.
+    loss = session.emit(
+        "subtract",
+        session.emit("multiply", session.emit("subtract", target, one), no),
+        session.emit("multiply", target, yes),
+    )
+    return _reduced(loss if weight is None else elementwise("multiply", loss, weight), reduction)
+
+
+# Rows by index.
+def _flat(indices: Value) -> Value:
+    return cast(session.emit("reshape", indices, shape=(math.prod(indices.shape),)), INT64)
+
+
+@op(
+    weight=lambda g, indices, padding_idx, like: _embedding_dense_backward(
+        g, indices, like.shape[0], padding_idx
+    ),
+    method=False,
+    samples=lambda: [
+        (real(4, 3), whole(5, high=4)),
+        (real(4, 3), whole(2, 3, high=4)),
+        (real(4, 3), whole(high=4)),
+    ],
+)
+def embedding(weight: Value, indices: Value, padding_idx: int = -1) -> Value:
+    """The rows of `weight` with these numbers; row `padding_idx` gets no gradient."""
+    if len(weight.shape) != 2:
+        raise RuntimeError("'weight' must be 2-D")
+    if indices.dtype not in (INT32, INT64):
+        kind = "CPUBoolType" if indices.dtype.kind == "b" else OF_NUMPY[indices.dtype].tensor_type
+        raise RuntimeError(
+            "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
+            f"{kind} instead (while checking arguments for embedding)"
+        )
+    rows, width = weight.shape
+    found = session.emit("take", weight, _flat(indices), dim=0, size=rows, wrap=False)
+    return session.emit("reshape", found, shape=(*indices.shape, width))
+
+
+def _unpadded(g: Tensor, indices: Tensor, padding_idx: int) -> Tensor:
+    return g if padding_idx < 0 else where(call("unsqueeze", indices == padding_idx, -1), 0.0, g)
+
+
+@op(
+    grad=lambda g, indices, padding_idx: _unpadded(embedding(g, indices), indices, padding_idx),
+    method=False,
+    samples=lambda: [(real(5, 3), whole(5, high=4), 4, -1), (real(2, 3, 3), whole(2, 3, high=4), 4, 2)],
+)
+def _embedding_dense_backward(grad: Value, indices: Value, rows: int, padding_idx: int) -> Value:
+    """Each row of `grad` added to the row of the result that it came from."""
+    flat = _flat(indices)
+    values = session.emit("reshape", grad, shape=(flat.shape[0], grad.shape[-1]))
+    if padding_idx >= 0:
+        padded = session.emit("equal", flat, constant(padding_idx, INT64))
+        padded = session.emit("expand_dims", padded, dims=(1,))
+        values = session.emit("where", padded, constant(0, grad.dtype), values)
+    return session.emit("index_add", flat, values, dim=0, size=rows)
+
+
+@op(method=False, samples=lambda: [whole(2, 3, high=4), (whole(4, high=3), 5), (whole(high=2), 2)])
+def one_hot(tensor: Value, num_classes: int = -1) -> Value:
+    """1 at each class number, 0 for all other classes, along a new last dimension. Without `num_classes`, or with -1,
+    it waits for the largest number."""
+    if tensor.dtype != INT64:
+        raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
+    size = math.prod(tensor.shape)
+    if size == 0 and num_classes <= 0:
+        raise RuntimeError("Can not infer total number of classes from empty tensor.")
+    array = tensor.array
+    if array is not None and size:
+        if array.min() < 0:
+            raise RuntimeError("Class values must be non-negative.")
+        if num_classes != -1 and array.max() >= num_classes:
+            raise RuntimeError("Class values must be smaller than num_classes.")
+    if num_classes == -1:
+        num_classes = int(session.fetch(reduce("amax", tensor, None))) + 1
+    if num_classes < 1:
+        raise RuntimeError("Class values must be smaller than num_classes.")
+    dim = len(tensor.shape)
+    shape = (*tensor.shape, num_classes)
+    places = session.emit("expand_dims", tensor, dims=(dim,))
+    zeros = session.emit("expand", constant(0, INT64), shape=shape, cuts=None)
+    ones = session.emit("expand", constant(1, INT64), shape=places.shape, cuts=None)
+    return session.emit("scatter", zeros, places, ones, dim=dim, size=num_classes)  # which checks the numbers
+
+
+# The linear layer.
+@op(
+    name="AddmmBackward0",
+    input=lambda g: g,
+    mat1=lambda g, mat2: call("mm", g, call("t", mat2)),
+    mat2=lambda g, mat1: call("mm", call("t", mat1), g),
+    method=False,
+    samples=lambda: [(real(4), real(2, 3), real(3, 4)), (real(2, 4), real(2, 3), real(3, 4))],
+)
+def addmm(input: Value, mat1: Value, mat2: Value) -> Value:
+    """input + mat1 @ mat2."""
+    (n, k), (rows, m) = mat1.shape, mat2.shape
+    if k != rows:
+        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({n}x{k} and {rows}x{m})")
+    if not input.dtype == mat1.dtype == mat2.dtype:
+        kinds = [OF_NUMPY[x.dtype].title for x in (input, mat2)]
+        raise RuntimeError(f"self and mat2 must have the same dtype, but got {kinds[0]} and {kinds[1]}")
+    _expanded(input.shape, (n, m))
+    return session.emit("add", session.emit("contract", mat1, mat2, subscripts="mk,kn->mn"), input)

@@ -1,0 +1,325 @@
+"""The fixed tree and the moves between workers: the same bits however the shards are spread, each element once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distgrad.primitives import MERGES
+from distgrad.sharding import Cut, Sharding, owned
+from distgrad.wire import Departure, Move, Sum
+from distgrad.worker import exchange
+from distgrad.worker.exchange import Tree, held, inside, leaves, overlaps, senders, subtrees, sums_sent
+from distgrad.worker.execute import Failure, receive_shards, receive_sums, send
+from distgrad.worker.pool import Pool
+
+quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+
+# Floats for which every order of additions gives other bits.
+RNG = np.random.default_rng(5)
+WIDTH = 64
+LEAVES = (RNG.standard_normal((64, WIDTH)) * 10.0 ** RNG.integers(-2, 3, (64, WIDTH))).astype(np.float32)
+
+Merge = Callable[..., Any]
+
+
+def reference(arrays: Sequence[np.ndarray], merge: Merge = np.add) -> np.ndarray:
+    """The tree by its definition: pairs of neighbours, then pairs of pairs; one left over goes up as it is."""
+    level = list(arrays)
+    while len(level) > 1:
+        pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
+        level = [merge(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return level[0]
+
+
+def spread(tree: Callable[[Any], Tree], arrays: Sequence[np.ndarray], edges: Sequence[int]) -> np.ndarray:
+    """The merge by workers that own the leaves between `edges`, and one that puts together what they send."""
+    final = tree(np.add)
+    for lo, hi in itertools.pairwise(edges):
+        own = tree(np.add)
+        for i in range(lo, hi):
+            own.push(0, i, arrays[i])
+        for level, i, array, _ in own.stack:
+            final.push(level, i, array)
+    return final.finish()
+
+
+def check_tree(tree: Callable[[Any], Tree], count: int, edges: Sequence[int]) -> None:
+    arrays = [a.copy() for a in LEAVES[:count]]
+    got = spread(tree, arrays, edges)
+    assert got.tobytes() == reference(LEAVES[:count]).tobytes()
+    np.testing.assert_array_equal(arrays, LEAVES[:count])  # what was sent is not written to
+
+
+def test_the_leaves_tell_orders_apart() -> None:
+    for count in range(3, 64):
+        arrays = LEAVES[:count]
+        running = np.add.accumulate(arrays)[-1]
+        swapped = reference([arrays[1], arrays[2], arrays[0], *arrays[3:]])
+        assert reference(arrays).tobytes() not in (
+            swapped.tobytes(),
+            *([running.tobytes()] if count > 3 else []),
+        )
+
+
+@pytest.mark.parametrize("count", range(1, 65))
+def test_tree_is_that_of_the_definition(count: int) -> None:
+    for workers in (1, 2, 3, 5, 64):
+        ranges = [owned(count, workers, w) for w in range(workers)]
+        check_tree(Tree, count, [0, *(r.stop for r in ranges)])
+
+
+@quick
+@given(st.integers(1, 64), st.data())
+def test_any_owners_of_the_leaves_give_the_same_bits(count: int, data: st.DataObject) -> None:
+    inner = data.draw(st.lists(st.integers(0, count), max_size=8))
+    check_tree(Tree, count, [0, *sorted(inner), count])
+
+
+class InOrder(Tree):
+    """A planted fault: what there is is added up in order."""
+
+    def push(self, level: int, i: int, array: Any, own: bool = False) -> None:
+        if self.stack:
+            *_, before, _ = self.stack.pop()
+            array = self.merge(before, array)  # type: ignore[misc]
+        self.stack.append((level, i, array, own))
+
+
+class Greedy(Tree):
+    """A planted fault: any two neighbours of one height are joined, whether they are siblings or not."""
+
+    def push(self, level: int, i: int, array: Any, own: bool = False) -> None:
+        while self.stack and self.stack[-1][0] == level:
+            *_, before, _ = self.stack.pop()
+            array, level = self.merge(before, array), level + 1  # type: ignore[misc]
+        self.stack.append((level, i, array, own))
+
+    def finish(self) -> Any:
+        return reference([array for _, _, array, _ in self.stack])
+
+
+class FromTheLeft(Tree):
+    """A planted fault: what has no sibling is added from the left instead of the right."""
+
+    def finish(self) -> Any:
+        return np.add.accumulate([array for _, _, array, _ in self.stack])[-1]
+
+
+def check_trees(tree: Callable[[Any], Tree]) -> None:
+    for count, at in itertools.product(range(4, 12), range(1, 4)):
+        check_tree(tree, count, [0, at, count])
+
+
+@pytest.mark.parametrize("tree", [InOrder, Greedy, FromTheLeft])
+def test_an_altered_order_is_found(tree: Callable[[Any], Tree]) -> None:
+    check_trees(Tree)
+    with pytest.raises(AssertionError):
+        check_trees(tree)
+
+
+def test_merges_in_place_only_what_is_its_own() -> None:
+    arrays = [np.full(3, float(n)) for n in range(1, 9)]
+    tree = Tree(np.add)
+    for i, array in enumerate(arrays):
+        tree.push(0, i, array)
+    total = tree.finish()
+    assert not any(np.shares_memory(total, a) for a in arrays)
+    assert [a[0] for a in arrays] == list(range(1, 9))
+
+
+# Sums on a grid.
+
+
+@st.composite
+def sums(draw: st.DrawFn) -> Sum:
+    counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    return Sum(tuple(counts), tuple(draw(st.booleans()) for _ in counts), "add")
+
+
+@quick
+@given(sums())
+def test_leaves_number_the_sums_and_the_places_in_them_in_c_order(what: Sum) -> None:
+    grid = list(itertools.product(*(range(n) for n in what.counts)))
+    axes = list(zip(what.counts, what.reduced, strict=True))
+    sizes = [math.prod(n for n, r in axes if r is reduced) for reduced in (False, True)]
+    numbered = list(leaves(what, range(len(grid))))
+    assert sorted((kept, leaf) for _, kept, leaf in numbered) == list(itertools.product(*map(range, sizes)))
+    for (shard, kept, leaf), cell in zip(numbered, grid, strict=True):
+        assert grid[shard] == cell
+        for number, reduced in ((kept, False), (leaf, True)):
+            along = [(i, n) for i, n, r in zip(cell, what.counts, what.reduced, strict=True) if r is reduced]
+            expected = 0
+            for i, n in along:
+                expected = expected * n + i
+            assert number == expected
+
+
+def exchanged(
+    what: Sum, merge: str, workers: int, partials: Sequence[np.ndarray], channel: str
+) -> list[np.ndarray]:
+    """All sums, as a stage merges, sends and receives them."""
+    what = Sum(what.counts, what.reduced, merge)
+    kept = math.prod(n for n, r in zip(what.counts, what.reduced, strict=True) if not r)
+    sent = []
+    for w in range(workers):
+        trees: dict[int, Tree] = {}
+        for shard, number, leaf in leaves(what, owned(len(partials), workers, w)):
+            trees.setdefault(number, Tree(MERGES[merge])).push(0, leaf, partials[shard])
+        sent.append(send(Departure(0, what, channel), trees, w, workers))
+    if channel != "each":
+        return receive_sums(what, [s[0] for s in sent], workers, range(kept))
+    received: list[np.ndarray] = []
+    for w in range(workers):
+        mine = held(kept, workers, w)
+        result = receive_sums(what, [s[w] for s in sent], workers, mine)
+        assert len(result) == len(mine)
+        received += result
+    return received
+
+
+@quick
+@given(
+    sums(), st.integers(1, 6), st.sampled_from(["small", "large", "each"]), st.sampled_from(sorted(MERGES))
+)
+def test_sums_have_the_same_bits_for_any_number_of_workers(
+    what: Sum, workers: int, channel: str, merge: str
+) -> None:
+    count = math.prod(what.counts)
+    kept = math.prod(n for n, r in zip(what.counts, what.reduced, strict=True) if not r)
+    if channel == "each" and kept == 1:
+        channel = "large"  # a single sum goes to all
+    partials: list[np.ndarray] = list(LEAVES[:count])
+    if merge in ("and", "or"):
+        partials = [p > 0 for p in partials]
+    elif merge == "disjoint":  # each element in one of them
+        partials = [np.where(np.arange(WIDTH) == n, p, 0) for n, p in enumerate(partials)]
+    got = exchanged(what, merge, workers, partials, channel)
+    assert len(got) == kept
+    for number in range(kept):
+        mine = [partials[shard] for shard, k, _ in leaves(what, range(count)) if k == number]
+        expected = np.asarray(reference(mine, MERGES[merge]))
+        assert (got[number].dtype, got[number].tobytes()) == (expected.dtype, expected.tobytes())
+
+
+@quick
+@given(sums(), st.integers(1, 6))
+def test_what_is_sent_for_a_sum_is_known_on_both_sides(what: Sum, workers: int) -> None:
+    count = math.prod(what.counts)
+    kept = math.prod(n for n, r in zip(what.counts, what.reduced, strict=True) if not r)
+    covered: dict[int, list[int]] = {k: [] for k in range(kept)}
+    reduced = count // kept
+    for w in range(workers):
+        found = subtrees(what, owned(count, workers, w))
+        assert sums_sent(what, workers, w, range(kept)) == [(k, len(trees)) for k, trees in found.items()]
+        for k, trees in found.items():
+            for level, i in trees:
+                covered[k] += [n for n in range(i << level, (i + 1) << level) if n < reduced]
+    assert all(sorted(numbers) == list(range(reduced)) for numbers in covered.values())
+
+
+def test_few_arrays_are_sent_for_a_sum() -> None:
+    what = Sum((4096,), (True,), "add")
+    for workers in (2, 3, 7):
+        for w in range(workers):
+            ((_, sent),) = sums_sent(what, workers, w, range(1))
+            assert sent <= 2 * math.log2(4096 / workers) + 2
+
+
+def test_scalar_partials_are_merged() -> None:
+    what = Sum((5,), (True,), "add")
+    partials = [np.asarray(np.float32(v)) for v in LEAVES[:5, 0]]
+    (total,) = exchanged(what, "add", 3, partials, "small")
+    assert (total.shape, total.dtype) == ((), np.float32)
+    assert total.tobytes() == np.asarray(reference(partials)).tobytes()
+
+
+# Moves.
+
+
+@st.composite
+def moves(draw: st.DrawFn) -> Move:
+    """Two random ways to cut a tensor, with empty shards."""
+    shape = draw(st.lists(st.integers(0, 7), max_size=3))
+
+    def cut(size: int) -> Cut:
+        return Cut.at(size, [0, *sorted(draw(st.lists(st.integers(0, size), max_size=3))), size])
+
+    return Move(Sharding(tuple(map(cut, shape))), Sharding(tuple(map(cut, shape))))
+
+
+def check_overlaps(move: Move, listing: Callable[..., Any]) -> None:
+    count = np.zeros(move.target.shape, int)
+    pairs = []
+    for source, target, region in listing(move, range(move.source.count), range(move.target.count)):
+        pairs.append((source, target))
+        for cell in (move.source.cell(source), move.target.cell(target)):
+            assert all(a <= lo < hi <= b for (lo, hi), (a, b) in zip(region, cell, strict=True))
+        count[tuple(slice(lo, hi) for lo, hi in region)] += 1
+    assert (count == 1).all()
+    assert pairs == sorted(set(pairs))
+
+
+@quick
+@given(moves())
+def test_overlaps_cover_the_target_exactly_once(move: Move) -> None:
+    check_overlaps(move, overlaps)
+
+
+def test_a_dropped_or_doubled_overlap_is_found() -> None:
+    move = Move(Sharding((Cut.even(6, 2),)), Sharding((Cut.even(6, 4),)))
+    check_overlaps(move, overlaps)
+    with pytest.raises(AssertionError):
+        check_overlaps(move, lambda *args: itertools.islice(overlaps(*args), 1, None))
+    with pytest.raises(AssertionError):
+        check_overlaps(move, lambda *args: [*overlaps(*args), *overlaps(*args)])
+
+
+@quick
+@given(moves(), st.integers(1, 5), st.booleans())
+def test_moved_shards_hold_what_they_should(move: Move, workers: int, each: bool) -> None:
+    array = np.arange(math.prod(move.source.shape)).reshape(move.source.shape)
+    each = each and move.target.count > 1
+    departure = Departure(0, move, "each" if each else "large")
+
+    def pieces(sharding: Sharding, w: int) -> list[np.ndarray]:
+        shards = held(sharding.count, workers, w)
+        return [array[tuple(slice(lo, hi) for lo, hi in sharding.cell(s))] for s in shards]
+
+    sent = [send(departure, pieces(move.source, w), w, workers) for w in range(workers)]
+    for w in range(workers):
+        shards = held(move.target.count, workers, w) if each else range(move.target.count)
+        items = [s[w if each else 0] for s in sent]
+        got = receive_shards(move, items, workers, shards, array.dtype, Pool())
+        expected = [array[tuple(slice(lo, hi) for lo, hi in move.target.cell(s))] for s in shards]
+        assert [g.shape for g in got] == [e.shape for e in expected]
+        assert all(np.array_equal(g, e) for g, e in zip(got, expected, strict=True))
+    total = sum(a.size for s in sent for item in s for a in item)
+    assert total == array.size  # nothing is sent twice, though a whole value lies on every worker
+
+
+def test_one_worker_speaks_for_a_whole_value() -> None:
+    whole = Sharding.whole((3,))
+    assert [len(senders(whole, 4, w)) for w in range(4)].count(1) == 1
+    assert [list(held(1, 4, w)) for w in range(4)] == [[0]] * 4
+    assert inside(((2, 4), (5, 6)), ((1, 9), (5, 7))) == (slice(1, 3), slice(0, 1))
+
+
+@pytest.mark.parametrize("channel", ["small", "large", "each"])
+def test_a_failure_is_sent_to_every_receiver(channel: str) -> None:
+    failure = Failure("ValueError", "text", 3, 7)
+    sent = send(Departure(0, Sum((4,), (False,), "add"), channel), failure, 0, 3)
+    assert sent == [failure] * (3 if channel == "each" else 1)
+
+
+def test_what_is_remembered_of_subtrees_is_bounded() -> None:
+    for n in range(1, 1300):
+        sums_sent(Sum((n,), (True,), "add"), 2, 0, range(1))
+    assert len(exchange._known_subtrees) <= 1025
