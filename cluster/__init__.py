@@ -14,7 +14,7 @@ one in `RAY_AUTH_TOKEN`, in the file `RAY_AUTH_TOKEN_PATH`, and in its own file 
 """
 
 from . import settings  # noqa: F401 - comes first: it sets what Ray reads when it is imported
-from .start import start
+from .launch import start
 from .transport import RayTransport
 
 __all__ = ["RayTransport", "start"]

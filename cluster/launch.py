@@ -41,9 +41,9 @@ def start(
 
     `workers` is by default one for each `threads` CPUs of the cluster, and may be more. Each has `threads` BLAS
     threads. Workers are spread over the nodes in proportion to their CPUs, and numbered so that those of one node
-    are neighbours. As Ray counts, a worker takes `threads` CPUs, but no more than makes half of its node with the
-    others there: Ray lets a task wait without end and without a word when every CPU is taken, and a program's own Ray
-    tasks must find room beside the workers.
+    are neighbours. They use all CPUs while they work, but as Ray counts, those of a node take a quarter of its CPUs at
+    most: Ray lets a task wait without end and without a word when every CPU is taken, and a program's own Ray tasks
+    must find room beside the workers.
 
     `worker` is the class to make each worker of, or "module:name" of it: `worker(number, **worker_options)`.
     `object_store_memory` is in bytes and for a local Ray only. All must be there within `timeout` seconds.
@@ -100,7 +100,7 @@ def place(nodes: list[tuple[str, float]], workers: int | None, threads: int) -> 
             counts[i] += 1
     plan = []
     for (name, cpus), count in zip(nodes, counts, strict=True):
-        share = min(float(threads), cpus / 2 / max(count, 1))
+        share = min(float(threads), cpus / 4 / max(count, 1))
         plan += [(name, max(1, int(share * GRAIN)) / GRAIN)] * count
     return plan
 

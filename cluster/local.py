@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +22,9 @@ from distgrad.worker.transport import machine_memory
 from .settings import QUIET, THREAD_VARIABLES, TOKEN, environment, own_sigterm
 
 # Ends the processes with the given numbers when the input ends, if they still are agents of Ray.
-_WATCHER = 'read _; for p; do case "$(ps -o args= -p "$p")" in ray::*Agent*) kill -9 "$p";; esac; done'
+_WATCHER = (
+    r"""read _; for p; do case "$(tr -d '\0' < /proc/$p/cmdline)" in ray::*Agent*) kill -9 $p;; esac; done"""
+)
 
 
 class LocalRay:
@@ -43,10 +47,15 @@ class LocalRay:
             with environment(settings), own_sigterm():
                 ray.init(address="local", include_dashboard=False, object_store_memory=memory, **QUIET)
 
+        before = {pid for pid, _, _ in _family()}
         try:
             _in_lasting_thread(begin, self._over)
-        except BaseException as error:
+        except BaseException as error:  # also Ctrl-C: Ray does not know then what it has started so far
             ray.shutdown()
+            for pid, _, name in _family():
+                if pid not in before and "ray" in name:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             self._over.set()
             if isinstance(error, (rx.RayError, RuntimeError, OSError, ValueError)):
                 raise ConnectError(f"Ray did not start on this machine: {error}") from None
@@ -101,6 +110,19 @@ def _in_lasting_thread(function: Callable[[], None], over: threading.Event) -> N
         raise errors[0]
 
 
+def _family() -> list[tuple[int, int, str]]:
+    """The processes that come from this one: number, parent and command. On Linux only."""
+    rows = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended since
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            rows.append((int(folder.name), parent, (folder / "cmdline").read_text(errors="replace")))
+    found = [row for row in rows if row[1] == os.getpid()]
+    for pid, _, _ in found:  # grows meanwhile
+        found += [row for row in rows if row[1] == pid]
+    return found
+
+
 def _watch() -> subprocess.Popen[bytes] | None:
     """Have Ray's agents end with this process even if it is killed.
 
@@ -109,12 +131,7 @@ def _watch() -> subprocess.Popen[bytes] | None:
     """
     if not sys.platform.startswith("linux"):
         return None
-    listing = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=False
-    )
-    rows = [line.split(None, 2) for line in listing.stdout.splitlines()]
-    ours = {row[0] for row in rows if row[1] == str(os.getpid())}
-    agents = [row[0] for row in rows if row[1] in ours and re.match(r"ray::\w*Agent", row[-1])]
+    agents = [str(pid) for pid, _, name in _family() if re.match(r"ray::\w*Agent", name)]
     return subprocess.Popen(
         ["/bin/sh", "-c", _WATCHER, "distgrad-watcher", *agents],
         stdin=subprocess.PIPE,

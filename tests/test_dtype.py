@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import distgrad
-from distgrad import dtype as dtypes
+from distgrad.dtype import promote, scalar_dtype
 
 NAMES = ["bool", "int32", "int64", "float32", "float64"]
 
@@ -49,7 +49,9 @@ def test_promotion_of_tensors(i: int, j: int) -> None:
         return distgrad.ones(*shape, dtype=getattr(distgrad, name))
 
     a, b = NAMES[i], NAMES[j]
-    assert distgrad.promote_types(getattr(distgrad, a), getattr(distgrad, b)).name == table(SAME_CATEGORY)[i][j]
+    assert (
+        distgrad.promote_types(getattr(distgrad, a), getattr(distgrad, b)).name == table(SAME_CATEGORY)[i][j]
+    )
     for shape in ((2,), ()):
         assert (made(a, *shape) * made(b, *shape)).dtype.name == table(SAME_CATEGORY)[i][j]
     assert (made(a, 2) * made(b)).dtype.name == table(WITH_ZERO_DIM)[i][j]
@@ -69,7 +71,7 @@ def test_promotion_with_numbers(i: int, j: int, shape: tuple[int, ...]) -> None:
 
 def test_three_categories_at_once() -> None:
     def result(dims: str, zeros: str, number: object) -> str:
-        found = dtypes.promote([np.dtype(dims)], [np.dtype(zeros)], [dtypes.scalar_dtype(number)])
+        found = promote([np.dtype(dims)], [np.dtype(zeros)], [scalar_dtype(number)])
         return found.name
 
     assert result("int32", "int64", 1) == "int32"
@@ -102,7 +104,9 @@ def test_dtype_objects(torch: ModuleType) -> None:
     assert torch.float32.is_floating_point
     assert not torch.int32.is_floating_point
     assert torch.ones(2).dtype == torch.float32 != torch.float64
-    assert repr(torch.finfo(torch.float32)).startswith("finfo(resolution=1e-06, min=-3.40282e+38, max=3.40282e+38, eps=1.19209e-07")
+    assert repr(torch.finfo(torch.float32)).startswith(
+        "finfo(resolution=1e-06, min=-3.40282e+38, max=3.40282e+38, eps=1.19209e-07"
+    )
     assert repr(torch.iinfo(torch.int32)) == "iinfo(min=-2.14748e+09, max=2.14748e+09, dtype=int32)"
     assert torch.finfo(torch.float64).eps == 2.0**-52
 

@@ -19,7 +19,11 @@ def test_as_torch_prints(torch: ModuleType, case: golden_cases.Case) -> None:
 def test_random_numbers_depend_on_the_seed_alone(torch: ModuleType) -> None:
     def draw(**options: object) -> list[list[float]]:
         torch.manual_seed(5)
-        made = [torch.rand(7, 3, **options), torch.randn(7, 3, **options), torch.randint(0, 9, (7, 3), **options)]
+        made = [
+            torch.rand(7, 3, **options),
+            torch.randn(7, 3, **options),
+            torch.randint(0, 9, (7, 3), **options),
+        ]
         return [x.reshape(-1).tolist() for x in made]
 
     first = draw()
@@ -116,7 +120,9 @@ def test_users_may_note_things_on_a_tensor(torch: ModuleType) -> None:
 def test_a_large_tensor_is_printed_by_its_corners(torch: ModuleType) -> None:
     x = torch.arange(2400.0).reshape(60, 40)
     text = str(x)
-    assert text.splitlines()[0] == "tensor([[0.0000e+00, 1.0000e+00, 2.0000e+00,  ..., 3.7000e+01, 3.8000e+01,"
+    assert (
+        text.splitlines()[0] == "tensor([[0.0000e+00, 1.0000e+00, 2.0000e+00,  ..., 3.7000e+01, 3.8000e+01,"
+    )
     assert len(text) < 800
     assert "requires_grad=True" in str(torch.zeros(30, 50, requires_grad=True))
 

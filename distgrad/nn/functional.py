@@ -118,7 +118,10 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return call("matmul", input, weight.t())
     rows = input if input.dim() == 2 else input.reshape(-1, input.shape[-1])
     out = call("mm", rows, weight.t()) if bias is None else losses.addmm(bias, rows, weight.t())
-    return out if input.dim() == 2 else out.reshape(*input.shape[:-1], weight.shape[0])
+    if input.dim() == 2:
+        return out
+    shape = (*input.shape[:-1], weight.shape[0])
+    return call("_unsafe_view", out, shape) if bias is None else out.reshape(shape)
 
 
 def embedding(
@@ -232,8 +235,8 @@ def nll_loss(
 ) -> Tensor:
     """Negative log likelihood: -input at each target's class, times the class's weight.
 
-    `input` is (N, C, ...) or (C,), `target` holds classes as int64, (N, ...) or (). The mean is weighted, and leaves out
-    targets that are `ignore_index`.
+    `input` is (N, C, ...) or (C,), `target` holds classes as int64, (N, ...) or (). The mean is weighted, and leaves
+    out targets that are `ignore_index`.
     """
     reduction = _reduction(reduction, size_average, reduce)
     _no_gradient("nll_loss_forward", weight=weight)
@@ -268,9 +271,9 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}")
     scores = activations.log_softmax(input, dim)
-    if weight is not None and (target.shape == input.shape or label_smoothing):
-        _fits_classes(weight, input.shape[dim])
     if target.shape == input.shape:
+        if weight is not None:
+            _fits_classes(weight, input.shape[dim])
         return _probability_loss(scores, target, weight, reduction, label_smoothing, dim)
     if label_smoothing:
         return _smoothed_loss(scores, target, weight, ignore_index, reduction, label_smoothing, dim)
@@ -336,8 +339,8 @@ def binary_cross_entropy(
     reduction = _reduction(reduction, size_average, reduce)
     if target.shape != input.shape:
         raise ValueError(
-            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is deprecated. "
-            "Please ensure they have the same size."
+            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is "
+            "deprecated. Please ensure they have the same size."
         )
     _no_gradient("binary_cross_entropy", weight=weight)
     return losses.binary_cross_entropy(input, target, weight, reduction)

@@ -8,7 +8,6 @@ from typing import Any
 from distgrad import session
 from distgrad.dtype import BOOL, dtype
 from distgrad.ops.base import Tensor, Value, call, cast, constant, normal_dim, op
-from distgrad.ops.binary import clamp
 from distgrad.ops.compare import where
 from distgrad.ops.pointwise import exp, refuse, tanh
 from distgrad.ops.samples import real
@@ -50,7 +49,7 @@ def leaky_relu(input: Value, negative_slope: float = 0.01) -> Value:
 
 def _elu_input(g: Tensor, input: Tensor, alpha: float, scale: float) -> Tensor:
     # exp sees no number above 0, where it might be infinite and spoil the second derivative.
-    return where(input > 0, g * scale, g * (alpha * scale * exp(clamp(input, max=0))))
+    return where(input <= 0, g * (alpha * scale * exp(-relu(-input))), g * scale)
 
 
 @op(
@@ -107,6 +106,9 @@ def gelu(input: Value, *, approximate: str = "none") -> Value:
     return session.emit("multiply", _times(input, 0.5), _plus(inner, 1))
 
 
+PLAIN = 15  # from this threshold on, log(1 + exp(x)) and x are the same to 2e-8, and the kernel may join them
+
+
 def _softplus_input(g: Tensor, input: Tensor, beta: float, threshold: float) -> Tensor:
     scaled = input * beta
     return where(scaled > threshold, g, g * sigmoid(scaled))
@@ -120,7 +122,11 @@ def _softplus_input(g: Tensor, input: Tensor, beta: float, threshold: float) -> 
 def softplus(input: Value, beta: float = 1.0, threshold: float = 20.0) -> Value:
     """log(1 + exp(beta * input)) / beta, and `input` itself where beta * input is above the threshold."""
     refuse(input, "bi", "softplus_cpu")
-    return session.emit("softplus", input, beta=float(beta), threshold=float(threshold))
+    out = session.emit("softplus", input, beta=float(beta), threshold=float(threshold))
+    if threshold >= PLAIN:
+        return out
+    above = session.emit("greater", _times(input, beta), constant(threshold, input.dtype))
+    return session.emit("where", above, input, out)
 
 
 @op(name="LogSigmoidBackward0", input=lambda g, input: g * sigmoid(-input), method=False, samples=_reals)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-import numpy as np
 
 from distgrad import session
 from distgrad.dtype import NAMES
 from distgrad.ops.arithmetic import div
 from distgrad.ops.base import Operand, Tensor, Value, cast, common_dtype, constant, elementwise, op, operators
-from distgrad.ops.compare import where
+from distgrad.ops.compare import is_tensor, where
 from distgrad.ops.helpers import title
 from distgrad.ops.pointwise import reciprocal
 from distgrad.ops.samples import positive, real, whole
@@ -27,10 +26,6 @@ NO_INTEGER_ADDCDIV = (
 
 def _given(*operands: Any) -> Any:
     return [x for x in operands if x is not None]
-
-
-def _is_tensor(x: Any) -> bool:
-    return isinstance(x, (Tensor, np.ndarray))
 
 
 def _pairs() -> list[Any]:
@@ -67,7 +62,7 @@ def minimum(input: Value, other: Value) -> Value:
 def _clamped(kernel: str, input: Value, *bounds: tuple[str, Any]) -> Value:
     bounds = tuple(b for b in bounds if b[1] is not None)
     common = common_dtype(input, *(b for _, b in bounds))
-    if common.kind == "b":
+    if common.kind == "b" and not all(isinstance(b, Value) for _, b in bounds):
         raise NotImplementedError(f"\"{kernel}\" not implemented for 'Bool'")
     out = cast(input, common)
     for primitive, bound in bounds:
@@ -89,7 +84,7 @@ def _clamp_max(g: Tensor, input: Tensor, min: Any, max: Tensor) -> Tensor:
 
 
 @op(
-    name=lambda input, min, max: "ClampBackward0" if _is_tensor(min) or _is_tensor(max) else "ClampBackward1",
+    name=lambda input, min, max: "ClampBackward0" if is_tensor(min) or is_tensor(max) else "ClampBackward1",
     input=_clamp_input,
     min=_clamp_min,
     max=_clamp_max,
@@ -111,11 +106,12 @@ def clamp(input: Value, min: Operand | None = None, max: Operand | None = None) 
     if min is not None and max is not None and isinstance(min, Value) != isinstance(max, Value):
         kinds = ("Tensor" if isinstance(x, Value) else type(x).__name__ for x in (input, min, max))
         raise TypeError(f"clamp() received an invalid combination of arguments - got ({', '.join(kinds)})")
-    return _clamped("clamp_cpu", input, ("maximum", min), ("minimum", max))
+    kernel = "clamp_cpu" if max is not None else "clamp_min_scalar_cpu"
+    return _clamped(kernel, input, ("maximum", min), ("minimum", max))
 
 
 @op(
-    name=lambda input, min: f"ClampMinBackward{int(_is_tensor(min))}",
+    name=lambda input, min: f"ClampMinBackward{int(is_tensor(min))}",
     input=lambda g, input, min: _clamp_input(g, input, min, None),
     min=lambda g, input, min: _clamp_min(g, input, min, None),
     number_edges=False,
@@ -128,7 +124,7 @@ def clamp_min(input: Value, min: Operand) -> Value:
 
 
 @op(
-    name=lambda input, max: f"ClampMaxBackward{int(_is_tensor(max))}",
+    name=lambda input, max: f"ClampMaxBackward{int(is_tensor(max))}",
     input=lambda g, input, max: _clamp_input(g, input, None, max),
     max=lambda g, input, max: _clamp_max(g, input, None, max),
     number_edges=False,
@@ -156,7 +152,7 @@ def _refused(name: str) -> Any:
 
 
 @op(
-    name=lambda input, other: f"RemainderBackward{int(_is_tensor(other))}",
+    name=lambda input, other: f"RemainderBackward{int(is_tensor(other))}",
     input=lambda g: g,
     other=lambda g, input, other: -g * div(input, other, rounding_mode="floor"),
     number_edges=False,
@@ -169,7 +165,7 @@ def remainder(input: Operand, other: Operand) -> Value:
 
 
 @op(
-    name=lambda input, other: f"FmodBackward{int(_is_tensor(other))}",
+    name=lambda input, other: f"FmodBackward{int(is_tensor(other))}",
     input=lambda g: g,
     other=lambda g, input, other: -g * div(input, other, rounding_mode="trunc"),
     number_edges=False,
@@ -195,7 +191,9 @@ def floor_divide(input: Operand, other: Operand) -> Value:
 
 
 def _per_square(a: Tensor, b: Tensor) -> Tensor:
-    return reciprocal(a * a + b * b)
+    """1 / (a² + b²), and 0 at the origin."""
+    total = a * a + b * b
+    return reciprocal(where(total == 0, math.inf, total))
 
 
 @op(
@@ -218,7 +216,7 @@ def _lerp_operand(name: str, x: Value, input: Value) -> None:
 
 
 @op(
-    name=lambda input, end, weight: f"LerpBackward{int(_is_tensor(weight))}",
+    name=lambda input, end, weight: f"LerpBackward{int(is_tensor(weight))}",
     input=lambda g, weight: g * (1 - weight),
     end=lambda g, weight: g * weight,
     weight=lambda g, input, end: g * (end - input),

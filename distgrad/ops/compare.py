@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
+import numpy as np
+
 from distgrad import session
 from distgrad.dtype import BOOL, get_default_dtype
 from distgrad.ops.base import (
@@ -31,38 +33,52 @@ def _numbers() -> list[Any]:
     return [(real(2, 3), real(3, seed=1)), (real(4), 0.5), (whole(2, 3), whole(2, 3, seed=1)), (whole(4), 2)]
 
 
-# Comparisons. The results are bools, which have no gradient.
-@op(inplace=True, samples=_numbers)
+def is_tensor(x: Any) -> bool:
+    """Whether an argument is no number: torch numbers its nodes by that."""
+    return isinstance(x, (Tensor, np.ndarray))
+
+
+def _flat(title: str, by_kind: bool = True) -> dict[str, Any]:
+    """For an op that gives bools: in place on floats its result is flat, and so has the gradient 0."""
+
+    def name(input: Any, other: Any = None) -> str:
+        return f"{title}Backward{int(by_kind and is_tensor(other))}"
+
+    return {"name": name, "input": lambda g, like: like.zeros(), "inplace": True}
+
+
+# Comparisons.
+@op(**_flat("Eq"), samples=_numbers)
 def eq(input: Value, other: Operand) -> Value:
     """input == other, element by element."""
     return elementwise("equal", input, other)
 
 
-@op(inplace=True, method=("ne", "not_equal"), samples=_numbers)
+@op(**_flat("Ne"), method=("ne", "not_equal"), samples=_numbers)
 def ne(input: Value, other: Operand) -> Value:
     """input != other, element by element."""
     return elementwise("not_equal", input, other)
 
 
-@op(inplace=True, method=("lt", "less"), samples=_numbers)
+@op(**_flat("Lt"), method=("lt", "less"), samples=_numbers)
 def lt(input: Value, other: Operand) -> Value:
     """input < other, element by element."""
     return elementwise("less", input, other)
 
 
-@op(inplace=True, method=("le", "less_equal"), samples=_numbers)
+@op(**_flat("Le"), method=("le", "less_equal"), samples=_numbers)
 def le(input: Value, other: Operand) -> Value:
     """input <= other, element by element."""
     return elementwise("less_equal", input, other)
 
 
-@op(inplace=True, method=("gt", "greater"), samples=_numbers)
+@op(**_flat("Gt"), method=("gt", "greater"), samples=_numbers)
 def gt(input: Value, other: Operand) -> Value:
     """input > other, element by element."""
     return elementwise("greater", input, other)
 
 
-@op(inplace=True, method=("ge", "greater_equal"), samples=_numbers)
+@op(**_flat("Ge"), method=("ge", "greater_equal"), samples=_numbers)
 def ge(input: Value, other: Operand) -> Value:
     """input >= other, element by element."""
     return elementwise("greater_equal", input, other)
@@ -97,25 +113,25 @@ def _truths() -> list[Any]:
     return [(flags(2, 3), flags(3, seed=1)), (whole(2, 3, high=2), flags(2, 3))]
 
 
-@op(inplace=True, samples=_truths)
+@op(**_flat("LogicalAnd", False), samples=_truths)
 def logical_and(input: Value, other: Value) -> Value:
     """Whether both elements are true."""
     return _logical("logical_and", input, other)
 
 
-@op(inplace=True, samples=_truths)
+@op(**_flat("LogicalOr", False), samples=_truths)
 def logical_or(input: Value, other: Value) -> Value:
     """Whether one element or both are true."""
     return _logical("logical_or", input, other)
 
 
-@op(inplace=True, samples=_truths)
+@op(**_flat("LogicalXor", False), samples=_truths)
 def logical_xor(input: Value, other: Value) -> Value:
     """Whether exactly one of the two elements is true."""
     return _logical("logical_xor", input, other)
 
 
-@op(inplace=True, samples=lambda: [flags(2, 3), whole(3, high=2)])
+@op(**_flat("LogicalNot", False), samples=lambda: [flags(2, 3), whole(3, high=2)])
 def logical_not(input: Value) -> Value:
     """Whether an element is false."""
     return session.emit("logical_not", input)

@@ -56,7 +56,7 @@ def _pairs() -> list[Any]:
     method=False,
     samples=lambda: [*_pairs(), (real(2, 3), real(3), MEAN)],
 )
-def mse_loss(input: Value, target: Value, reduction: str) -> Value:
+def mse_loss(input: Value, target: Value, reduction: str = MEAN) -> Value:
     """(input - target)**2, and of that the sum or mean."""
     if common_dtype(input, target).kind != "f":
         refuse(input, "bi", "mse_cpu")
@@ -73,7 +73,7 @@ def _nll_checks(input: Value, target: Value, weight: Value | None) -> None:
     if ndim == 0:
         raise ValueError("Expected 1 or more dimensions (got 0)")
     if ndim > 1 and (not target.shape or shape[0] != target.shape[0]):
-        there = target.shape[0] if target.shape else 1
+        there = target.shape[0] if target.shape else 0
         raise ValueError(f"Expected input batch_size ({shape[0]}) to match target batch_size ({there}).")
     if ndim < 3 and len(target.shape) > 1:
         raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
@@ -143,7 +143,11 @@ def _losses() -> list[Any]:
     samples=_losses,
 )
 def nll_loss_forward(
-    input: Value, target: Value, weight: Value | None, reduction: str, ignore_index: int
+    input: Value,
+    target: Value,
+    weight: Value | None = None,
+    reduction: str = MEAN,
+    ignore_index: int = -100,
 ) -> tuple[Value, Value]:
     """-input at each target's class, times its weight; of that the sum or mean. And the sum of the weights."""
     _nll_checks(input, target, weight)
@@ -223,7 +227,11 @@ def _logits() -> list[Any]:
 
 @op(input=_logits_input, target=_logits_target, method=False, samples=_logits)
 def binary_cross_entropy_with_logits(
-    input: Value, target: Value, weight: Value | None, pos_weight: Value | None, reduction: str
+    input: Value,
+    target: Value,
+    weight: Value | None = None,
+    pos_weight: Value | None = None,
+    reduction: str = MEAN,
 ) -> Value:
     """Cross entropy of sigmoid(input) with the probabilities `target`, without overflow."""
     refuse(input, "bi", "log_sigmoid_cpu")
@@ -267,7 +275,9 @@ def _chances() -> list[Any]:
 
 
 @op(input=_bce_input, target=_bce_target, method=False, samples=_chances)
-def binary_cross_entropy(input: Value, target: Value, weight: Value | None, reduction: str) -> Value:
+def binary_cross_entropy(
+    input: Value, target: Value, weight: Value | None = None, reduction: str = MEAN
+) -> Value:
     """Cross entropy of the probabilities `input` with the probabilities `target`."""
     refuse(input, "bi", "binary_cross_entropy")
     if target.dtype != input.dtype:

@@ -43,7 +43,7 @@ def _count(shape: Ints, dim: Dims) -> int:
 
 # Variance.
 def _moments(dim: Any, unbiased: Any, correction: Any) -> tuple[Dims, float]:
-    """`dim` and the correction, from torch's two ways to say them: `var(False)`, `var(0, False)`, `var(0, correction=0)`."""
+    """`dim` and the correction from the ways to say them: `var(False)`, `var(0, False)`, `var(0, correction=0)`."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if correction is None:
@@ -58,8 +58,8 @@ def _variance(name: str, input: Value, dim: Any, unbiased: Any, keepdim: bool, c
     n = _count(input.shape, dim)
     if n <= correction:
         warnings.warn(
-            f"{name}(): degrees of freedom is <= 0. Correction should be strictly less than the reduction factor (input "
-            "numel divided by output numel).",
+            f"{name}(): degrees of freedom is <= 0. Correction should be strictly less than the reduction factor "
+            "(input numel divided by output numel).",
             stacklevel=2,
         )
     total = reduce("sum", input, dim, True, dtype=NAMES[input.dtype])
@@ -74,9 +74,9 @@ def _var_input(g: Tensor, input: Tensor, dim: Any, unbiased: Any, keepdim: bool,
     free = _count(tuple(input.shape), dim) - correction
     centred = input - mean(input, dim, True)
     g = kept(g, dim, keepdim, input.dim())
-    if free > 0:
-        return 2 / free * g * centred
-    return g * call("where", centred == 0, float("nan"), INF)
+    if free <= 0 and len(normal_dims(dim, input.dim())) == input.dim():
+        return g * call("where", centred == 0, float("nan"), INF)
+    return (2 / free if free else INF) * g * centred
 
 
 def _std_input(
@@ -204,7 +204,10 @@ def _norms() -> list[Any]:
 def norm(
     input: Value, p: Any = "fro", dim: Dims = None, keepdim: bool = False, dtype: dtype | None = None
 ) -> Value:
-    """(sum |x|**p) ** (1/p) along `dim`; "fro" is 2; inf and -inf give the largest and the smallest |x|, 0 how many are not 0."""
+    """(sum |x|**p) ** (1/p) along `dim`.
+
+    "fro" is 2; inf and -inf give the largest and the smallest |x|, 0 how many elements are not 0.
+    """
     return _vector_norm(input if dtype is None else cast(input, dtype.numpy), _order(p), dim, keepdim)
 
 
@@ -233,8 +236,8 @@ linalg = types.SimpleNamespace(norm=_linalg_norm, vector_norm=_linalg_vector_nor
 # Sums of exponentials, and sums without nan.
 def _logsumexp_input(g: Tensor, input: Tensor, dim: Dims, keepdim: bool, out: Tensor) -> Tensor:
     """g exp(x - out): the softmax."""
-    out = kept(out, dim, keepdim, input.dim())
-    return kept(g, dim, keepdim, input.dim()) * call("exp", input - call("where", out == -INF, 0.0, out))
+    ndim = input.dim()
+    return kept(g, dim, keepdim, ndim) * call("exp", input - kept(out, dim, keepdim, ndim))
 
 
 @op(

@@ -32,10 +32,11 @@ class InProcess:
         """Run the method now. An exception waits in the handles until `get`."""
         self._check()
         target = self._workers[worker]
+        sent = [a.ref if type(a) is Handle else _Sent(a) for a in args]
         try:
             if target is None:
                 raise _lost(worker)
-            values = getattr(target, method)(*[_argument(a) for a in args])
+            values = getattr(target, method)(*[s.read() for s in sent])
             check_returns(method, values, returns)
             results = [_Sent(v) for v in values]
         except Exception as error:
@@ -109,10 +110,6 @@ class _Sent:
         if type(self.data) is Failed:
             raise self.data.fresh() from None
         return self.data if self.buffers is None else pickle.loads(self.data, buffers=self.buffers)
-
-
-def _argument(arg: Any) -> Any:
-    return (arg.ref if type(arg) is Handle else _Sent(arg)).read()
 
 
 def _lost(worker: int) -> WorkerLostError:

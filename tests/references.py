@@ -1,0 +1,391 @@
+"""What each op gives, written anew in NumPy: from the op's name to a function of arrays in place of tensors.
+
+The arguments are those of the op, in order and by name. Nothing here is shared with distgrad. float64 in, float64 out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+Array = np.ndarray
+REFERENCES: dict[str, Callable[..., Any]] = {}
+
+# Ops that have none, each with the reason.
+NO_REFERENCE: dict[str, str] = {}
+
+
+def reference(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            assert name not in REFERENCES, name
+            REFERENCES[name] = function
+        return function
+
+    return enter
+
+
+def same(**functions: Callable[..., Any]) -> None:
+    for name, function in functions.items():
+        reference(name)(function)
+
+
+# Element by element.
+same(**{name: getattr(np, name) for name in (
+    "exp expm1 log log1p log2 log10 sqrt square abs sign positive sin cos tan sinh cosh tanh floor ceil trunc isnan "
+    "isinf isfinite logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
+    "maximum minimum fmod remainder floor_divide nan_to_num isclose"
+).split()})  # fmt: skip
+same(
+    add=lambda a, b, alpha=1: a + alpha * b,
+    sub=lambda a, b, alpha=1: a - alpha * b,
+    rsub=lambda a, b, alpha=1: b - alpha * a,
+    _rsub_scalar=lambda a, b, alpha=1: b - alpha * a,
+    mul=np.multiply,
+    neg=np.negative,
+    pow=np.power,
+    rsqrt=lambda x: x**-0.5,
+    reciprocal=lambda x: 1 / x,
+    sgn=np.sign,
+    asin=np.arcsin,
+    acos=np.arccos,
+    atan=np.arctan,
+    asinh=np.arcsinh,
+    acosh=np.arccosh,
+    atanh=np.arctanh,
+    atan2=np.arctan2,
+    frac=lambda x: x - np.trunc(x),
+    round=lambda x, decimals=0: np.round(x, decimals),
+    eq=np.equal,
+    ne=np.not_equal,
+    lt=np.less,
+    le=np.less_equal,
+    gt=np.greater,
+    ge=np.greater_equal,
+    where=np.where,
+    _where=np.where,
+    allclose=np.allclose,
+    equal=np.array_equal,
+    sigmoid=special.expit,
+    erf=special.erf,
+    erfc=special.erfc,
+    lgamma=special.gammaln,
+    digamma=special.psi,
+    logit=lambda x, eps=0.0: special.logit(np.clip(x, eps, 1 - eps)),
+    relu=lambda x: np.where(x > 0, x, 0),
+    leaky_relu=lambda x, slope=0.01: np.where(x > 0, x, slope * x),
+    elu=lambda x, alpha=1.0, scale=1.0: scale * np.where(x > 0, x, alpha * (np.exp(x) - 1)),
+    silu=lambda x: x / (1 + np.exp(-x)),
+    logsigmoid=special.log_expit,
+    clamp=lambda x, min=None, max=None: np.clip(x, min, max),
+    clamp_min=np.maximum,
+    clamp_max=np.minimum,
+    lerp=lambda a, b, weight: a + weight * (b - a),
+    addcmul=lambda x, a, b, value=1: x + value * a * b,
+    addcdiv=lambda x, a, b, value=1: x + value * a / b,
+    divided=np.divide,
+)
+
+
+@reference("div")
+def _(a: Any, b: Any, rounding_mode: str | None = None) -> Array:
+    return {None: np.divide, "floor": np.floor_divide, "trunc": lambda a, b: np.trunc(a / b)}[rounding_mode](a, b)
+
+
+@reference("gelu")
+def _(x: Array, approximate: str = "none") -> Array:
+    if approximate == "tanh":
+        return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return x * special.ndtr(x)
+
+
+@reference("softplus")
+def _(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    return np.where(x * beta > threshold, x, np.log1p(np.exp(x * beta)) / beta)
+
+
+# Copies and conversions.
+same(
+    clone=np.copy,
+    _own=np.copy,
+    contiguous=np.copy,
+    reshard=lambda x, cuts: x,
+    copy=lambda x, src: np.broadcast_to(src, x.shape).astype(x.dtype),
+    fill=lambda x, value: np.full_like(x, value),
+    zero=np.zeros_like,
+    _to_copy=lambda x, dtype: x.astype(dtype.numpy),
+    to=lambda x, *args: next((x.astype(a.numpy) for a in args if hasattr(a, "numpy")), x),
+)
+
+
+# Reductions.
+def axes(x: Array, dim: Any) -> Any:
+    """NumPy's `axis` for torch's `dim`: None and () are all dimensions, and a number of 0 dimensions has one."""
+    if dim is None or x.ndim == 0 or dim == ():
+        return None
+    return tuple(dim) if isinstance(dim, (tuple, list)) else dim
+
+
+def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For op(x, dim, keepdim) from NumPy's function of x, axis and keepdims."""
+    return lambda x, dim=None, keepdim=False: function(x, axis=axes(x, dim), keepdims=keepdim)
+
+
+same(**{n: reduction(getattr(np, n)) for n in "sum mean prod amax amin all any nansum nanmean".split()})
+same(
+    _max_whole=np.max,
+    _min_whole=np.min,
+    count_nonzero=lambda x, dim=None: np.sum(x != 0, axis=axes(x, dim)),
+    aminmax=lambda x, dim=None, keepdim=False: tuple(
+        f(x, axis=axes(x, dim), keepdims=keepdim) for f in (np.min, np.max)
+    ),
+    logsumexp=reduction(lambda x, axis, keepdims: np.log(np.sum(np.exp(x), axis=axis, keepdims=keepdims))),
+    softmax=lambda x, dim: np.exp(x) / np.exp(x).sum(axes(x, dim), keepdims=True),
+    log_softmax=lambda x, dim: x - np.log(np.exp(x).sum(axes(x, dim), keepdims=True)),
+)
+
+
+def where_is(find: Callable[..., Any]) -> Callable[..., Any]:
+    """For argmax and argmin."""
+    return lambda x, dim=None, keepdim=False: np.asarray(find(x, axis=axes(x, dim), keepdims=keepdim))
+
+
+def extreme(value: Callable[..., Any], find: Callable[..., Any]) -> Callable[..., Any]:
+    """For max and min: with `dim` value and position."""
+
+    def both(x: Array, dim: Any = None, keepdim: bool = False) -> Any:
+        if dim is None:
+            return value(x)
+        if isinstance(dim, Array):
+            return (np.maximum if value is np.max else np.minimum)(x, dim)
+        return reduction(value)(x, dim, keepdim), where_is(find)(x, dim, keepdim)
+
+    return both
+
+
+same(
+    argmax=where_is(np.argmax),
+    argmin=where_is(np.argmin),
+    max=extreme(np.max, np.argmax),
+    min=extreme(np.min, np.argmin),
+    _max_dim=extreme(np.max, np.argmax),
+    _min_dim=extreme(np.min, np.argmin),
+)
+
+
+@reference("var")
+def var(x: Array, dim: Any = None, unbiased: Any = None, keepdim: bool = False, correction: Any = None) -> Array:
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    less = correction if correction is not None else 0 if unbiased is False else 1
+    return np.var(x, axis=axes(x, dim), ddof=less, keepdims=keepdim)
+
+
+@reference("norm")
+def _(x: Array, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Array:
+    p, axis = 2 if p == "fro" else p, axes(x, dim)
+    if abs(p) == math.inf:
+        return (np.max if p > 0 else np.min)(abs(x), axis=axis, keepdims=keepdim)
+    if p == 0:
+        return np.sum((x != 0).astype(x.dtype), axis=axis, keepdims=keepdim)
+    return np.sum(abs(x) ** p, axis=axis, keepdims=keepdim) ** (1 / p)
+
+
+same(
+    std=lambda *args, **more: np.sqrt(var(*args, **more)),
+    var_mean=lambda x, *args: (var(x, *args), np.mean(x, axes(x, *args[:1] or [None]))),
+    std_mean=lambda x, *args: (np.sqrt(var(x, *args)), np.mean(x, axes(x, *args[:1] or [None]))),
+    sum_to_size=lambda x, *size: sum_to(x, size[0] if isinstance(size[0], tuple) else size),
+)
+
+
+def sum_to(x: Array, size: tuple[int, ...]) -> Array:
+    more = x.ndim - len(size)
+    ones = tuple(d + more for d, n in enumerate(size) if n == 1)
+    return x.sum(axis=(*range(more), *ones), keepdims=True).reshape(size)
+
+
+# Products.
+same(
+    dot=np.dot,
+    mv=np.matmul,
+    mm=np.matmul,
+    matmul=np.matmul,
+    _outer=np.outer,
+    addmm=lambda x, a, b: x + a @ b,
+)
+
+
+# Shape.
+def run_of(ints: tuple[Any, ...]) -> tuple[int, ...]:
+    """`f(2, 3)` and `f((2, 3))` are alike."""
+    return tuple(ints[0]) if len(ints) == 1 and isinstance(ints[0], (tuple, list)) else ints
+
+
+def strided(x: Array, slices: Any) -> tuple[Array, ...]:
+    return np.ix_(*(np.arange(start, start + length * step, step) for start, length, step in slices))
+
+
+same(
+    _view=lambda x, *shape: x.reshape(run_of(shape)),
+    _unsafe_view=lambda x, *shape: x.reshape(run_of(shape)),
+    reshape=lambda x, *shape: x.reshape(run_of(shape)),
+    permute=lambda x, *dims: x.transpose(run_of(dims)),
+    transpose=lambda x, a, b: x.swapaxes(a, b) if x.ndim else x,
+    t=np.transpose,
+    unsqueeze=lambda x, dim: np.expand_dims(x, dim),
+    slice_take=lambda x, slices: x[strided(x, slices)],
+    select=lambda x, dim, index: x.take(index, dim),
+    narrow=lambda x, dim, start, n: x.take(range(start, start + n), dim),
+    unbind=lambda x, dim=0: tuple(x.take(i, dim) for i in range(x.shape[dim])),
+    _spread=lambda x, dims, shape: np.broadcast_to(np.expand_dims(x, dims), shape),
+)
+
+
+@reference("expand")
+def _(x: Array, *size: Any) -> Array:
+    size = run_of(size)
+    old = (None,) * (len(size) - x.ndim) + x.shape
+    return np.broadcast_to(x, [m if n == -1 else n for n, m in zip(size, old, strict=True)])
+
+
+@reference("squeeze")
+def _(x: Array, dim: Any = None) -> Array:
+    dims = range(x.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    return x.squeeze(tuple(d for d in dims if x.ndim and x.shape[d] == 1))
+
+
+@reference("slice_put")
+def _(x: Array, src: Array, slices: Any) -> Array:
+    x = x.copy()
+    x[strided(x, slices)] = src
+    return x
+
+
+# Indices, written as loops over all of them.
+def each(index: Array, dim: int) -> Any:
+    """For each place in `index` the place, and the place with the index put in along `dim`."""
+    for at in np.ndindex(index.shape):
+        there = list(at)
+        there[dim] = int(index[at])
+        yield at, tuple(there)
+
+
+@reference("gather")
+def gather(x: Array, dim: int, index: Array) -> Array:
+    out = np.zeros(index.shape, x.dtype)
+    for at, there in each(index, dim):
+        out[at] = x[there]
+    return out
+
+
+@reference("scatter")
+def _(x: Array, dim: int, index: Array, src: Any) -> Array:
+    x = x.copy()
+    for at, there in each(index, dim):
+        x[there] = src[at] if isinstance(src, Array) else src
+    return x
+
+
+@reference("scatter_add")
+def _(x: Array, dim: int, index: Array, src: Array) -> Array:
+    x = x.copy()
+    for at, there in each(index, dim):
+        x[there] += src[at]
+    return x
+
+
+def write_slices(x: Array, dim: int, index: Array, write: Callable[[Array, int, int], None]) -> Array:
+    x = x.copy()
+    front = np.moveaxis(x, dim, 0)
+    for i, place in enumerate(index):
+        write(front, i, int(place))
+    return x
+
+
+@reference("index_add")
+def _(x: Array, dim: int, index: Array, source: Array, alpha: float = 1) -> Array:
+    def write(front: Array, i: int, place: int) -> None:
+        front[place] += alpha * np.moveaxis(source, dim, 0)[i]
+
+    return write_slices(x, dim, index, write)
+
+
+@reference("index_copy")
+def _(x: Array, dim: int, index: Array, source: Array) -> Array:
+    def write(front: Array, i: int, place: int) -> None:
+        front[place] = np.moveaxis(source, dim, 0)[i]
+
+    return write_slices(x, dim, index, write)
+
+
+@reference("index_fill")
+def _(x: Array, dim: int, index: Array, value: Any) -> Array:
+    def write(front: Array, i: int, place: int) -> None:
+        front[place] = value
+
+    return write_slices(x, dim, index, write)
+
+
+@reference("take_along_dim")
+def _(x: Array, index: Array, dim: int | None = None) -> Array:
+    return np.take_along_axis(x.reshape(-1) if dim is None else x, index.reshape(-1) if dim is None else index, dim or 0)
+
+
+@reference("_put_flat")
+def _(x: Array, index: Array, shape: Any) -> Array:
+    out = np.zeros(math.prod(shape), x.dtype)
+    np.add.at(out, index.reshape(-1), x.reshape(-1))
+    return out.reshape(shape)
+
+
+same(index_select=lambda x, dim, index: np.take(x, index, dim), take=np.take)
+
+
+# Losses.
+def reduced(loss: Array, how: str) -> Any:
+    return loss if how == "none" else getattr(np, how)(loss)
+
+
+same(
+    mse_loss=lambda x, y, how="mean": reduced((x - y) ** 2, how),
+    embedding=lambda weight, i, padding=-1: weight[i],
+    one_hot=lambda x, n=-1: np.eye(n if n > 0 else int(x.max()) + 1, dtype=int)[x],
+)
+
+
+@reference("nll_loss_forward")
+def _(x: Array, target: Array, weight: Any = None, how: str = "mean", ignored: int = -100) -> Any:
+    rows = np.moveaxis(x, 1, -1) if x.ndim > 1 else x
+    counted = target != ignored
+    safe = np.where(counted, target, 0)
+    weights = (np.ones(rows.shape[-1], x.dtype) if weight is None else weight)[safe] * counted
+    loss = -np.take_along_axis(rows, safe[..., None], -1)[..., 0] * weights
+    total = weights.sum() if how == "mean" else np.zeros((), x.dtype)
+    return loss.sum() / total if how == "mean" else reduced(loss, how), total
+
+
+@reference("binary_cross_entropy")
+def bce(x: Array, y: Array, weight: Any = None, how: str = "mean") -> Any:
+    return reduced(-(y * np.log(x) + (1 - y) * np.log(1 - x)) * (1 if weight is None else weight), how)
+
+
+@reference("binary_cross_entropy_with_logits")
+def _(x: Array, y: Array, weight: Any = None, positive: Any = None, how: str = "mean") -> Any:
+    p = 1 / (1 + np.exp(-x))
+    loss = -((1 if positive is None else positive) * y * np.log(p) + (1 - y) * np.log(1 - p))
+    return reduced(loss * (1 if weight is None else weight), how)
+
+
+@reference("_embedding_dense_backward")
+def _(g: Array, index: Array, rows: int, padding: int) -> Array:
+    out = np.zeros((rows, g.shape[-1]), g.dtype)
+    for at in np.ndindex(index.shape):
+        if index[at] != padding:
+            out[index[at]] += g[at]
+    return out

@@ -1,0 +1,565 @@
+"""Programs as bytes: what the planner writes is read back alike; what is damaged is a WireError without effect."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorder import Recorder, Scene, Watched, flat, picture
+
+from distgrad import session
+from distgrad.errors import WireError
+from distgrad.graph import Value
+from distgrad.plan import build as planner
+from distgrad.primitives import TABLE
+from distgrad.session import door
+from distgrad.sharding import sharding_of
+from distgrad.wire import LIMIT, VERSION, Program, decode, encode, pack_array, unpack_array
+
+quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+
+# Real programs.
+
+
+def work() -> list[Value]:
+    """Values that take every kind of primitive, exchange and loop to compute."""
+    emit, rng = session.emit, np.random.default_rng(1)
+
+    def put(array: Any, cuts: Any = None) -> Value:
+        array = np.asarray(array)
+        return session.constant(array, None if cuts is None else sharding_of(array.shape, cuts))
+
+    x = put(rng.standard_normal((23, 6), np.float32), [0, 5, 5, 12, 20])
+    y = put(rng.standard_normal((23, 6), np.float32), {1: 2})
+    w, idx = put(rng.standard_normal((6, 4), np.float32)), put(np.array([3, 0, 3]))
+    h = emit("tanh", emit("contract", x, w, subscripts="mk,kn->mn"))
+    total = emit("sum", h, dims=(0,), keepdim=True, dtype="float32")
+    mask = emit("greater", emit("reshape", x, shape=(138,)), put(np.float32(0)))
+    long = put(np.arange(40_000, dtype=np.float32), {0: 30_000})
+    return [
+        emit("divide", h, total),
+        emit("contract", x, h, subscripts="mk,mn->kn"),
+        emit("softplus", emit("add", x, y), beta=1.0, threshold=20.0),
+        emit("softmax", x, dim=0),
+        *session.emit_all("sort", y, dim=0, descending=True),
+        emit("permute", emit("slice", x, slices=((3, 6, 3), (1, 3, 2))), dims=(1, 0)),
+        emit("slice_put", x, emit("slice", x, slices=((3, 4, 3), (1, 4, 1))), slices=((0, 4, 2), (2, 4, 1))),
+        emit("cat", x, y, dim=1, sizes=(6, 6)),
+        emit("index_add", idx, emit("take", x, idx, dim=0, size=23, wrap=True), dim=0, size=5),
+        emit("reshard", x, cuts=sharding_of((23, 6), {0: 7, 1: [2]})),
+        emit("expand", put(np.float32([[2]])), shape=(8, 6), cuts=sharding_of((8, 6), 3)),
+        emit("random", put([1, 2]), shape=(9, 5), kind="normal", dtype="float64", low=0, high=0, cuts=None),
+        emit("shard_counts", mask, cuts=mask.sharding),
+        emit("sum", emit("exp", emit("negative", long)), dims=(0,), keepdim=False, dtype="float32"),
+    ]
+
+
+@functools.cache
+def recorded() -> tuple[list[Program], list[Scene]]:
+    """The planner's programs, and the calls of two workers that ran them, each program once."""
+    programs: list[Program] = []
+
+    def noted(program: Program) -> bytes:
+        programs.append(program)
+        return encode(program)
+
+    door.shutdown()
+    patch = pytest.MonkeyPatch()
+    recorder = Recorder(2, Watched)
+    try:
+        patch.setattr(planner, "encode", noted)
+        door.attach(recorder, inline_bytes=0, shard_bytes=64)
+        values = work()
+        session.flush()
+        for value in values:
+            session.fetch(value)
+    finally:
+        patch.undo()
+        door.shutdown()
+    scenes: dict[bytes, Scene] = {}
+    for worker in recorder.objects:
+        for scene in worker.scenes:
+            scenes.setdefault(scene.program, scene)
+    return programs, list(scenes.values())
+
+
+PROGRAMS = [encode(p) for p in recorded()[0]]
+SCENES = recorded()[1]
+
+
+def run(scene: Scene, program: bytes | None = None, header: bytes | None = None, boxes: Any = None) -> None:
+    """Make a call of which something is damaged. It may do what it says or be refused, then without any effect.
+
+    The worker must take the undamaged call afterwards.
+    """
+    worker = scene.worker()
+    before = picture(worker)
+    try:
+        worker.run(
+            scene.header if header is None else header,
+            scene.program if program is None else program,
+            *(scene.boxes if boxes is None else boxes),
+        )
+    except WireError:
+        assert picture(worker) == before
+        check_works(scene, worker)
+
+
+def refused(scene: Scene, text: str = "", **damaged: Any) -> None:
+    """Make a call that must be refused."""
+    worker = scene.worker()
+    before = picture(worker)
+    call = {"header": scene.header, "program": scene.program, "boxes": scene.boxes, **damaged}
+    with pytest.raises(WireError, match=text):
+        worker.run(call["header"], call["program"], *call["boxes"])
+    assert picture(worker) == before
+    check_works(scene, worker)
+
+
+def check_works(scene: Scene, worker: Any) -> None:
+    """The call as it was gives the answer that it gave."""
+    expected = scene.worker().run(scene.header, scene.program, *scene.boxes)
+    assert flat(worker.run(scene.header, scene.program, *scene.boxes)) == flat(expected)
+
+
+def test_the_programs_are_of_every_kind() -> None:
+    programs = [decode(data) for data in PROGRAMS]
+    kinds = {(type(a.what).__name__, a.channel) for p in programs for a in p.arrivals}
+    assert {("Sum", "small"), ("Move", "each"), ("Move", "large")} <= kinds
+    loops = [loop for p in programs for f in p.fragments for loop in f.loops]
+    assert {loop.rows > 0 for loop in loops} == {True, False}
+    assert len({step.primitive.name for loop in loops for step in loop.steps}) > 20
+    assert any(p.feeds for p in programs)
+    assert any(p.inputs for p in programs)
+    assert any(len(p.boxes) for p in programs)
+
+
+# Round trip.
+
+
+def bare(program: Program) -> Program:
+    """Without the sizes of labels, which are only the planner's."""
+    return replace(
+        program,
+        fragments=tuple(
+            replace(
+                f,
+                loops=tuple(
+                    replace(p, steps=tuple(replace(s, layout=s.layout._replace(sizes=())) for s in p.steps))
+                    for p in f.loops
+                ),
+            )
+            for f in program.fragments
+        ),
+    )
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_round_trip(number: int) -> None:
+    program = recorded()[0][number]
+    read = decode(PROGRAMS[number])
+    assert bare(read) == bare(program)
+    assert encode(read) == PROGRAMS[number]
+    for fragment in read.fragments:
+        for loop in fragment.loops:
+            for step in loop.steps:
+                assert step.primitive is TABLE[step.primitive.name]
+                assert not any(isinstance(value, list) for value in step.attrs.values())
+
+
+def test_scenes_can_be_played_again() -> None:
+    for scene in SCENES:
+        check_works(scene, scene.worker())
+
+
+# Damaged bytes.
+
+
+def test_every_truncation_is_refused() -> None:
+    for data in PROGRAMS:
+        for n in range(len(data)):
+            with pytest.raises(WireError):
+                decode(data[:n])
+    for scene in SCENES:
+        for n in (0, 1, len(scene.program) // 2, len(scene.program) - 1):
+            refused(scene, program=scene.program[:n])
+
+
+@pytest.mark.parametrize("tail", [b"\x00", b"\xc0", b"\x80", b"tail"])
+def test_trailing_bytes_are_refused(tail: bytes) -> None:
+    for data in PROGRAMS:
+        with pytest.raises(WireError, match="not msgpack"):
+            decode(data + tail)
+    refused(SCENES[0], program=SCENES[0].program + tail)
+    refused(SCENES[0], header=SCENES[0].header + tail)
+
+
+def test_too_many_bytes_are_refused_unread() -> None:
+    with pytest.raises(WireError, match=f"{LIMIT + 1} bytes is over the limit of {LIMIT}"):
+        decode(bytes(LIMIT + 1))
+
+
+@settings(quick, max_examples=400)
+@given(st.binary(max_size=60))
+def test_random_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(WireError):
+        decode(data)
+
+
+@settings(quick, max_examples=400)
+@given(st.sampled_from(PROGRAMS), st.data())
+def test_flipped_bits_are_refused_or_change_a_value(program: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(program)
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        read = decode(bytes(damaged))
+    except WireError:
+        return
+    assert decode(encode(read)) == read
+
+
+@settings(quick, max_examples=200)
+@given(st.sampled_from(SCENES), st.data())
+def test_a_worker_survives_flipped_bits(scene: Scene, data: st.DataObject) -> None:
+    damaged = bytearray(scene.program)
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    run(scene, program=bytes(damaged))
+
+
+# Damaged fields.
+
+Path = tuple[Any, ...]
+
+
+def paths(raw: Any, here: Path = ()) -> Iterator[Path]:
+    """The way to each value inside nested lists and maps."""
+    yield here
+    if isinstance(raw, dict):
+        for key, item in raw.items():
+            yield from paths(item, (*here, key))
+    elif isinstance(raw, list):
+        for i, item in enumerate(raw):
+            yield from paths(item, (*here, i))
+
+
+def at(raw: Any, path: Path) -> Any:
+    return functools.reduce(lambda item, key: item[key], path, raw)
+
+
+def changed(raw: Any, path: Path, value: Any) -> Any:
+    if not path:
+        return value
+    raw = copy.deepcopy(raw)
+    at(raw, path[:-1])[path[-1]] = value
+    return raw
+
+
+DEEP: Any = functools.reduce(lambda inner, _: [inner], range(400), None)
+TYPES = [None, True, -1, 1.5, "x", b"x", [], {}, [[]], {"x": 1}, msgpack.ExtType(5, b"x"), msgpack.Timestamp(0), DEEP]
+
+
+def may_be(old: Any, new: Any, path: Path) -> bool:
+    """Whether a field may hold a value of this type: numbers as floats, and what may be None."""
+    if type(old) is type(new):
+        return True
+    if "threshold" in path or "beta" in path:
+        return type(new) in (int, float)
+    return "cuts" in path[-1:] and (new is None or type(new) is list)
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_a_value_of_another_type_is_refused_in_every_field(number: int) -> None:
+    raw = msgpack.unpackb(PROGRAMS[number])
+    for path in paths(raw):
+        old = at(raw, path)
+        for value in TYPES:
+            if not may_be(old, value, path):
+                with pytest.raises(WireError):
+                    pytest.fail(f"{path}: {value!r} for {old!r}: {decode(msgpack.packb(changed(raw, path, value)))}")
+
+
+NUMBERS = [0, 1, 2, 7, 1 << 20, 1 << 40, 1 << 62, (1 << 64) - 1, -(1 << 63)]
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_another_value_is_refused_or_means_something(number: int) -> None:
+    raw = msgpack.unpackb(PROGRAMS[number])
+    for path in paths(raw):
+        old = at(raw, path)
+        others: list[Any] = []
+        if type(old) is int:
+            others = [old + 1, old - 1, *NUMBERS]
+        elif type(old) is str:
+            others = ["", "add", "float64", "sum", "move", "each", "large", "\u0000"]
+        elif type(old) is bool:
+            others = [not old]
+        elif type(old) is list:
+            others = [old[1:], old[:-1], [*old, *old[-1:]], old[::-1]]
+        elif type(old) is dict:
+            others = [{k: v for k, v in old.items() if k != key} for key in old] + [{**old, "more": 1}]
+        for value in others:
+            try:
+                read = decode(msgpack.packb(changed(raw, path, value)))
+            except WireError:
+                continue
+            assert decode(encode(read)) == read
+
+
+@pytest.mark.parametrize("number", range(len(SCENES)))
+def test_a_worker_survives_another_value_in_any_field(number: int) -> None:
+    scene = SCENES[number]
+    raw = msgpack.unpackb(scene.program)
+    for path in paths(raw):
+        old = at(raw, path)
+        if type(old) is int:
+            for value in (0, 1, old + 1, 3 * old + 5):
+                run(scene, program=msgpack.packb(changed(raw, path, value)))
+        elif type(old) is list and old:
+            for value in (old[1:], [*old, old[-1]], old[::-1]):
+                run(scene, program=msgpack.packb(changed(raw, path, value)))
+
+
+# What the errors say.
+
+SMALL: dict[str, Any] = {
+    "v": VERSION,
+    "slots": [["float32", [[4, 2]]], ["float32", [[4, 2]]], ["float32", []]],
+    "inputs": [0],
+    "feeds": [],
+    "arrivals": [],
+    "fragments": [
+        [2, [[0, [["exp", [0], [1], {}, 2, [[0, [4, 2]]], None],
+                  ["sum", [1], [2], {"dims": [0], "keepdim": False, "dtype": "float32"}, 2, [[0, [4, 2]]], None]]]]]
+    ],
+    "departures": [[2, ["sum", [2], [True], "add"], "small"]],
+    "keep": [1],
+    "boxes": [],
+}  # fmt: skip
+STEP = ("fragments", 0, 1, 0, 1, 0)
+SUM = ("fragments", 0, 1, 0, 1, 1)
+DAMAGES: list[tuple[Path, Any, str]] = [
+    (("v",), VERSION + 1, "version"),
+    (("v",), True, "version"),
+    (("slots", 0, 0), "complex64", "slot 0: unknown dtype"),
+    (("slots", 0, 0), "object", "slot 0: unknown dtype"),
+    (("slots", 1, 1), [[4, 5]], "slot 1: not a cut"),
+    (("slots", 1, 1), [[4, -1, 0, 3, 2, 4]], "slot 1: cut points must rise"),
+    (("slots", 1, 1), [4, 2], "slot 1: expected a list"),
+    (("inputs",), [0, 0], "slot 0 has a value already"),
+    (("inputs",), [3], "there is no slot 3"),
+    (("inputs",), [-1], "-1 is not in"),
+    (("inputs",), [], "slot 0 has no value here"),
+    (("feeds",), [0], "slot 0 has a value already"),
+    ((*STEP, 0), "system", "unknown primitive 'system'"),
+    ((*STEP, 0), "__class__", "unknown primitive"),
+    ((*STEP, 1), [2], "exp: slot 2 has no value here"),
+    ((*STEP, 1), [9], "exp: slot 9 has no value here"),
+    ((*STEP, 1), [0, 0], "exp: "),
+    ((*STEP, 1), [], "exp: "),
+    ((*STEP, 2), [0], "slot 0 has a value already"),
+    ((*STEP, 2), [2], "other shapes or dtypes"),
+    ((*STEP, 2), [], "other shapes or dtypes"),
+    ((*STEP, 3), {"out": 1}, "attributes must be"),
+    ((*STEP, 4), 3, "3 shards in a fragment of 2"),
+    ((*STEP, 5), [[0, [4, 1]]], "grid does not have 2 cells"),
+    ((*STEP, 5), [[7, [4, 2]]], "exp: "),
+    ((*STEP, 5), [[0, [2, 1]]], "exp: "),
+    ((*STEP, 5), [], "grid does not have 2 cells"),
+    ((*STEP, 6), 0, "bad tile label"),
+    ((*STEP, 6), "0", "bad tile label"),
+    ((*SUM, 3, "dims"), [1], "sum: "),
+    ((*SUM, 3, "dims"), [True], "attribute 'dims' is not of type ints"),
+    ((*SUM, 3, "dims"), 0, "attribute 'dims' is not of type ints"),
+    ((*SUM, 3, "keepdim"), 0, "attribute 'keepdim' is not of type bool"),
+    ((*SUM, 3, "dtype"), "float16", "attribute 'dtype' is not of type dtype"),
+    (("fragments", 0, 0), 0, "fragment: 0 is not in"),
+    (("fragments", 0, 1, 0, 0), -1, "loop: -1 is not in"),
+    (("departures", 0, 0), 3, "slot 3 has no value here"),
+    (("departures", 0, 1), ["none"], "neither a sum nor a move"),
+    (("departures", 0, 1, 1), [3], "departure: "),
+    (("departures", 0, 1, 2), [False], "departure: 2 sums for slot 2"),
+    (("departures", 0, 1, 3), "pow", "unknown merge 'pow'"),
+    (("departures", 0, 1, 3), "maximum", "departure: "),
+    (("departures", 0, 1), ["move", [], []], "departure: "),
+    (("departures", 0, 2), "huge", "unknown channel 'huge'"),
+    (("departures", 0, 2), "each", "departure: "),
+    (("keep",), [0, 2], "keep: "),
+    (("keep",), [5], "slot 5 has no value here"),
+    (("boxes",), [["tiny"]], "unknown channel"),
+    (("arrivals",), [[2, ["sum", [2], [True], "add"], 0, "small", 0]], "arrival: "),
+]  # fmt: skip
+
+
+def test_the_small_program_is_good() -> None:
+    program = decode(msgpack.packb(SMALL))
+    assert encode(program) == msgpack.packb(SMALL)
+
+
+@pytest.mark.parametrize(("path", "value", "text"), DAMAGES)
+def test_the_error_names_what_is_wrong(path: Path, value: Any, text: str) -> None:
+    with pytest.raises(WireError, match=text):
+        decode(msgpack.packb(changed(SMALL, path, value)))
+
+
+def test_a_missing_or_an_unknown_part_is_refused() -> None:
+    for key in SMALL:
+        with pytest.raises(WireError, match="expected a map with the keys"):
+            decode(msgpack.packb({k: v for k, v in SMALL.items() if k != key}))
+    with pytest.raises(WireError, match="expected a map with the keys"):
+        decode(msgpack.packb({**SMALL, "more": 1}))
+
+
+def test_steps_in_a_wrong_order_are_refused() -> None:
+    steps = at(SMALL, STEP[:-1])
+    with pytest.raises(WireError, match="slot 1 has no value here"):
+        decode(msgpack.packb(changed(SMALL, STEP[:-1], steps[::-1])))
+
+
+def test_one_layer_of_a_map_is_not_another() -> None:
+    for data in (b"\x80", b"\x90", b"\xc0", b"\x01", msgpack.packb({1: 2}), msgpack.packb({"v": {"v": 1}})):
+        with pytest.raises(WireError):
+            decode(data)
+
+
+# The header and the rest of a call.
+
+
+def header_of(scene: Scene) -> dict[str, Any]:
+    return msgpack.unpackb(scene.header)
+
+
+@pytest.mark.parametrize("number", range(len(SCENES)))
+def test_every_truncated_header_is_refused(number: int) -> None:
+    scene = SCENES[number]
+    for n in range(0, len(scene.header), 3):
+        refused(scene, header=scene.header[:n])
+
+
+@settings(quick, max_examples=200)
+@given(st.sampled_from(SCENES), st.data())
+def test_a_worker_survives_a_header_with_flipped_bits(scene: Scene, data: st.DataObject) -> None:
+    damaged = bytearray(scene.header)
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    run(scene, header=bytes(damaged))
+
+
+@pytest.mark.parametrize("number", range(len(SCENES)))
+def test_a_header_with_values_of_other_types_is_refused(number: int) -> None:
+    scene = SCENES[number]
+    head = header_of(scene)
+    for path in paths(head):
+        old = at(head, path)
+        for value in TYPES:
+            if type(value) is not type(old):
+                refused(scene, header=msgpack.packb(changed(head, path, value)))
+    for key in head:
+        refused(scene, "map with the keys", header=msgpack.packb({k: v for k, v in head.items() if k != key}))
+    refused(scene, "map with the keys", header=msgpack.packb({**head, "more": 1}))
+
+
+def with_inputs() -> Scene:
+    return next(s for s in SCENES if header_of(s)["inputs"] and header_of(s)["keep"])
+
+
+def with_feeds() -> Scene:
+    return next(s for s in SCENES if header_of(s)["feeds"])
+
+
+@pytest.mark.parametrize("key", ["inputs", "keep", "feeds", "stash"])
+def test_too_few_or_too_many_ids_are_refused(key: str) -> None:
+    for scene in SCENES:
+        head = header_of(scene)
+        more = head["feeds"][:1] or [pack_array(np.zeros(3))] if key == "feeds" else [1]
+        refused(scene, key, header=msgpack.packb({**head, key: [*head[key], *more]}))
+        if head[key]:
+            refused(scene, key, header=msgpack.packb({**head, key: head[key][1:]}))
+
+
+def test_an_id_under_which_nothing_is_stored_is_refused() -> None:
+    scene = with_inputs()
+    head = header_of(scene)
+    refused(scene, "nothing is stored under 999", header=msgpack.packb({**head, "inputs": [999] * len(head["inputs"])}))
+
+
+def test_another_value_than_the_program_was_made_for_is_refused() -> None:
+    scene = with_inputs()
+    head = header_of(scene)
+    number = head["inputs"][0]
+    slot = decode(scene.program).slots[decode(scene.program).inputs[0]]
+    assert slot.sharding.count > 1
+    for pieces in ([], scene.store[number][:-1], [p.astype("float64") for p in scene.store[number]],
+                   [p[..., :-1] for p in scene.store[number]]):  # fmt: skip
+        refused(scene._replace(store={**scene.store, 999: pieces}), "999",
+                header=msgpack.packb({**head, "inputs": [999, *head["inputs"][1:]]}))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "feed",
+    [
+        ["float32", [2], bytes(7)],
+        ["float32", [2], bytes(8), 1],
+        ["float32", [-1], b""],
+        ["object", [1], bytes(8)],
+        [[], [1], bytes(8)],
+        ["float32", [1 << 40, 1 << 40], b""],
+        ["float32", "2", bytes(8)],
+        ["float32", [2], "text"],
+        ["float64", [77], bytes(616)],
+        [],
+        None,
+    ],
+)
+def test_a_damaged_feed_is_refused(feed: Any) -> None:
+    scene = with_feeds()
+    head = header_of(scene)
+    refused(scene, "array|feed", header=msgpack.packb({**head, "feeds": [feed, *head["feeds"][1:]]}))
+
+
+def test_frees_of_a_refused_call_are_not_done() -> None:
+    scene = with_inputs()
+    head = header_of(scene)
+    free = [n for n in scene.store if n not in head["inputs"]] + head["inputs"]
+    refused(scene, header=msgpack.packb({**head, "free": free}), program=scene.program[:-1])
+
+
+def test_another_epoch_is_refused() -> None:
+    scene = SCENES[0]
+    header = msgpack.packb({**header_of(scene), "epoch": scene.epoch + 1})
+    refused(scene, "epoch", header=header)
+
+
+def test_a_call_with_other_boxes_is_refused() -> None:
+    scenes = [s for s in SCENES if s.boxes]
+    assert scenes
+    for scene in scenes:
+        refused(scene, "boxes", boxes=scene.boxes[:-1])
+        refused(scene, "boxes", boxes=(*scene.boxes, []))
+        for i in range(len(scene.boxes)):
+            for item in (None, b"", b"\xc1", 5, [None], "x", {"small": []}):
+                if not (isinstance(scene.boxes[i], list) and not scene.boxes[i]):  # what a worker kept itself
+                    boxes = (*scene.boxes[:i], item, *scene.boxes[i + 1 :])
+                    run(scene, boxes=boxes)
+
+
+# Arrays.
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "bool"])
+def test_arrays_round_trip(shape: tuple[int, ...], dtype: str) -> None:
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    for given_array in (array, np.asfortranarray(array)):
+        read = unpack_array(msgpack.unpackb(msgpack.packb(pack_array(given_array))))
+        assert (read.shape, read.dtype) == (array.shape, array.dtype)
+        np.testing.assert_array_equal(read, array)
+        assert not read.flags.writeable
