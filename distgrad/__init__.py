@@ -1,6 +1,6 @@
 """PyTorch's autograd for tensors whose shards live in Ray workers: `import distgrad as torch`."""
 
-from distgrad import autograd
+from distgrad import autograd, nn
 from distgrad.autograd import Variable
 from distgrad.dtype import (
     Size,
@@ -18,6 +18,14 @@ from distgrad.dtype import (
     promote_types,
     set_default_dtype,
 )
+from distgrad.ops.activations import *
+from distgrad.ops.binary import *
+from distgrad.ops.compare import *
+from distgrad.ops.gathering import *
+from distgrad.ops.norms import *
+from distgrad.ops.pointwise import *
+from distgrad.ops.reductions import *
+from distgrad.ops.special import *
 from distgrad.ops.arithmetic import (
     add,
     div,
@@ -78,109 +86,7 @@ from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.printing import get_printoptions, printoptions, set_printoptions
 from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
-from distgrad.session import init, is_initialized, shutdown
+from distgrad.session import init, is_initialized, memory, shutdown, synchronize
 from distgrad.tensor import Tensor
 
 float, double, int, long, bool = float32, float64, int32, int64, bool_
-
-__all__ = [
-    "BoolTensor",
-    "DoubleTensor",
-    "FloatTensor",
-    "Generator",
-    "IntTensor",
-    "LongTensor",
-    "Size",
-    "Tensor",
-    "Variable",
-    "add",
-    "arange",
-    "as_tensor",
-    "asarray",
-    "autograd",
-    "bool",
-    "bool_",
-    "can_cast",
-    "clone",
-    "default_generator",
-    "device",
-    "div",
-    "divide",
-    "dot",
-    "double",
-    "dtype",
-    "empty",
-    "empty_like",
-    "enable_grad",
-    "explain",
-    "eye",
-    "finfo",
-    "float",
-    "float32",
-    "float64",
-    "from_numpy",
-    "full",
-    "full_like",
-    "get_default_dtype",
-    "get_printoptions",
-    "get_rng_state",
-    "iinfo",
-    "init",
-    "initial_seed",
-    "int",
-    "int32",
-    "int64",
-    "is_floating_point",
-    "is_grad_enabled",
-    "is_initialized",
-    "is_tensor",
-    "linspace",
-    "long",
-    "manual_seed",
-    "matmul",
-    "mean",
-    "mm",
-    "mul",
-    "multiply",
-    "mv",
-    "narrow",
-    "neg",
-    "negative",
-    "no_grad",
-    "numel",
-    "ones",
-    "ones_like",
-    "permute",
-    "pow",
-    "printoptions",
-    "promote_types",
-    "rand",
-    "rand_like",
-    "randint",
-    "randint_like",
-    "randn",
-    "randn_like",
-    "randperm",
-    "reshape",
-    "result_type",
-    "rsub",
-    "seed",
-    "select",
-    "set_default_dtype",
-    "set_grad_enabled",
-    "set_printoptions",
-    "set_rng_state",
-    "shutdown",
-    "squeeze",
-    "sub",
-    "subtract",
-    "sum",
-    "t",
-    "tensor",
-    "transpose",
-    "true_divide",
-    "unbind",
-    "unsqueeze",
-    "zeros",
-    "zeros_like",
-]

@@ -204,6 +204,8 @@ class device:
     """Where a tensor is, as torch prints it. There is only `cpu`: which worker holds what is the session's business."""
 
     __slots__ = ("index", "type")
+    index: int | None
+    type: str
 
     def __init__(self, type: Any = "cpu", index: int | None = None):
         if isinstance(type, device):

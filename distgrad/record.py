@@ -150,6 +150,7 @@ class set_grad_enabled(_Setting):
         return enable_grad() if self.value else no_grad()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As a decorator it sets the mode inside the function alone."""
         grad_mode.enabled = self.before  # it was set by the call that made the decorator
         return super().__call__(function)
 

@@ -18,6 +18,7 @@ import numpy as np
 from distgrad.errors import WireError
 from distgrad.primitives import MERGES, TABLE, Aval, Layout, Primitive
 from distgrad.primitives.base import ATTR_TYPES, DTYPES
+from distgrad.primitives.rules import agrees, sizes_of
 from distgrad.sharding import Cut, Sharding, sharding_from_wire
 
 VERSION = 1
@@ -185,6 +186,11 @@ def _check(good: bool, text: str) -> None:
         raise WireError(text)
 
 
+def _show(x: Any) -> str:
+    """A wrong value for an error's text; what is nested may be too deep for `repr`."""
+    return repr(x)[:80] if isinstance(x, str | bytes | int | float) else type(x).__name__
+
+
 def _list(x: Any, what: str, length: int | None = None) -> list[Any]:
     _check(type(x) is list, f"{what}: expected a list, got {type(x).__name__}")
     _check(length is None or len(x) == length, f"{what}: expected {length} items, got {len(x)}")
@@ -198,11 +204,12 @@ def _int(x: Any, what: str, low: int = 0, high: int = 1 << 62) -> int:
 
 
 class _Reader:
-    """Reads one program; `defined` are the slots that have a value at this point of it."""
+    """Reads one program; `defined` are the slots that have a value at this point of it, `partial` partial results."""
 
     def __init__(self) -> None:
         self.slots: tuple[Slot, ...] = ()
         self.defined: set[int] = set()
+        self.partial: dict[int, Sum] = {}
 
     def program(self, raw: Any) -> Program:
         keys = {"v", "slots", "inputs", "feeds", "arrivals", "fragments", "departures", "keep", "boxes"}
@@ -210,13 +217,15 @@ class _Reader:
             type(raw) is dict and set(raw) == keys, f"program: expected a map with the keys {sorted(keys)}"
         )
         _check(
-            raw["v"] == VERSION and type(raw["v"]) is int,
-            f"program: version {raw['v']!r}, this is version {VERSION}",
+            type(raw["v"]) is int and raw["v"] == VERSION,
+            f"program: version {_show(raw['v'])}, this is version {VERSION}",
         )
         self.slots = tuple(self.slot(s, i) for i, s in enumerate(_list(raw["slots"], "slots")))
         boxes = tuple(self.box(b) for b in _list(raw["boxes"], "boxes"))
         inputs = tuple(self.define(i, "inputs") for i in _list(raw["inputs"], "inputs"))
         feeds = tuple(self.define(i, "feeds") for i in _list(raw["feeds"], "feeds"))
+        for i in feeds:
+            _check(self.slots[i].sharding.count == 1, f"feeds: slot {i} is cut")
         arrivals = tuple(self.arrival(a, boxes) for a in _list(raw["arrivals"], "arrivals"))
         fragments = tuple(self.fragment(f) for f in _list(raw["fragments"], "fragments"))
         departures = tuple(self.departure(d) for d in _list(raw["departures"], "departures"))
@@ -225,7 +234,7 @@ class _Reader:
 
     def slot(self, raw: Any, i: int) -> Slot:
         name, cuts = _list(raw, f"slot {i}", 2)
-        _check(type(name) is str and name in DTYPES, f"slot {i}: unknown dtype {name!r}")
+        _check(type(name) is str and name in DTYPES, f"slot {i}: unknown dtype {_show(name)}")
         return Slot(DTYPES[name], self.sharding(cuts, f"slot {i}"))
 
     def sharding(self, raw: Any, what: str) -> Sharding:
@@ -238,14 +247,13 @@ class _Reader:
 
     def box(self, raw: Any) -> tuple[str, ...]:
         channels = tuple(_list(raw, "boxes"))
-        _check(
-            all(type(c) is str and c in CHANNELS for c in channels), f"boxes: unknown channel in {channels}"
-        )
+        _check(channels == tuple(c for c in CHANNELS if c in channels), "boxes: unknown channel, or wrong order")
         return channels
 
     def use(self, i: Any, what: str) -> int:
         _int(i, what)
         _check(i in self.defined, f"{what}: slot {i} has no value here")
+        _check(i not in self.partial, f"{what}: slot {i} has partial results, which are only sent")
         return i
 
     def define(self, i: Any, what: str) -> int:
@@ -255,17 +263,29 @@ class _Reader:
         self.defined.add(i)
         return i
 
-    def what(self, raw: Any, slot: int, arrives: bool, what: str) -> Sum | Move:
+    def what(self, raw: Any, slot: int, channel: Any, arrives: bool) -> Sum | Move:
+        what = "arrival" if arrives else "departure"
+        made = self.exchange(raw, slot, arrives, what)
+        count = self.slots[slot].sharding.count if isinstance(made, Sum) else made.target.count
+        _check(
+            type(channel) is str and channel in (("each",) if count > 1 else ("small", "large")),
+            f"{what}: not a channel for {count} shards: {_show(channel)}",
+        )
+        return made
+
+    def exchange(self, raw: Any, slot: int, arrives: bool, what: str) -> Sum | Move:
         kind = _list(raw, what)[:1]
         if kind == ["sum"]:
             _, counts, reduced, merge = _list(raw, what, 4)
             counts = tuple(_int(n, what, 1) for n in _list(counts, what))
             reduced = tuple(_list(reduced, what, len(counts)))
             _check(all(type(r) is bool for r in reduced), f"{what}: reduced must be booleans")
-            _check(type(merge) is str and merge in MERGES, f"{what}: unknown merge {merge!r}")
+            _check(type(merge) is str and merge in MERGES, f"{what}: unknown merge {_show(merge)}")
             kept = math.prod(n for n, r in zip(counts, reduced, strict=True) if not r)
             _check(kept == self.slots[slot].sharding.count, f"{what}: {kept} sums for slot {slot}")
-            return Sum(counts, reduced, merge)
+            made = Sum(counts, reduced, merge)
+            _check(arrives or made == self.partial.get(slot), f"{what}: slot {slot} has no such partial results")
+            return made
         _check(kind == ["move"], f"{what}: neither a sum nor a move")
         _, source, target = _list(raw, what, 3)
         move = Move(self.sharding(source, what), self.sharding(target, what))
@@ -278,14 +298,15 @@ class _Reader:
         slot, what, box, channel, position = _list(raw, "arrival", 5)
         self.define(slot, "arrival")
         _int(box, "arrival", 0, len(boxes) - 1)
+        made = self.what(what, slot, channel, arrives=True)
         _check(channel in boxes[box], f"arrival: box {box} has no channel {channel!r}")
-        return Arrival(slot, self.what(what, slot, True, "arrival"), box, channel, _int(position, "arrival"))
+        return Arrival(slot, made, box, channel, _int(position, "arrival"))
 
     def departure(self, raw: Any) -> Departure:
         slot, what, channel = _list(raw, "departure", 3)
-        self.use(slot, "departure")
-        _check(channel in CHANNELS, f"departure: unknown channel {channel!r}")
-        return Departure(slot, self.what(what, slot, False, "departure"), channel)
+        if not (type(slot) is int and slot in self.partial and _list(what, "departure")[:1] == ["sum"]):
+            self.use(slot, "departure")
+        return Departure(slot, self.what(what, slot, channel, arrives=False), channel)
 
     def fragment(self, raw: Any) -> Fragment:
         count, loops = _list(raw, "fragment", 2)
@@ -293,55 +314,49 @@ class _Reader:
         made = []
         for loop in _list(loops, "loops"):
             rows, steps = _list(loop, "loop", 2)
-            _int(rows, "loop")
+            _int(rows, "loop", 0, LIMIT)
             made.append(Loop(rows, tuple(self.step(s, count, rows) for s in _list(steps, "steps"))))
+            if rows:
+                _check_tiles(made[-1])
         return Fragment(count, tuple(made))
 
     def step(self, raw: Any, count: int, rows: int) -> Step:
         name, ins, outs, attrs, nshards, grid, tile = _list(raw, "step", 7)
-        _check(type(name) is str and name in TABLE, f"unknown primitive {name!r}")
+        _check(type(name) is str and name in TABLE, f"unknown primitive {_show(name)}")
         primitive = TABLE[name]
         attrs = self.attrs(primitive, attrs)
         ins = tuple(self.use(i, name) for i in _list(ins, name))
         outs = tuple(self.define(i, name) for i in _list(outs, name))
         _check(_int(nshards, name, 1) == count, f"{name}: {nshards} shards in a fragment of {count}")
-        try:
-            avals = [self.slots[i].aval for i in ins]
-            inferred = primitive.shape(avals, attrs)
-            labels = primitive.labels(avals, attrs) if primitive.labels else None
-            pairs = tuple(
-                (_int(label, name, -(1 << 31)), _cut(cut, name))
-                for label, cut in (_list(g, name, 2) for g in _list(grid, name))
-            )
-        except WireError:
-            raise
-        except Exception as error:
-            raise WireError(
-                f"{name}: operands or attributes do not fit: {str(error) or type(error).__name__}"
-            ) from None
-        _check(
-            tuple(inferred) == tuple(self.slots[i].aval for i in outs),
-            f"{name}: results {outs} have other shapes or dtypes",
+        avals = [self.slots[i].aval for i in ins]
+        results = [self.slots[i].aval for i in outs]
+        pairs = tuple(
+            (_int(label, name, -LIMIT, LIMIT), _cut(cut, name))
+            for label, cut in (_list(g, name, 2) for g in _list(grid, name))
         )
         layout = Layout(
             count,
             tuple(self.slots[i].sharding for i in ins),
             tuple(self.slots[i].sharding for i in outs),
-            labels,
-            pairs,
+            grid=pairs,
         )
-        if labels is not None:
-            merged = any(label not in labels.outs[0] for label, _ in pairs)
-            layout = layout._replace(merged=merged)
-            _check(
-                math.prod(cut.count for _, cut in pairs) == count, f"{name}: grid does not have {count} cells"
-            )
-            _check(not merged or labels.merge is not None, f"{name}: partial results that cannot be merged")
-        for i in ins:
-            _check(self.slots[i].sharding.count in (1, count), f"{name}: operand {i} is cut otherwise")
+        try:
+            fit = list(primitive.shape(avals, attrs)) == results
+            if fit and primitive.labels is not None:
+                labels = primitive.labels(avals, attrs)
+                sizes = tuple(sizes_of(labels, avals, results).items())
+                merged = any(label not in labels.outs[0] for label, _ in pairs)
+                layout = layout._replace(labels=labels, sizes=sizes, merged=merged)
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            raise WireError(f"{name}: operands or attributes do not fit: {text}") from None
+        _check(fit, f"{name}: results {outs} have other shapes or dtypes")
+        _check(agrees(layout), f"{name}: operands or results are not cut as its grid of {count} cells is")
+        if layout.merged:
+            self.partial.update((slot, sum_of(layout)) for slot in outs)
         _check(
-            tile is None or (rows > 0 and labels is not None and type(tile) is int),
-            f"{name}: bad tile label {tile!r}",
+            tile is None if rows == 0 else type(tile) is int and tile in dict(layout.sizes),
+            f"{name}: bad tile label {_show(tile)}",
         )
         return Step(primitive, ins, outs, attrs, layout, tile)
 
@@ -356,9 +371,31 @@ class _Reader:
                 attrs[key] = ATTR_TYPES[kind](raw[key])
             except (TypeError, ValueError):
                 raise WireError(
-                    f"{primitive.name}: attribute {key!r} is not of type {kind}: {str(raw[key])[:80]}"
+                    f"{primitive.name}: attribute {key!r} is not of type {kind}: {_show(raw[key])}"
                 ) from None
         return attrs
+
+
+def _check_tiles(loop: Loop) -> None:
+    """The tiles of all steps are the same, and what a step makes tile by tile is read by the same tiles."""
+    made: dict[int, int | None] = {}
+    cuts = set()
+    for step in loop.steps:
+        name, labels, tile = step.primitive.name, step.layout.labels, step.tile
+        assert labels is not None
+        assert tile is not None
+        grid = step.layout.grid
+        _check(not grid or grid[0][0] == tile, f"{name}: bad tile label {tile}")
+        cuts.add(grid[0][1] if grid else Cut(dict(step.layout.sizes)[tile]))
+        for slot, names in zip(step.ins, labels.ins, strict=True):
+            dim = names.index(tile) if tile in names else None
+            good = slot not in made or (dim is not None and made[slot] == dim)
+            _check(good, f"{name}: slot {slot} is made by other tiles than it is read by")
+        for slot, names in zip(step.outs, labels.outs, strict=True):
+            made[slot] = names.index(tile) if tile in names else None
+            good = made[slot] is not None or (labels.merge is not None and len(step.outs) == 1)
+            _check(good, f"{name}: bad tile label {tile}")
+    _check(len(cuts) <= 1, "loop: steps with other tiles")
 
 
 def _cut(raw: Any, what: str) -> Cut:
@@ -379,7 +416,7 @@ def pack_array(array: np.ndarray) -> list[Any]:
 def unpack_array(raw: Any) -> np.ndarray:
     """The array that `pack_array` wrote, read-only. Raises WireError."""
     name, shape, data = _list(raw, "array", 3)
-    _check(name in DTYPES, f"array: unknown dtype {name!r}")
+    _check(type(name) is str and name in DTYPES, f"array: unknown dtype {_show(name)}")
     shape = [_int(n, "array") for n in _list(shape, "array")]
     _check(
         type(data) is bytes and len(data) == math.prod(shape) * DTYPES[name].itemsize,

@@ -18,6 +18,7 @@ class Scene(NamedTuple):
     number: int
     epoch: int
     store: dict[int, Any]
+    slots: dict[int, Any]
     stash: dict[int, list[Any]]
     header: bytes
     program: bytes
@@ -27,6 +28,7 @@ class Scene(NamedTuple):
         """A worker in the state that this one was in."""
         worker = Worker(self.number, self.epoch)
         worker.store = dict(self.store)
+        worker.slots = dict(self.slots)
         worker.stash = copy.deepcopy(self.stash)
         return worker
 
@@ -41,7 +43,8 @@ class Watched(Worker):
     def run(self, header: bytes, program: bytes, *boxes: Any) -> tuple[Any, ...]:
         """As before; values never change, so that a shallow copy of the store is a picture of it."""
         stash = copy.deepcopy(self.stash)
-        self.scenes.append(Scene(self.number, self.epoch, dict(self.store), stash, header, program, boxes))
+        held = dict(self.store), dict(self.slots), stash
+        self.scenes.append(Scene(self.number, self.epoch, *held, header, program, boxes))
         return super().run(header, program, *boxes)
 
 

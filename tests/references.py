@@ -5,7 +5,6 @@ The arguments are those of the op, in order and by name. Nothing here is shared 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +34,17 @@ def same(**functions: Callable[..., Any]) -> None:
         reference(name)(function)
 
 
+def numpys(names: str) -> dict[str, Callable[..., Any]]:
+    """NumPy's functions of these names."""
+    return {name: getattr(np, name) for name in names.split()}
+
+
 # Element by element.
-same(**{name: getattr(np, name) for name in (
+same(**numpys(
     "exp expm1 log log1p log2 log10 sqrt square abs sign positive sin cos tan sinh cosh tanh floor ceil trunc isnan "
     "isinf isfinite logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
     "maximum minimum fmod remainder floor_divide nan_to_num isclose"
-).split()})  # fmt: skip
+))  # fmt: skip
 same(
     add=lambda a, b, alpha=1: a + alpha * b,
     sub=lambda a, b, alpha=1: a - alpha * b,
@@ -136,7 +140,7 @@ def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, dim=None, keepdim=False: function(x, axis=axes(x, dim), keepdims=keepdim)
 
 
-same(**{n: reduction(getattr(np, n)) for n in "sum mean prod amax amin all any nansum nanmean".split()})
+same(**{n: reduction(f) for n, f in numpys("sum mean prod amax amin all any nansum nanmean").items()})
 same(
     _max_whole=np.max,
     _min_whole=np.min,
@@ -334,7 +338,9 @@ def _(x: Array, dim: int, index: Array, value: Any) -> Array:
 
 @reference("take_along_dim")
 def _(x: Array, index: Array, dim: int | None = None) -> Array:
-    return np.take_along_axis(x.reshape(-1) if dim is None else x, index.reshape(-1) if dim is None else index, dim or 0)
+    if dim is None:
+        x, index = x.reshape(-1), index.reshape(-1)
+    return np.take_along_axis(x, index, dim or 0)
 
 
 @reference("_put_flat")

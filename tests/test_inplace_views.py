@@ -45,6 +45,8 @@ def test_nothing_is_changed_before_the_error(torch: ModuleType) -> None:
 
 
 def test_a_storage_keeps_its_sharding(torch: ModuleType) -> None:
+    if not torch.is_initialized():
+        torch.init("inproc", workers=2)
     x = torch.zeros(6, 4, sharding=2)
     before = x.sharding
     x += torch.ones(6, 4, sharding={1: 2})

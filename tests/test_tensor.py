@@ -16,19 +16,27 @@ def test_as_torch_prints(torch: ModuleType, case: golden_cases.Case) -> None:
     assert golden_cases.run(case.program, torch) == case.printed
 
 
-def test_random_numbers_depend_on_the_seed_alone(torch: ModuleType) -> None:
+@pytest.fixture
+def cut(torch: ModuleType) -> ModuleType:
+    """`torch` with workers in any case: tensors with cuts of their own need some."""
+    if not torch.is_initialized():
+        torch.init("inproc", workers=2)
+    return torch
+
+
+def test_random_numbers_depend_on_the_seed_alone(cut: ModuleType) -> None:
     def draw(**options: object) -> list[list[float]]:
-        torch.manual_seed(5)
+        cut.manual_seed(5)
         made = [
-            torch.rand(7, 3, **options),
-            torch.randn(7, 3, **options),
-            torch.randint(0, 9, (7, 3), **options),
+            cut.rand(7, 3, **options),
+            cut.randn(7, 3, **options),
+            cut.randint(0, 9, (7, 3), **options),
         ]
         return [x.reshape(-1).tolist() for x in made]
 
     first = draw()
     assert draw(sharding=2) == draw(sharding={1: 1}) == draw(sharding=[0, 0, 5]) == first
-    assert torch.rand(3).tolist() != torch.rand(3).tolist()
+    assert cut.rand(3).tolist() != cut.rand(3).tolist()
 
 
 def test_random_numbers_are_as_they_should_be(torch: ModuleType) -> None:
@@ -56,11 +64,11 @@ def test_states_of_the_random_numbers(torch: ModuleType) -> None:
     assert torch.rand(4, generator=generator).tolist() == first
 
 
-def test_sharding_is_as_asked_for(torch: ModuleType) -> None:
-    x = torch.ones(10, 4, sharding=4)
+def test_sharding_is_as_asked_for(cut: ModuleType) -> None:
+    x = cut.ones(10, 4, sharding=4)
     assert x.sharding.grid == (3, 1)
-    assert torch.zeros_like(x).sharding == x.sharding
-    assert torch.tensor([[1.0, 2.0]], sharding={1: 1}).tolist() == [[1.0, 2.0]]
+    assert cut.zeros_like(x).sharding == x.sharding
+    assert cut.tensor([[1.0, 2.0]], sharding={1: 1}).tolist() == [[1.0, 2.0]]
     y = x.reshard([0, 3, 3, 10])
     assert y.sharding.cuts[0].edges == (0, 3, 3, 10)
     assert (x + y).sum().item() == 80
@@ -68,15 +76,15 @@ def test_sharding_is_as_asked_for(torch: ModuleType) -> None:
         x.reshard([0, 20])
 
 
-def test_a_leafs_gradient_has_its_sharding(torch: ModuleType) -> None:
-    x = torch.ones(10, 4, sharding=3, requires_grad=True)
-    w = torch.ones(4, 6, requires_grad=True, sharding={1: 2})
-    ((x @ w) * torch.ones(10, 6)).sum().backward()
+def test_a_leafs_gradient_has_its_sharding(cut: ModuleType) -> None:
+    x = cut.ones(10, 4, sharding=3, requires_grad=True)
+    w = cut.ones(4, 6, requires_grad=True, sharding={1: 2})
+    ((x @ w) * cut.ones(10, 6)).sum().backward()
     assert x.grad.sharding == x.sharding
     assert w.grad.sharding == w.sharding
     assert x.grad.tolist() == [[6.0] * 4] * 10
     assert w.grad.tolist() == [[10.0] * 6] * 4
-    y = torch.ones(10, 4, sharding=3, requires_grad=True)
+    y = cut.ones(10, 4, sharding=3, requires_grad=True)
     y.reshard({1: 2}).sum().backward()
     assert y.grad.sharding == y.sharding
 

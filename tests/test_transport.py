@@ -499,8 +499,8 @@ def test_ctrl_c_and_a_second_session() -> None:
     r = start(workers=2, worker=Sleeper)
     family()
     (slow,) = r.call(0, "sleep", (2.0,), 1)
-    print("now", flush=True)
     try:
+        print("now", flush=True)
         r.get([slow], 50)
     except KeyboardInterrupt:
         print("interrupted", r.alive(), len(r.get(r.call(1, "pid", (), 1), 50)), r.get([slow], 50), flush=True)

@@ -54,7 +54,7 @@ def _divisions() -> list[Any]:
     return [(real(2, 3), positive(2, 3)), (real(3), positive(2, 3)), (real(4), 1.5)]
 
 
-def _scaled(other: Operand, alpha: float, common: Any) -> Operand:
+def _scaled(other: Operand, alpha: Any, common: np.dtype) -> Operand:
     """alpha * other, checked as torch checks alpha."""
     if isinstance(alpha, bool) and common != BOOL:
         raise RuntimeError("Boolean alpha only supported for Boolean results.")

@@ -28,8 +28,8 @@
 
 from __future__ import annotations
 
+import collections
 import functools
-import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -227,9 +227,10 @@ def _named_tuple(title: str, fields: tuple[str, ...]) -> Callable[..., Any]:
         items = ",\n".join(f"{field}={item!r}" for field, item in zip(fields, self, strict=True))
         return f"torch.return_types.{title}(\n{items})"
 
-    made: Any = typing.NamedTuple(title, [(field, Any) for field in fields])  # type: ignore[misc]
-    made.__module__, made.__repr__ = "torch.return_types", shown
-    return made._make
+    made = collections.namedtuple(title, fields)  # type: ignore[misc]
+    members = {"__slots__": (), "__module__": "torch.return_types", "__repr__": shown}
+    shaped: Any = type(title, (made,), members)
+    return shaped._make
 
 
 def unwrap(kind: Kind, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
@@ -292,11 +293,12 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
         if type(operand) is list:
             saved[name] = SavedList(map(_keep, item, operand))
         else:
-            saved[name] = Saved(operand, None, *_graph(item)) if item is changed else _keep(item, operand)
+            before = changed is not None and item is changed
+            saved[name] = Saved(operand, None, *_graph(item)) if before else _keep(item, operand)
     return node
 
 
-def _graph(item: Tensor) -> tuple[Any, ...]:
+def _graph(item: Tensor) -> tuple[bool, Any, int]:
     return (True, *item._edge) if item._requires_grad else (False, None, 0)
 
 

@@ -107,12 +107,17 @@ def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     return input if input.is_contiguous() else clone(input)
 
 
-@op(name="ReshardBackward0", input=lambda g, like: _reshard(g, like.sharding), method=False)
+@op(
+    name="ReshardBackward0",
+    input=lambda g, like: _reshard(g, like.sharding),
+    method=False,
+    samples=lambda: [(real(5, 2), sharding_of((5, 2), 2))],
+)
 def _reshard(input: Value, cuts: Any) -> Value:
     return input if input.sharding == cuts else session.emit("reshard", input, cuts=cuts)
 
 
-@composite(samples=lambda: [(real(5, 2), 2), (real(5, 2), {1: 1})])
+@composite(samples=lambda: [(real(5, 2), 2), (real(5, 2), {"sharding": {1: 1}})])
 def reshard(input: Tensor, sharding: Any) -> Tensor:
     """The same elements, cut otherwise: see `distgrad.sharding.sharding_of` for what `sharding` may be."""
     return _reshard(input, sharding_of(tuple(input.shape), sharding))

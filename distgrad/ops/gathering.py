@@ -169,7 +169,7 @@ def scatter(
         raise TypeError('scatter() missing 1 required positional arguments: "src"')
     dim = normal_dim(dim, len(input.shape))
     index = _index_of("scatter", index, "int32/int64")
-    tensor = type(src) is Value and bool(src.shape)
+    tensor = type(src) is Value
     if tensor and src.dtype != input.dtype:  # type: ignore[union-attr]
         raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
     if 0 in index.shape:
@@ -178,7 +178,7 @@ def scatter(
     base, index = _lifted(input), _lifted(index)
     size = base.shape[dim]
     check_inside(index, dim, size)
-    written = part(src, index.shape) if tensor else broadcast_to(cast(src, input.dtype), index.shape)  # type: ignore[arg-type]
+    written = part(_lifted(src), index.shape) if tensor else broadcast_to(cast(src, input.dtype), index.shape)  # type: ignore[arg-type]
     made = session.emit("scatter", _others(base, index, dim), index, written, dim=dim, size=size)
     return _like_shape(padded(base, made), input.shape)
 
@@ -375,18 +375,18 @@ def _put_flat(input: Value, index: Value, shape: Any) -> Value:
 @composite(samples=lambda: [(real(3, 4), positions([1], [0], [3]), 1), (real(3, 4), positions(5, -1))])
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` with `input` and `indices` broadcast along all dimensions but `dim`; without `dim` on flat tensors."""
-    if indices.dtype.numpy != INT64:
-        raise RuntimeError(
-            f"torch.take_along_dim(): dtype of indices should be Long but got {indices.dtype.title}"
-        )
     if dim is None:
         flat, places = input.reshape(-1), indices.reshape(-1)
-        return gather(flat, 0, _from_front(places, flat.shape[0]))
+        return gather(flat, 0, places)
     n, m = input.dim(), indices.dim()
     if n != m:
         raise RuntimeError(
             "torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
             f"{n} dimensions for input, and {m} dimensions for indices"
+        )
+    if indices.dtype.numpy != INT64:
+        raise RuntimeError(
+            f"torch.take_along_dim(): dtype of indices should be Long but got {indices.dtype.title}"
         )
     d = normal_dim(dim, n)
     places = _from_front(indices, input.shape[d])

@@ -44,7 +44,7 @@ def solve(
     The largest operand that is cut (of equals the one with most shards) stays where it is and its cuts become the grid; where none is cut, a result that
     is larger than a shard gets its default cuts (or those of `hint`).
     """
-    sizes = _sizes(labels, avals, outs)
+    sizes = sizes_of(labels, avals, outs)
     if all(s.count == 1 for s in shardings):
         grid = _grid_of_result(labels, outs, hint, shard_bytes)
     else:
@@ -65,7 +65,34 @@ def solve(
     return Layout(count, needs, results, labels, grid, tuple(sizes.items()), merged)  # type: ignore[arg-type]
 
 
-def _sizes(labels: Labels, avals: Sequence[Aval], outs: Sequence[Aval]) -> dict[int, int]:
+def agrees(made: Layout) -> bool:
+    """Whether a layout, which may have come over the wire, is one that a shard rule can have made."""
+    grid, labels = made.grid, made.labels
+    if labels is None:
+        return (
+            not grid
+            and all(s.count in (1, made.shards) for s in made.needs)
+            and all(s.count == made.shards for s in made.outs)
+        )
+    sizes = dict(made.sizes)
+    return (
+        made.shards == math.prod(cut.count for _, cut in grid)
+        and len(dict(grid)) == len(grid)
+        and all(sizes.get(label) == cut.size and cut.count > 1 for label, cut in grid)
+        and (labels.merge is not None or not made.merged)
+        and all(
+            s.count == 1 or s == _sharding(names, s.shape, grid)
+            for names, s in zip(labels.ins, made.needs, strict=True)
+        )
+        and all(
+            s == _sharding(names, s.shape, grid, partly=True)
+            for names, s in zip(labels.outs, made.outs, strict=True)
+        )
+    )
+
+
+def sizes_of(labels: Labels, avals: Sequence[Aval], outs: Sequence[Aval]) -> dict[int, int]:
+    """The length of each label. Raises ValueError for shapes that do not go with the labels."""
     sizes: dict[int, int] = {}
     for names, aval in zip((*labels.ins, *labels.outs), (*avals, *outs), strict=True):
         for label, n in zip(names, aval.shape, strict=True):

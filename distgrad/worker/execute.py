@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.errors import WireError
 from distgrad.primitives import MERGES
 from distgrad.sharding import owned
 from distgrad.wire import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
@@ -66,18 +67,25 @@ class Runner:
                         self.partial.update((slot, sum_of(step.layout)) for slot in step.outs)
             self.fragments.append((fragment, runners, later & set().union(*made)))
 
-    def run(
+    def bind(
         self, at: Seat, inputs: Sequence[Pieces | Failure], feeds: Sequence[np.ndarray], boxes: Sequence[Any]
     ) -> dict[int, Any]:
-        """All slots that are kept or leave: their pieces on this worker, a Failure, or trees of partial results."""
+        """The slots that have values before anything runs. Raises WireError for boxes that do not fit."""
         env: dict[int, Any] = dict(zip(self.program.inputs, inputs, strict=True))
         env.update((slot, [array]) for slot, array in zip(self.program.feeds, feeds, strict=True))
         for arrival in self.program.arrivals:
-            env[arrival.slot] = self._receive(arrival, at, boxes)
+            try:
+                env[arrival.slot] = self._receive(arrival, at, boxes)
+            except (AttributeError, TypeError, ValueError, LookupError, StopIteration) as error:
+                text = str(error) or type(error).__name__
+                raise WireError(f"boxes: slot {arrival.slot} cannot be made of what arrived: {text}") from None
+        return env
+
+    def run(self, at: Seat, env: dict[int, Any]) -> None:
+        """Fill the slots that are kept or leave: their pieces on this worker, a Failure, or trees of partial results."""
         with np.errstate(all="ignore"):
             for fragment, runners, escaping in self.fragments:
                 self._fragment(fragment, runners, escaping, at, env)
-        return env
 
     def _fragment(
         self, fragment: Fragment, runners: list[LoopRunner], escaping: set[int], at: Seat, env: dict[int, Any]

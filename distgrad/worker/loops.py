@@ -163,9 +163,10 @@ class LoopRunner:
                 dim = self.out_dim[slot]
                 if not step.primitive.into or (slot in self.escaping and slot not in self.total):
                     continue
-                shape = self.slots[slot].aval.shape
-                row = math.prod(m for d, m in enumerate(shape) if d != dim)
-                nbytes = row * (self.rows if dim is not None else 1) * self.slots[slot].dtype.itemsize
+                lengths = [cut.longest for cut in self.slots[slot].sharding.cuts]
+                if dim is not None:
+                    lengths[dim] = min(lengths[dim], self.rows)
+                nbytes = math.prod(lengths) * self.slots[slot].dtype.itemsize
                 fitting = [b for b in idle if self.buffer_bytes[b] >= nbytes]
                 if fitting:
                     idle.remove(fitting[0])

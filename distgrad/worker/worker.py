@@ -17,7 +17,7 @@ import numpy as np
 
 from distgrad.errors import WireError
 from distgrad.sharding import sharding_from_wire
-from distgrad.wire import CHANNELS, Program, decode, pack_array, unpack_array
+from distgrad.wire import CHANNELS, Program, Slot, decode, pack_array, unpack_array
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, send
 from distgrad.worker.pool import Pool
 
@@ -32,6 +32,7 @@ class Worker:
         self.epoch = epoch
         self.pool = Pool()
         self.store: dict[int, Pieces | Failure] = {}
+        self.slots: dict[int, Slot] = {}  # of each stored value: its dtype and how it is cut
         self.stash: dict[int, list[Any]] = {}  # by call: what this worker sends to itself
         self.runners: OrderedDict[bytes, Runner] = OrderedDict()
 
@@ -47,15 +48,24 @@ class Worker:
         and stands in place of its results; only a program that is not well formed raises, before anything has run.
         """
         head = self._header(header)
-        for number in head["free"]:
-            self.store.pop(number, None)
         runner = self._runner(program)
-        inputs = [self._stored(number) for number in head["inputs"]]
-        feeds = [unpack_array(raw) for raw in head["feeds"]]
-        received = self._boxes(runner.program, boxes, head)
-        env = runner.run(Seat(self.number, head["workers"], head["serial"]), inputs, feeds, received)
+        slots = runner.program.slots
+        for key in ("inputs", "feeds", "keep"):
+            found, needed = len(head[key]), len(getattr(runner.program, key))
+            if found != needed:
+                raise WireError(f"header: {found} {key}, the program has {needed}")
+        inputs = [self._stored(n, slots[i]) for i, n in zip(runner.program.inputs, head["inputs"], strict=True)]
+        feeds = [_feed(raw, slots[i]) for i, raw in zip(runner.program.feeds, head["feeds"], strict=True)]
+        at = Seat(self.number, head["workers"], head["serial"])
+        env = runner.bind(at, inputs, feeds, self._boxes(runner.program, boxes, head))
+        # From here on nothing is refused.
+        for serial in head["stash"]:
+            self.stash.pop(serial, None)
+        self.free(head["free"])
+        runner.run(at, env)
         for slot, number in zip(runner.program.keep, head["keep"], strict=True):
             self.store[number] = env[slot]
+            self.slots[number] = slots[slot]
         return self._reply(runner.program, env, head)
 
     def _header(self, header: bytes) -> dict[str, Any]:
@@ -66,11 +76,18 @@ class Worker:
         keys = {"serial", "epoch", "workers", "inputs", "keep", "feeds", "free", "stash"}
         if type(head) is not dict or set(head) != keys:
             raise WireError(f"header: expected a map with the keys {sorted(keys)}")
+        for key in ("serial", "epoch", "workers"):
+            if type(head[key]) is not int:
+                raise WireError(f"header: {key} must be an integer")
         if head["epoch"] != self.epoch:
             raise WireError(f"header: for epoch {head['epoch']!r}, this worker is of epoch {self.epoch}")
+        if head["workers"] <= self.number:
+            raise WireError(f"header: for {head['workers']} workers, this is number {self.number}")
         for key in ("inputs", "keep", "free", "stash"):
             if type(head[key]) is not list or any(type(i) is not int for i in head[key]):
                 raise WireError(f"header: {key} must be a list of integers")
+        if type(head["feeds"]) is not list:
+            raise WireError("header: feeds must be a list")
         return head
 
     def _runner(self, program: bytes) -> Runner:
@@ -82,9 +99,11 @@ class Worker:
         self.runners.move_to_end(program)
         return runner
 
-    def _stored(self, number: int) -> Pieces | Failure:
+    def _stored(self, number: int, slot: Slot) -> Pieces | Failure:
         if number not in self.store:
             raise WireError(f"header: nothing is stored under {number}")
+        if self.slots[number] != slot:
+            raise WireError(f"header: {self.slots[number]} is stored under {number}, the program is for {slot}")
         return self.store[number]
 
     def _boxes(
@@ -93,6 +112,17 @@ class Worker:
         workers = head["workers"]
         if len(boxes) != workers * sum(len(channels) for channels in program.boxes):
             raise WireError(f"call: {len(boxes)} items in the boxes, the program has another number")
+        if len(head["stash"]) != len(program.boxes):
+            raise WireError(f"header: {len(head['stash'])} stash, the program has {len(program.boxes)} boxes")
+        try:
+            return self._unpacked(program, boxes, head)
+        except Exception as error:  # msgpack has many ways to fail
+            raise WireError(f"boxes: damaged: {str(error) or type(error).__name__}") from None
+
+    def _unpacked(
+        self, program: Program, boxes: tuple[Any, ...], head: dict[str, Any]
+    ) -> list[dict[str, list[Any]]]:
+        workers = head["workers"]
         received = []
         items = iter(boxes)
         for channels, serial in zip(program.boxes, head["stash"], strict=True):
@@ -100,7 +130,7 @@ class Worker:
             for channel in channels:
                 sent = [next(items) for _ in range(workers)]
                 if channel == "each":
-                    sent[self.number] = self.stash.pop(serial)
+                    sent[self.number] = self.stash[serial]
                 box[channel] = [
                     unpack_small(s) if channel == "small" else [_unpack(i) for i in s] for s in sent
                 ]
@@ -134,6 +164,7 @@ class Worker:
         sharding = sharding_from_wire(head["cuts"])
         dim = sharding.cut_dims[0] if sharding.cut_dims else 0
         pieces = self.store.setdefault(head["id"], [])
+        self.slots[head["id"]] = Slot(array.dtype, sharding)
         assert isinstance(pieces, list)
         start = 0
         for shard in range(head["first"], head["last"]):
@@ -150,6 +181,7 @@ class Worker:
     def reset(self, epoch: int) -> tuple[int]:
         """Forget all values: a new session begins. Calls of other epochs are refused from here on."""
         self.store.clear()
+        self.slots.clear()
         self.stash.clear()
         self.epoch = epoch
         return (epoch,)
@@ -158,11 +190,19 @@ class Worker:
         """Forget the values stored under `ids`."""
         for number in ids:
             self.store.pop(number, None)
+            self.slots.pop(number, None)
         return (len(ids),)
 
     def memory(self) -> tuple[dict[str, int]]:
         """Bytes: `held` by values, `pooled` for reuse, and `rss` of the process."""
         return ({"worker": self.number, "held": self.pool.held, "pooled": self.pool.free, "rss": _rss()},)
+
+
+def _feed(raw: Any, slot: Slot) -> np.ndarray:
+    array = unpack_array(raw)
+    if (array.shape, array.dtype) != slot.aval:
+        raise WireError(f"feed: {array.dtype} of shape {array.shape}, the program is for {slot.aval}")
+    return array
 
 
 def unpack_small(reply: bytes) -> list[Any]:
