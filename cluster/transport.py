@@ -22,8 +22,9 @@ _PLACE = ("node", "ip", "pid", "total", "available")
 class RayTransport:
     """A `Transport` over Ray actors; `distgrad.cluster.start` makes one.
 
-    A call costs the driver 0.1 ms (two cores, Ray 2.60) and there and back takes 0.7 to 0.9 ms. A value of more than 100 KB goes through Ray's object store, which
-    adds 2 to 3 ms, and is read from there without a copy by all workers of the node.
+    A call costs the driver 0.1 ms (two cores, Ray 2.60), and there and back takes 0.7 to 0.9 ms. A value of more than
+    100 KB goes through Ray's object store, which adds 2 to 3 ms, and is read there without a copy by all workers of
+    the node.
     """
 
     def __init__(self, actors: list[Any], places: list[dict[str, Any]], leave: Callable[[], None]):

@@ -41,12 +41,7 @@ class Cut:
     def at(size: int, points: Sequence[int]) -> Cut:
         """Cut at `points`, which rise from 0 to `size`; a point given twice makes an empty shard."""
         points = tuple(int(p) for p in points)
-        if (
-            len(points) < 2
-            or points[0] != 0
-            or points[-1] != size
-            or any(a > b for a, b in pairwise(points))
-        ):
+        if len(points) < 2 or points[0] != 0 or points[-1] != size or any(a > b for a, b in pairwise(points)):
             raise ValueError(f"cut points must rise from 0 to {size}, got {points}")
         if len(points) == 2:
             return Cut(size)

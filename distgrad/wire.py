@@ -247,7 +247,9 @@ class _Reader:
 
     def box(self, raw: Any) -> tuple[str, ...]:
         channels = tuple(_list(raw, "boxes"))
-        _check(channels == tuple(c for c in CHANNELS if c in channels), "boxes: unknown channel, or wrong order")
+        _check(
+            channels == tuple(c for c in CHANNELS if c in channels), "boxes: unknown channel, or wrong order"
+        )
         return channels
 
     def use(self, i: Any, what: str) -> int:
@@ -284,7 +286,9 @@ class _Reader:
             kept = math.prod(n for n, r in zip(counts, reduced, strict=True) if not r)
             _check(kept == self.slots[slot].sharding.count, f"{what}: {kept} sums for slot {slot}")
             made = Sum(counts, reduced, merge)
-            _check(arrives or made == self.partial.get(slot), f"{what}: slot {slot} has no such partial results")
+            _check(
+                arrives or made == self.partial.get(slot), f"{what}: slot {slot} has no such partial results"
+            )
             return made
         _check(kind == ["move"], f"{what}: neither a sum nor a move")
         _, source, target = _list(raw, what, 3)

@@ -15,7 +15,9 @@ from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
 
 settings.register_profile(
-    "distgrad", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    "distgrad",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("distgrad")
 

@@ -98,7 +98,9 @@ same(
 
 @reference("div")
 def _(a: Any, b: Any, rounding_mode: str | None = None) -> Array:
-    return {None: np.divide, "floor": np.floor_divide, "trunc": lambda a, b: np.trunc(a / b)}[rounding_mode](a, b)
+    return {None: np.divide, "floor": np.floor_divide, "trunc": lambda a, b: np.trunc(a / b)}[rounding_mode](
+        a, b
+    )
 
 
 @reference("gelu")
@@ -118,7 +120,8 @@ same(
     clone=np.copy,
     _own=np.copy,
     contiguous=np.copy,
-    reshard=lambda x, cuts: x,
+    reshard=lambda x, sharding: x,
+    _reshard=lambda x, cuts: x,
     copy=lambda x, src: np.broadcast_to(src, x.shape).astype(x.dtype),
     fill=lambda x, value: np.full_like(x, value),
     zero=np.zeros_like,
@@ -183,7 +186,9 @@ same(
 
 
 @reference("var")
-def var(x: Array, dim: Any = None, unbiased: Any = None, keepdim: bool = False, correction: Any = None) -> Array:
+def var(
+    x: Array, dim: Any = None, unbiased: Any = None, keepdim: bool = False, correction: Any = None
+) -> Array:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     less = correction if correction is not None else 0 if unbiased is False else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import op_checks
 import pytest
@@ -17,8 +18,13 @@ EACH = pytest.mark.parametrize("name", sorted(OPS))
 @functools.cache
 def in_driver(name: str) -> list[tuple[Call, Outcome]]:
     batch = calls(name)
+    return list(zip(batch, outcomes(batch), strict=True))
+
+
+@pytest.fixture(autouse=True)
+def small_work_in_the_driver() -> Iterator[None]:
     with op_checks.workers(inline_bytes=1 << 16):
-        return list(zip(batch, outcomes(batch), strict=True))
+        yield
 
 
 def test_every_op_has_samples_and_a_reference() -> None:

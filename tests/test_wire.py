@@ -256,7 +256,21 @@ def changed(raw: Any, path: Path, value: Any) -> bytes:
 
 
 DEEP: Any = functools.reduce(lambda inner, _: [inner], range(900), None)
-TYPES = [None, True, -1, 1.5, "x", b"x", [], {}, [[]], {"x": 1}, msgpack.ExtType(5, b"x"), msgpack.Timestamp(0), DEEP]
+TYPES = [
+    None,
+    True,
+    -1,
+    1.5,
+    "x",
+    b"x",
+    [],
+    {},
+    [[]],
+    {"x": 1},
+    msgpack.ExtType(5, b"x"),
+    msgpack.Timestamp(0),
+    DEEP,
+]
 
 
 def may_be(old: Any, new: Any, path: Path) -> bool:
@@ -434,7 +448,9 @@ def test_a_worker_survives_a_header_with_flipped_bits(scene: Scene, data: st.Dat
 def test_a_header_with_values_of_other_types_is_refused(number: int) -> None:
     scene = SCENES[number]
     head = header_of(scene)
-    for _, _, data in damaged(header_of(scene), lambda old, _: [v for v in TYPES if type(v) is not type(old)]):
+    for _, _, data in damaged(
+        header_of(scene), lambda old, _: [v for v in TYPES if type(v) is not type(old)]
+    ):
         refused(scene, header=data)
     for key in head:
         refused(scene, "map with the keys", header=msgpack.packb({k: v for k, v in head.items() if k != key}))
@@ -462,14 +478,21 @@ def test_too_few_or_too_many_ids_are_refused(key: str) -> None:
 def test_an_id_under_which_nothing_is_stored_is_refused() -> None:
     scene = with_inputs()
     head = header_of(scene)
-    refused(scene, "nothing is stored under 999", header=msgpack.packb({**head, "inputs": [999] * len(head["inputs"])}))
+    refused(
+        scene,
+        "nothing is stored under 999",
+        header=msgpack.packb({**head, "inputs": [999] * len(head["inputs"])}),
+    )
 
 
 def test_another_value_than_the_program_was_made_for_is_refused() -> None:
     scene = with_inputs()
     number = header_of(scene)["inputs"][0]
     slot = scene.slots[number]
-    for other in (replace(slot, dtype=np.dtype("int64")), replace(slot, sharding=sharding_of(slot.aval.shape, 1))):
+    for other in (
+        replace(slot, dtype=np.dtype("int64")),
+        replace(slot, sharding=sharding_of(slot.aval.shape, 1)),
+    ):
         worker = scene._replace(slots={**scene.slots, number: other}).worker()
         before = picture(worker)
         with pytest.raises(WireError, match="is stored under"):

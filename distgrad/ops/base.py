@@ -51,11 +51,10 @@ from distgrad.ops.helpers import (
     reduce,
 )
 from distgrad.ops.kind import Kind
-from distgrad.ops.node import Like, OpNode, OpStep, SavedList
+from distgrad.ops.node import Like, OpNode, SavedList, make_view
 from distgrad.ops.table import OPS, Op, call, register
 from distgrad.record import NO_EDGE, Edge, Saved, grad_mode, place
 from distgrad.session import current_op
-from distgrad.storage import View
 from distgrad.tensor import Tensor
 
 __all__ = [
@@ -328,7 +327,7 @@ def _function(kind: Kind) -> Callable[..., Any]:
             return _several(kind, args, out, node)
         tensor = Tensor(out)
         if kind.view is not None:
-            _make_view(kind, args, tensor, out, None)
+            make_view(kind, args, tensor, out, None)
         if node is not None:
             tensor._node = node
             tensor._requires_grad = True
@@ -346,7 +345,7 @@ def _several(kind: Kind, args: tuple[Any, ...], outs: Sequence[Value], node: Any
     for i, out in enumerate(outs):
         tensor = Tensor(out)
         if kind.view is not None:
-            _make_view(kind, args, tensor, out, i)
+            make_view(kind, args, tensor, out, i)
         tracked = node is not None and (i == 0 or kind.multi) and out.dtype.kind == "f"
         if tracked:
             tensor._node, tensor._output, tensor._requires_grad = node, i, True
@@ -355,29 +354,6 @@ def _several(kind: Kind, args: tuple[Any, ...], outs: Sequence[Value], node: Any
     if node is not None and kind.plan(node.needs).out:
         node.saved["out"] = saved
     return tuple(tensors) if kind.returns is None else kind.returns(tensors)
-
-
-def _make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, index: int | None) -> None:
-    """Put a view op's result on the storage of its first argument."""
-    source = args[0]
-    if not isinstance(source, Tensor):
-        return
-    parent = source._avals
-    step = OpStep(kind, args[1:], Like(parent.shape, parent.dtype, parent.sharding), index)
-    before = source._view
-    steps = (*before.steps, step) if before is not None else (step,)
-    if before is not None and before.base is not None:
-        base, depth = before.base, before.depth
-    else:
-        base, depth = source, len(steps) - 1
-    tensor._storage, tensor._counter = source._storage, source._counter
-    view = View(steps, value, source._storage.generation, base, depth, source._counter.number)
-    view.creation = before.creation if before is not None else None
-    if not grad_mode.enabled:
-        view.creation = "no_grad"
-    elif index is not None:
-        view.creation = kind.name.title()
-    tensor._view = view
 
 
 def _inplace(kind: Kind, name: str) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from distgrad.ops.table import OPS
 from distgrad.primitives import Aval
 from distgrad.record import Node, Saved, grad_mode
 from distgrad.sharding import Sharding
+from distgrad.storage import View
 from distgrad.tensor import Tensor, freed, unpack
 
 
@@ -167,3 +168,26 @@ class OpStep:
         """The same view of a NumPy array."""
         assert self.kind.layout is not None
         return self.kind.layout(array, *self.args)
+
+
+def make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, index: int | None) -> None:
+    """Put a view op's result on the storage of its first argument."""
+    source = args[0]
+    if not isinstance(source, Tensor):
+        return
+    parent = source._avals
+    step = OpStep(kind, args[1:], Like(parent.shape, parent.dtype, parent.sharding), index)
+    before = source._view
+    steps = (*before.steps, step) if before is not None else (step,)
+    if before is not None and before.base is not None:
+        base, depth = before.base, before.depth
+    else:
+        base, depth = source, len(steps) - 1
+    tensor._storage, tensor._counter = source._storage, source._counter
+    view = View(steps, value, source._storage.generation, base, depth, source._counter.number)
+    view.creation = before.creation if before is not None else None
+    if not grad_mode.enabled:
+        view.creation = "no_grad"
+    elif index is not None:
+        view.creation = kind.name.title()
+    tensor._view = view

@@ -150,7 +150,8 @@ class Calls:
         """Wait for all calls; the first failure that was not told yet."""
         first = None
         while self._in_flight:
-            first = first or self._collect(self._in_flight.popleft())
+            error = self._collect(self._in_flight.popleft())
+            first = first or error
         return first
 
     def _collect(self, call: _Call) -> WorkerError | None:

@@ -78,7 +78,9 @@ class Runner:
                 env[arrival.slot] = self._receive(arrival, at, boxes)
             except (AttributeError, TypeError, ValueError, LookupError, StopIteration) as error:
                 text = str(error) or type(error).__name__
-                raise WireError(f"boxes: slot {arrival.slot} cannot be made of what arrived: {text}") from None
+                raise WireError(
+                    f"boxes: slot {arrival.slot} cannot be made of what arrived: {text}"
+                ) from None
         return env
 
     def run(self, at: Seat, env: dict[int, Any]) -> None:

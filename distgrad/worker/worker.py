@@ -54,7 +54,9 @@ class Worker:
             found, needed = len(head[key]), len(getattr(runner.program, key))
             if found != needed:
                 raise WireError(f"header: {found} {key}, the program has {needed}")
-        inputs = [self._stored(n, slots[i]) for i, n in zip(runner.program.inputs, head["inputs"], strict=True)]
+        inputs = [
+            self._stored(n, slots[i]) for i, n in zip(runner.program.inputs, head["inputs"], strict=True)
+        ]
         feeds = [_feed(raw, slots[i]) for i, raw in zip(runner.program.feeds, head["feeds"], strict=True)]
         at = Seat(self.number, head["workers"], head["serial"])
         env = runner.bind(at, inputs, feeds, self._boxes(runner.program, boxes, head))
@@ -103,7 +105,9 @@ class Worker:
         if number not in self.store:
             raise WireError(f"header: nothing is stored under {number}")
         if self.slots[number] != slot:
-            raise WireError(f"header: {self.slots[number]} is stored under {number}, the program is for {slot}")
+            raise WireError(
+                f"header: {self.slots[number]} is stored under {number}, the program is for {slot}"
+            )
         return self.store[number]
 
     def _boxes(
