@@ -19,13 +19,6 @@ from distgrad.dtype import (
     set_default_dtype,
 )
 from distgrad.ops.activations import *
-from distgrad.ops.binary import *
-from distgrad.ops.compare import *
-from distgrad.ops.gathering import *
-from distgrad.ops.norms import *
-from distgrad.ops.pointwise import *
-from distgrad.ops.reductions import *
-from distgrad.ops.special import *
 from distgrad.ops.arithmetic import (
     add,
     div,
@@ -40,7 +33,10 @@ from distgrad.ops.arithmetic import (
     subtract,
     true_divide,
 )
+from distgrad.ops.binary import *
+from distgrad.ops.compare import *
 from distgrad.ops.convert import clone
+from distgrad.ops.gathering import *
 from distgrad.ops.making import (
     BoolTensor,
     DoubleTensor,
@@ -63,6 +59,8 @@ from distgrad.ops.making import (
     zeros,
     zeros_like,
 )
+from distgrad.ops.norms import *
+from distgrad.ops.pointwise import *
 from distgrad.ops.products import dot, matmul, mm, mv
 from distgrad.ops.queries import explain, is_floating_point, is_tensor, numel, result_type
 from distgrad.ops.random import (
@@ -81,7 +79,9 @@ from distgrad.ops.random import (
     seed,
     set_rng_state,
 )
+from distgrad.ops.reductions import *
 from distgrad.ops.slices import narrow, select, unbind
+from distgrad.ops.special import *
 from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.printing import get_printoptions, printoptions, set_printoptions

@@ -55,8 +55,8 @@ class Result:
 
     - known: `array` holds it, in the driver;
     - pending: a node that was not run yet makes it;
-    - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard); `copies`
-      are ids of the same elements cut otherwise, kept because they were asked for once;
+    - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard);
+      `copies` are ids of the same elements cut otherwise, kept because they were asked for once;
     - boxed: the partial results are in `box`, and whoever needs the sum merges them;
     - failed: `error` says why.
 

@@ -23,6 +23,7 @@ from distgrad.sharding import Cut, Sharding, sharding_from_wire
 
 VERSION = 1
 LIMIT = 16 << 20  # bytes of a program
+SHARDS = 1 << 24  # shards of a value, and partial results of a sum
 CHANNELS = ("small", "large", "each")
 
 
@@ -241,9 +242,11 @@ class _Reader:
         for cut in _list(raw, what):
             _list(cut, what)
         try:
-            return sharding_from_wire(raw)
+            made = sharding_from_wire(raw)
         except ValueError as error:
             raise WireError(f"{what}: {error}") from None
+        _check(made.count <= SHARDS, f"{what}: more than {SHARDS} shards")
+        return made
 
     def box(self, raw: Any) -> tuple[str, ...]:
         channels = tuple(_list(raw, "boxes"))
@@ -282,6 +285,7 @@ class _Reader:
             counts = tuple(_int(n, what, 1) for n in _list(counts, what))
             reduced = tuple(_list(reduced, what, len(counts)))
             _check(all(type(r) is bool for r in reduced), f"{what}: reduced must be booleans")
+            _check(math.prod(counts) <= SHARDS, f"{what}: more than {SHARDS} partial results")
             _check(type(merge) is str and merge in MERGES, f"{what}: unknown merge {_show(merge)}")
             kept = math.prod(n for n, r in zip(counts, reduced, strict=True) if not r)
             _check(kept == self.slots[slot].sharding.count, f"{what}: {kept} sums for slot {slot}")
@@ -314,7 +318,7 @@ class _Reader:
 
     def fragment(self, raw: Any) -> Fragment:
         count, loops = _list(raw, "fragment", 2)
-        _int(count, "fragment", 1)
+        _int(count, "fragment", 1, SHARDS)
         made = []
         for loop in _list(loops, "loops"):
             rows, steps = _list(loop, "loop", 2)

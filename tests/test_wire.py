@@ -295,7 +295,7 @@ def test_a_value_of_another_type_is_refused_in_every_field(number: int) -> None:
 def other_values(old: Any, path: Path) -> list[Any]:
     """Values of the same type."""
     if type(old) is int:
-        return [0, 1, old + 1, old - 1, 3 * old + 5, 1 << 20, 1 << 40, 1 << 62, (1 << 64) - 1, -(1 << 63)]
+        return [0, 1, old + 1, old - 1, 3 * old + 5, 1 << 30, 1 << 40, 1 << 62, (1 << 64) - 1, -(1 << 63)]
     if type(old) is str:
         return ["", "add", "float64", "sum", "move", "each", "large", "\u0000"]
     if type(old) is bool:

@@ -61,9 +61,9 @@ class Layout(NamedTuple):
     """How a node runs shard by shard: what the planner gets from a shard rule.
 
     `grid` cuts the node's labels (or, for a regrouping, numbers its shards) in the order of the shard numbers. `needs`
-    holds, for each operand, the sharding it must have: as many shards as the node has (`shards`), or one shard, in which
-    case the whole operand is at hand on every worker. `outs` are the shardings of the results. If `merged` is true the
-    shards give partial results with shapes as in `partials`, which an exchange merges into `outs`.
+    holds, for each operand, the sharding it must have: as many shards as the node has (`shards`), or one shard, in
+    which case the whole operand is at hand on every worker. `outs` are the shardings of the results. If `merged` is
+    true the shards give partial results, which an exchange merges into `outs`.
     """
 
     shards: int
@@ -71,7 +71,6 @@ class Layout(NamedTuple):
     outs: tuple[Sharding, ...]
     labels: Labels | None = None
     grid: tuple[tuple[int, Any], ...] = ()  # (label, Cut), in the order of the shard numbers
-    sizes: tuple[tuple[int, int], ...] = ()  # (label, length)
     merged: bool = False
 
 

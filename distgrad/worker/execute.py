@@ -84,7 +84,7 @@ class Runner:
         return env
 
     def run(self, at: Seat, env: dict[int, Any]) -> None:
-        """Fill the slots that are kept or leave: their pieces on this worker, a Failure, or trees of partial results."""
+        """Fill the slots that are kept or leave: with pieces, a Failure, or trees of partial results."""
         with np.errstate(all="ignore"):
             for fragment, runners, escaping in self.fragments:
                 self._fragment(fragment, runners, escaping, at, env)
