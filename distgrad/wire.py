@@ -7,9 +7,10 @@ trailing bytes or too many bytes is a `WireError` that names what is wrong, and 
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import msgpack
@@ -335,6 +336,7 @@ class _Reader:
         attrs = self.attrs(primitive, attrs)
         ins = tuple(self.use(i, name) for i in _list(ins, name))
         outs = tuple(self.define(i, name) for i in _list(outs, name))
+        _check(len(ins) in _arity(name), f"{name}: does not take {len(ins)} operands")
         _check(_int(nshards, name, 1) == count, f"{name}: {nshards} shards in a fragment of {count}")
         avals = [self.slots[i].aval for i in ins]
         results = [self.slots[i].aval for i in outs]
@@ -382,6 +384,19 @@ class _Reader:
                     f"{primitive.name}: attribute {key!r} is not of type {kind}: {_show(raw[key])}"
                 ) from None
         return attrs
+
+
+@cache
+def _arity(name: str) -> range:
+    """How many operands the kernel of a primitive takes. One too many might be written to as `out`."""
+    primitive = TABLE[name]
+    if isinstance(primitive.kernel, np.ufunc):
+        return range(primitive.kernel.nin, primitive.kernel.nin + 1)
+    parameters = inspect.signature(primitive.kernel).parameters
+    if any(p.kind == inspect.Parameter.VAR_POSITIONAL for p in parameters.values()):
+        return range(1, LIMIT)
+    n = len(parameters.keys() - primitive.attrs.keys() - {"at", "out"})
+    return range(n, n + 1)
 
 
 def _check_tiles(loop: Loop) -> None:

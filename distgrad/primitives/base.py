@@ -71,6 +71,7 @@ class Layout(NamedTuple):
     outs: tuple[Sharding, ...]
     labels: Labels | None = None
     grid: tuple[tuple[int, Any], ...] = ()  # (label, Cut), in the order of the shard numbers
+    sizes: tuple[tuple[int, int], ...] = ()  # (label, length)
     merged: bool = False
 
 

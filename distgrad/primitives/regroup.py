@@ -43,8 +43,8 @@ def _reshape_rule(
     avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
 ) -> Layout:
     (aval,), (sharding,), shape = avals, shardings, attrs["shape"]
-    if sharding.count == 1:
-        return Layout(1, (sharding,), (Sharding.whole(shape),))
+    if sharding.count == 1 or not shape or aval.size == 0:
+        return Layout(1, (Sharding.whole(aval.shape),), (Sharding.whole(shape),))
     cut = _leading_cut(aval, sharding, shard_bytes)
     row_in, row_out = _rows(aval.shape), _rows(shape)
     out = cut.scaled(row_in).divided(row_out)

@@ -62,7 +62,7 @@ def solve(
         _sharding(names, aval.shape, grid, partly=True) for names, aval in zip(labels.outs, outs, strict=True)
     )
     count = math.prod(cut.count for _, cut in grid)
-    return Layout(count, needs, results, labels, grid, merged)  # type: ignore[arg-type]
+    return Layout(count, needs, results, labels, grid, tuple(sizes.items()), merged)  # type: ignore[arg-type]
 
 
 def agrees(made: Layout) -> bool:
@@ -98,6 +98,7 @@ def sizes_of(labels: Labels, avals: Sequence[Aval], outs: Sequence[Aval]) -> dic
         for label, n in zip(names, aval.shape, strict=True):
             if label is not None and sizes.setdefault(label, n) != n:
                 raise ValueError(f"label {label} stands for lengths {sizes[label]} and {n}")
+    return sizes
 
 
 def _grid_of_result(labels: Labels, outs: Sequence[Aval], hint: Sharding | None, shard_bytes: int) -> Grid:
