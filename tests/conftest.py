@@ -42,6 +42,8 @@ def torch(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         door.attach(request.getfixturevalue("ray_workers"), inline_bytes=0, shard_bytes=32, timeout=TIMEOUT)
     elif request.param == "inproc":
         door.attach(InProcess(2, Worker), inline_bytes=0, shard_bytes=32)
+    else:  # what is too large for the driver must not start another Ray
+        door.attach(InProcess(2, Worker))
     yield distgrad
     if request.param == "workers":
         door.detach()

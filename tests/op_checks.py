@@ -6,30 +6,16 @@ The checkers raise AssertionError that names the op and the sample. `test_ops.py
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from references import REFERENCES
+from op_calls import Array, Call, Cutter, direction, is_real, leaves
 
 import distgrad as torch
-from distgrad import ops
+from distgrad.dtype import float64
 from distgrad.graph import Value
-from distgrad.ops.table import OPS
-from distgrad.session import door
-from distgrad.sharding import Cut, Sharding
 from distgrad.tensor import Tensor
-from distgrad.worker.inproc import InProcess
-from distgrad.worker.worker import Worker
-
-for _module in pkgutil.iter_modules(ops.__path__):
-    importlib.import_module(f"{ops.__name__}.{_module.name}")
-
-Array = np.ndarray
-Cutter = Callable[[int, tuple[int, ...]], Sharding]  # from an operand's number and shape
 
 STEP = 1e-6  # of finite differences
 FIRST, SECOND = {"rtol": 1e-6, "atol": 1e-7}, {"rtol": 1e-5, "atol": 1e-6}
@@ -43,145 +29,6 @@ NO_DERIVATIVE = {
     ("binary_cross_entropy_with_logits", "weight"),
     ("binary_cross_entropy_with_logits", "pos_weight"),
 }
-
-
-# Cuts.
-def points_at(size: int, *points: int) -> Cut:
-    return Cut.at(size, sorted({0: 0}) + [min(p, size) for p in points] + [size])
-
-
-def whole(number: int, shape: tuple[int, ...]) -> Sharding:
-    return Sharding.whole(shape)
-
-
-def even(number: int, shape: tuple[int, ...]) -> Sharding:
-    """Pieces of one length along dimension 0."""
-    return _cut(shape, {0: lambda n: Cut.even(n, max(1, n // 2))})
-
-
-def uneven(number: int, shape: tuple[int, ...]) -> Sharding:
-    """One element, none, and the rest along dimension 0."""
-    return _cut(shape, {0: lambda n: points_at(n, 1, 1)})
-
-
-def last(number: int, shape: tuple[int, ...]) -> Sharding:
-    """Cut along the last dimension."""
-    return _cut(shape, {len(shape) - 1: lambda n: points_at(n, max(1, n // 3))})
-
-
-def grid(number: int, shape: tuple[int, ...]) -> Sharding:
-    """Cut along all dimensions, with empty shards at an end."""
-    return _cut(shape, dict.fromkeys(range(len(shape)), lambda n: points_at(n, n // 2, n)))
-
-
-def mixed(number: int, shape: tuple[int, ...]) -> Sharding:
-    """Each operand otherwise."""
-    return (last, uneven, whole, grid)[(number + len(shape)) % 4](number, shape)
-
-
-CUTS: dict[str, Cutter] = {f.__name__: f for f in (whole, even, uneven, last, grid, mixed)}
-
-
-def _cut(shape: tuple[int, ...], how: dict[int, Callable[[int], Cut]]) -> Sharding:
-    return Sharding(tuple(how[d](n) if d in how else Cut(n) for d, n in enumerate(shape)))
-
-
-@contextlib.contextmanager
-def workers(inline_bytes: int = 0, shard_bytes: int = 1 << 20) -> Iterator[None]:
-    """There are two workers in this process; they compute what is larger than `inline_bytes`."""
-    door.shutdown()
-    door.attach(InProcess(2, Worker), inline_bytes=inline_bytes, shard_bytes=shard_bytes)
-    try:
-        yield
-    finally:
-        door.shutdown()
-
-
-# Samples.
-class Call(NamedTuple):
-    """One call of an op, with arrays in place of tensors; `text` says which."""
-
-    name: str
-    tree: Any
-    text: str
-
-    def arrays(self) -> list[Array]:
-        return arrays_of(self.tree)
-
-    def with_arrays(self, arrays: Sequence[Any]) -> Call:
-        return self._replace(tree=replaced(self.tree, iter(arrays)))
-
-    def argument(self, number: int) -> str:
-        """The name of the argument that has array `number`."""
-        args, keywords = self.tree
-        names = [
-            name for name, item in zip(OPS[self.name].parameters, args, strict=False) for _ in arrays_of(item)
-        ]
-        return [*names, *(name for name, item in keywords.items() for _ in arrays_of(item))][number]
-
-    def run(self, tensors: Sequence[Tensor]) -> list[Any]:
-        args, keywords = replaced(self.tree, iter(tensors))
-        return leaves(OPS[self.name].function(*args, **keywords))
-
-    def reference(self, arrays: Sequence[Array]) -> list[Array]:
-        args, keywords = replaced(self.tree, iter(arrays))
-        with np.errstate(all="ignore"):
-            return [np.asarray(out) for out in leaves(REFERENCES[self.name](*args, **keywords))]
-
-
-def leaves(tree: Any) -> list[Any]:
-    """What stands in tuples, lists and dicts, in order."""
-    if isinstance(tree, dict):
-        tree = list(tree.values())
-    if isinstance(tree, (tuple, list)):
-        return [leaf for item in tree for leaf in leaves(item)]
-    return [tree]
-
-
-def arrays_of(tree: Any) -> list[Array]:
-    return [leaf for leaf in leaves(tree) if isinstance(leaf, Array)]
-
-
-def replaced(tree: Any, new: Iterator[Any]) -> Any:
-    """The tree with the next of `new` in place of each array."""
-    if isinstance(tree, dict):
-        return {key: replaced(item, new) for key, item in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        return type(tree)([replaced(item, new) for item in tree])
-    return next(new) if isinstance(tree, Array) else tree
-
-
-def _arrays(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _arrays(item) for key, item in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        return type(tree)([_arrays(item) for item in tree])
-    return tree.detach().numpy() if isinstance(tree, Tensor) else tree
-
-
-def calls(name: str) -> list[Call]:
-    """The samples of an op."""
-    found = []
-    for number, (args, keywords) in enumerate(OPS[name].examples()):
-        if not all(isinstance(key, str) for key in keywords):
-            args, keywords = (*args, keywords), {}
-        tree = (_arrays(args), _arrays(keywords))
-        shown = ", ".join(
-            f"{leaf.dtype}{list(leaf.shape)}" if isinstance(leaf, Array) else repr(leaf)
-            for leaf in leaves(tree)
-        )
-        found.append(Call(name, tree, f"{name}, sample {number} ({shown})"))
-    return found
-
-
-def is_real(array: Any) -> bool:
-    return array.dtype.kind == "f"
-
-
-def direction(*key: int, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
-    """Numbers from 0.5 to 1.5 with random signs: the same for the same key."""
-    rng = np.random.default_rng((*key, *shape))
-    return (rng.uniform(0.5, 1.5, shape) * rng.choice((-1, 1), shape)).astype(dtype)
 
 
 # What distgrad gives.
@@ -363,3 +210,105 @@ def check_alike(call: Call, got: Outcome, want: Outcome, **tolerance: float) -> 
                     f"{where}: {a.dtype}{a.shape}, {b.dtype}{b.shape}"
                 )
                 np.testing.assert_allclose(a, b, **tolerance, err_msg=where)
+
+
+def check_alone(call: Call, outcome: Outcome) -> None:
+    """The gradient of each operand is the same when it alone requires one."""
+    some = [i for i, g in enumerate(outcome.first) if g is not None]
+    for i in some if len(some) > 1 else ():
+        (alone,) = outcomes([call], second=False, only=i)
+        for j, (got, want) in enumerate(zip(alone.first, outcome.first, strict=True)):
+            if j == i:
+                np.testing.assert_array_equal(got, want, err_msg=f"{call.text}: gradient {i} alone")
+            else:
+                assert got is None, f"{call.text}: a gradient for {j}, which does not require one"
+
+
+def check_view(call: Call, cut: Cutter | None) -> None:
+    """The elements that the view shows, in the view's base, change with it and hide the base's gradient."""
+    base, *rest = call.arrays()
+    shown = call.reference([np.arange(base.size).reshape(base.shape), *rest])[0]
+    x = Tensor(Value.known(base))
+    x = x if cut is None else x.reshard(cut(0, base.shape)).detach()
+    y = x.requires_grad_().clone()
+    view = call.run([y])[0]
+    assert view._base is y, f"{call.text}: no view"
+    view.fill_(7.0)
+    want, weights = base.copy(), direction(3, shape=base.shape)
+    want.flat[shown], slope = 7.0, weights.copy()
+    slope.flat[shown] = 0
+    (y * Tensor(Value.known(weights))).sum().backward()
+    np.testing.assert_array_equal(_array(y), want, err_msg=f"{call.text}: written through the view")
+    np.testing.assert_array_equal(_array(x._grad), slope, err_msg=f"{call.text}: gradient of the base")
+
+
+# Other dtypes, and no elements.
+def narrow(array: Array | None) -> Array | None:
+    return array.astype(np.float32) if array is not None and array.dtype == np.float64 else array
+
+
+def as_float32(call: Call) -> Call:
+    return call.with_arrays([narrow(a) for a in call.arrays()])._replace(text=f"{call.text}, as float32")
+
+
+def check_float32(call: Call, got: Outcome, want: Outcome) -> None:
+    """What is float64 for float64 is float32 for float32, derivatives as well, and about the same."""
+    if float64 not in leaves(call.tree):
+        want = Outcome(*(part if part is want.tracked else [narrow(a) for a in part] for part in want))
+    check_alike(call, got, want, rtol=2e-4, atol=2e-4)
+
+
+def as_integers(call: Call) -> Call | None:
+    """The call with int64 in place of float64; what was above 0 stays so."""
+    arrays = call.arrays()
+    if not any(is_real(a) for a in arrays):
+        return None
+    new = [
+        a if not is_real(a) else np.asarray((np.ceil(a) if a.size and a.min() > 0 else np.rint(3 * a)).astype(np.int64))
+        for a in arrays
+    ]
+    return call.with_arrays(new)._replace(text=f"{call.text}, as int64")
+
+
+REFUSED = (RuntimeError, TypeError, IndexError, ValueError)
+
+
+def attempt(call: Call, cut: Cutter | None = None) -> Outcome | type[Exception]:
+    """What the call gives, or the exception that it raises."""
+    try:
+        return outcomes([call], cut)[0]
+    except REFUSED as error:
+        return type(error)
+
+
+def check_integers(call: Call, got: Outcome | type[Exception]) -> None:
+    """Integers are refused, or give what the reference gives for them: as int64, bool, or the default float32."""
+    if not isinstance(got, Outcome):
+        return
+    wanted = call.reference(call.arrays())
+    for out, want in zip(got.outs, wanted, strict=True):
+        allowed = {"f": (np.float32, np.float64) if float64 in leaves(call.tree) else (np.float32,), "i": (np.int64,)}
+        assert out.dtype in allowed.get(out.dtype.kind, (np.bool_,)), f"{call.text}: {out.dtype}"
+        assert out.shape == want.shape, f"{call.text}: shape {out.shape}, the reference has {want.shape}"
+        np.testing.assert_allclose(out, want, rtol=2e-6, atol=2e-6, err_msg=call.text)
+
+
+def emptied(call: Call) -> Call | None:
+    """The call with no rows, where all operands have as many."""
+    arrays = call.arrays()
+    if not arrays or any(a.ndim == 0 for a in arrays) or len({(a.ndim, a.shape[0]) for a in arrays}) > 1:
+        return None
+    return call.with_arrays([a[:0] for a in arrays])._replace(text=f"{call.text}, empty")
+
+
+def check_empty(call: Call, got: Outcome | type[Exception]) -> None:
+    """Refused exactly where the reference has no answer; else shapes and dtypes are the same."""
+    try:
+        wanted = call.reference(call.arrays())
+    except (ValueError, IndexError, ZeroDivisionError):
+        assert not isinstance(got, Outcome), f"{call.text}: the reference refuses this"
+        return
+    assert isinstance(got, Outcome), f"{call.text}: {got}"
+    check_results(call, got.outs)
+    for array, g in zip(call.arrays(), got.first, strict=True):
+        assert g is None or (g.shape, g.dtype) == (array.shape, array.dtype), f"{call.text}: gradient {g}"

@@ -7,27 +7,33 @@ from collections.abc import Iterator
 
 import op_checks
 import pytest
-from op_checks import CUT, CUTS, Call, Outcome, calls, outcomes
+from op_calls import CUTS, Call, calls, in_place, methods, workers
+from op_checks import CUT, Outcome, attempt, check_alike, outcomes
 from references import NO_REFERENCE, REFERENCES
 
 from distgrad.ops.table import OPS
 
 EACH = pytest.mark.parametrize("name", sorted(OPS))
 
-
-@functools.cache
-def in_driver(name: str) -> list[tuple[Call, Outcome]]:
-    batch = calls(name)
-    return list(zip(batch, outcomes(batch), strict=True))
+# So small that results are cut anew by default, and meet operands that are cut otherwise.
+SHARD_BYTES = {"even": 32, "mixed": 32}
 
 
 @pytest.fixture(autouse=True)
 def small_work_in_the_driver() -> Iterator[None]:
-    with op_checks.workers(inline_bytes=1 << 16):
+    with workers(inline_bytes=1 << 16):
         yield
 
 
+@functools.cache
+def in_driver(name: str) -> list[tuple[Call, Outcome]]:
+    """The samples and what the driver makes of them."""
+    batch = calls(name)
+    return list(zip(batch, outcomes(batch), strict=True))
+
+
 def test_every_op_has_samples_and_a_reference() -> None:
+    assert {name for name, op in OPS.items() if not op.examples()} == set()
     assert set(OPS) == set(REFERENCES) | set(NO_REFERENCE)
 
 
@@ -38,13 +44,14 @@ def test_results(name: str) -> None:
 
 
 @EACH
-def test_first(name: str) -> None:
+def test_first_derivative(name: str) -> None:
     for call, outcome in in_driver(name):
         op_checks.check_first(call, outcome)
+        op_checks.check_alone(call, outcome)
 
 
 @EACH
-def test_second(name: str) -> None:
+def test_second_derivative(name: str) -> None:
     for call, outcome in in_driver(name):
         op_checks.check_second(call, outcome)
 
@@ -53,7 +60,61 @@ def test_second(name: str) -> None:
 @EACH
 def test_cuts(name: str, cut: str) -> None:
     known = in_driver(name)
-    with op_checks.workers():
+    with workers(shard_bytes=SHARD_BYTES.get(cut, 1 << 20)):
         found = outcomes([call for call, _ in known], CUTS[cut])
     for (call, want), got in zip(known, found, strict=True):
-        op_checks.check_alike(call, got, want, **CUT)
+        check_alike(call, got, want, **CUT)
+
+
+@EACH
+def test_methods(name: str) -> None:
+    """As a method, and in place, an op gives the same."""
+    pairs = [(other, want) for call, want in in_driver(name) for other in (*methods(call), *in_place(call, want.outs))]
+    found = outcomes([call for call, _ in pairs])
+    with workers():
+        cut = outcomes([call for call, _ in pairs], CUTS["uneven"])
+    for (call, want), *both in zip(pairs, found, cut, strict=True):
+        for got in both:
+            check_alike(call, got, want, **CUT)
+
+
+@EACH
+def test_float32(name: str) -> None:
+    known = in_driver(name)
+    batch = [op_checks.as_float32(call) for call, _ in known]
+    found = outcomes(batch)
+    with workers():
+        cut = outcomes(batch, CUTS["last"])
+    for call, (_, want), *both in zip(batch, known, found, cut, strict=True):
+        for got in both:
+            op_checks.check_float32(call, got, want)
+
+
+@pytest.mark.parametrize("change", ["as_integers", "emptied"])
+@EACH
+def test_other_operands(name: str, change: str) -> None:
+    """Integers, and tensors without elements: as the reference, or refused; and alike in the driver and on workers."""
+    batch = [new for call, _ in in_driver(name) if (new := getattr(op_checks, change)(call)) is not None]
+    found = [attempt(call) for call in batch]
+    with workers():
+        cut = [attempt(call, CUTS["uneven"]) for call in batch]
+    for call, want, got in zip(batch, found, cut, strict=True):
+        if change == "as_integers":
+            op_checks.check_integers(call, want)
+        else:
+            op_checks.check_empty(call, want)
+        if isinstance(want, Outcome) and isinstance(got, Outcome):
+            check_alike(call, got, want, rtol=2e-6, atol=2e-6)
+        else:
+            assert got == want, call.text
+
+
+@pytest.mark.parametrize("name", sorted(name for name, op in OPS.items() if op.views))
+def test_views(name: str) -> None:
+    """What is written to a view stands in its base; and the base's gradient is 0 there."""
+    for call, want in in_driver(name):
+        if len(want.outs) > 1 or name == "expand":  # torch forbids to write to these
+            continue
+        op_checks.check_view(call, None)
+        with workers():
+            op_checks.check_view(call, CUTS["uneven"])

@@ -102,7 +102,7 @@ def choose(x: Value, mask: Value, dim: int) -> Value:
     return to_back(reshaped(compact(chosen), (total, *rest)), (dim,))
 
 
-def spread(chosen: Value, mask: Value, dim: int) -> Value:
+def unchoose(chosen: Value, mask: Value, dim: int) -> Value:
     """The inverse of `choose`: zeros where `mask` is false."""
     over = tuple(range(dim, dim + len(mask.shape)))
     front = to_front(chosen, (dim,))
@@ -122,7 +122,7 @@ def count(mask: Value) -> int:
 # Choosing elements.
 @op(
     name="IndexBackward0",
-    input=lambda g, mask, dim: _spread(g, mask, dim),
+    input=lambda g, mask, dim: _unchoose(g, mask, dim),
     method=False,
     samples=lambda: [(real(3, 4), flags(3, 4), 0), (real(3, 4), flags(3), 0), (real(2, 3, 4), flags(3), 1)],
 )
@@ -136,13 +136,13 @@ def _choose(input: Value, mask: Value, dim: int) -> Value:
     method=False,
     samples=lambda: [(call("_choose", real(3, 4), flags(3), 0), flags(3), 0)],
 )
-def _spread(input: Value, mask: Value, dim: int) -> Value:
-    return spread(input, mask, dim)
+def _unchoose(input: Value, mask: Value, dim: int) -> Value:
+    return unchoose(input, mask, dim)
 
 
 @op(
     name="MaskedSelectBackward0",
-    input=lambda g, mask: _spread(g, mask, 0),
+    input=lambda g, mask: _unchoose(g, mask, 0),
     method=False,
     samples=lambda: [(real(3, 4), flags(3, 4))],
 )
@@ -225,7 +225,7 @@ def masked_scatter(input: Value, mask: Value, source: Value) -> Value:
     total = count(mask)
     if total > flat.shape[0]:
         raise RuntimeError("Number of elements of source < number of ones in mask")
-    return session.emit("where", mask, spread(part(flat, (total,)), mask, 0), input)
+    return session.emit("where", mask, unchoose(part(flat, (total,)), mask, 0), input)
 
 
 # Writing where a mask is true.
@@ -301,7 +301,7 @@ def _put_where(input: Value, mask: Value, values: Value, dim: int, accumulate: b
             f"shape {list(shape)}"
         )
     if counts:
-        new = spread(broadcast_to(values, shape), mask, dim)
+        new = unchoose(broadcast_to(values, shape), mask, dim)
     else:
         new = _over_mask(values, mask, input, dim)
     other = input

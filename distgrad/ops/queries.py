@@ -9,6 +9,7 @@ import numpy as np
 from distgrad import session
 from distgrad.dtype import OF_NUMPY, dtype
 from distgrad.ops.base import Tensor, common_dtype
+from distgrad.plan.explain import Explanation
 
 
 def is_tensor(obj: Any) -> bool:
@@ -37,6 +38,17 @@ def _number(x: Any) -> Any:
     return x.item() if isinstance(x, np.generic) else x
 
 
-def explain(*tensors: Tensor) -> Any:
-    """The plan that is pending for these tensors: stages, flops, bytes computed, held and moved. Nothing is sent."""
-    return session.explain([tensor._value for tensor in tensors])
+def explain(*tensors: Tensor) -> Explanation:
+    """Print the plan that is pending for these tensors, and give it back. Nothing is sent.
+
+    A line for each loop and each exchange of a stage, and for each stage the operations, and the bytes that it
+    computes, holds on the workers and moves between them. The totals are `flops`, `bytes_computed`, `bytes_held` and
+    `bytes_moved` of the result. Tensors whose values are there already need nothing.
+    """
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"explain() takes Tensors, not {type(tensor).__name__}")
+    values = [tensor._value for tensor in tensors]
+    told = session.explain(values) if session.is_initialized() else Explanation(0, ())
+    print(told)
+    return told

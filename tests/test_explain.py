@@ -1,0 +1,62 @@
+"""What `explain` says of pending work, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import distgrad as torch
+
+
+@pytest.fixture(autouse=True)
+def workers() -> Iterator[None]:
+    torch.shutdown()
+    with torch.init("inproc", workers=2, shard_bytes=1 << 16):
+        yield
+
+
+def test_totals_of_a_regression_step(capsys: pytest.CaptureFixture[str]) -> None:
+    x = torch.rand(1 << 14, 16)
+    w = torch.ones(16, requires_grad=True)
+    torch.synchronize()
+    capsys.readouterr()
+    loss = ((x @ w) ** 2).sum()
+    told = torch.explain(loss)
+    printed = capsys.readouterr().out
+    assert printed == f"{told}\n"
+    assert "16 shards in tiles of" in printed
+    assert "contract" in printed
+    assert "test_explain.py:" in printed
+    assert len(told.stages) == 1
+    n = 1 << 14
+    assert told.flops == 2 * n * 16 + n + n  # products, squares and their sum
+    assert told.bytes_moved == 2 * 4  # each worker's half of the sum, to the other
+    assert told.bytes_computed == n * 4 + n * 4 + 4
+
+
+def test_held_is_what_is_stored() -> None:
+    x = torch.rand(1 << 14, 16)
+    told = torch.explain(x)
+    before = sum(m["held"] for m in torch.memory())
+    torch.synchronize()
+    assert told.bytes_held == x.nbytes == sum(m["held"] for m in torch.memory()) - before
+
+
+def test_a_reshard_moves_what_lies_elsewhere() -> None:
+    x = torch.rand(1 << 14, 16)
+    torch.synchronize()
+    moved = torch.explain(x.reshard({1: 8})).bytes_moved
+    assert moved == x.nbytes // 2  # each worker keeps its rows of its columns
+    assert torch.explain(x.reshard(1 << 11)).bytes_moved == 0
+
+
+def test_nothing_is_pending(capsys: pytest.CaptureFixture[str]) -> None:
+    told = torch.explain(torch.ones(3))
+    assert told.stages == ()
+    assert "nothing is pending" in capsys.readouterr().out
+
+
+def test_it_takes_tensors() -> None:
+    with pytest.raises(TypeError, match="takes Tensors, not int"):
+        torch.explain(3)  # type: ignore[arg-type]
