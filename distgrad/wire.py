@@ -395,7 +395,8 @@ def _arity(name: str) -> range:
     parameters = inspect.signature(primitive.kernel).parameters
     if any(p.kind == inspect.Parameter.VAR_POSITIONAL for p in parameters.values()):
         return range(1, LIMIT)
-    n = len(parameters.keys() - primitive.attrs.keys() - {"at", "out"})
+    others = primitive.attrs.keys() | {"at", "out"}
+    n = sum(name not in others and p.default is p.empty for name, p in parameters.items())
     return range(n, n + 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -112,12 +113,15 @@ class Call(NamedTuple):
         if not self.method.endswith("_"):
             return leaves(getattr(first, self.method)(*rest, **keywords))
         changed = first.clone()
-        assert getattr(changed, self.method)(*rest, **keywords) is changed, f"{self.text}: gives another tensor"
+        assert getattr(changed, self.method)(*rest, **keywords) is changed, (
+            f"{self.text}: gives another tensor"
+        )
         return [changed]
 
     def reference(self, arrays: Sequence[Array]) -> list[Array]:
         args, keywords = replaced(self.tree, iter(arrays))
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the mean of nothing
             return [np.asarray(out) for out in leaves(REFERENCES[self.name](*args, **keywords))]
 
 
@@ -148,8 +152,6 @@ def arrays_of(tree: Any) -> list[Array]:
     return [leaf for leaf in leaves(tree) if isinstance(leaf, Array)]
 
 
-
-
 def calls(name: str) -> list[Call]:
     """The samples of an op."""
     found = []
@@ -169,7 +171,11 @@ def methods(call: Call) -> list[Call]:
     """The same call by each name that the op has as a method."""
     if not call.tree[0] or not isinstance(call.tree[0][0], Array):
         return []
-    return [call._replace(method=m, text=f"{call.text}, as {m}") for m in OPS[call.name].method if hasattr(Tensor, m)]
+    return [
+        call._replace(method=m, text=f"{call.text}, as {m}")
+        for m in OPS[call.name].method
+        if hasattr(Tensor, m)
+    ]
 
 
 def in_place(call: Call, outs: Sequence[Array]) -> list[Call]:

@@ -69,7 +69,11 @@ def test_cuts(name: str, cut: str) -> None:
 @EACH
 def test_methods(name: str) -> None:
     """As a method, and in place, an op gives the same."""
-    pairs = [(other, want) for call, want in in_driver(name) for other in (*methods(call), *in_place(call, want.outs))]
+    pairs = [
+        (other, want)
+        for call, want in in_driver(name)
+        for other in (*methods(call), *in_place(call, want.outs))
+    ]
     found = outcomes([call for call, _ in pairs])
     with workers():
         cut = outcomes([call for call, _ in pairs], CUTS["uneven"])

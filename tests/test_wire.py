@@ -414,7 +414,15 @@ def test_a_missing_or_an_unknown_part_is_refused() -> None:
 def test_the_number_of_operands_of_every_primitive_is_known() -> None:
     counts = {name: list(_arity(name))[:2] for name in TABLE}
     assert {name: n for name, n in counts.items() if len(n) > 1} == {"cat": [1, 2]}
-    for name, n in (("exp", 1), ("add", 2), ("where", 3), ("iota", 0), ("random", 1), ("index_put", 3), ("sum", 1)):
+    for name, n in (
+        ("exp", 1),
+        ("add", 2),
+        ("where", 3),
+        ("iota", 0),
+        ("random", 1),
+        ("index_put", 3),
+        ("sum", 1),
+    ):
         assert counts[name] == [n]
 
 
@@ -506,6 +514,11 @@ def test_another_value_than_the_program_was_made_for_is_refused() -> None:
         with pytest.raises(WireError, match="is stored under"):
             worker.run(scene.header, scene.program, *scene.boxes)
         assert picture(worker) == before
+
+
+def test_another_number_of_workers_than_values_were_stored_by_is_refused() -> None:
+    scene = next(s for s in SCENES if header_of(s)["inputs"] and not s.boxes and s.number == 0)
+    refused(scene, "not those of 9 workers", header=msgpack.packb({**header_of(scene), "workers": 9}))
 
 
 @pytest.mark.parametrize(

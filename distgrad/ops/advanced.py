@@ -40,8 +40,10 @@ def _flat_index(indices: Sequence[Value], dims: Ints, shape: Ints, together: Int
     total = math.prod(together)
     if total and any(shape[d] == 0 for d in dims):
         raise IndexError("index is out of bounds for dimension with size 0")
-    for d, x in zip(dims, indices, strict=True):
-        check_inside(x, d, shape[d], -shape[d], IndexError)
+    for i, (d, x) in enumerate(
+        zip(dims, indices, strict=True)
+    ):  # torch counts the indices, not the dimensions
+        check_inside(x, i, shape[d], -shape[d], IndexError)
     if len(dims) == 1:
         return reshaped(cast(indices[0], INT64), (total,))
     sizes = [shape[d] for d in dims]
@@ -57,7 +59,7 @@ def _flat_index(indices: Sequence[Value], dims: Ints, shape: Ints, together: Int
             "iota", shape=(1,) * d + (n,), dim=d, cuts=None
         )  # so that an error names dimension d
         flat = reshaped(cast(x, INT64), (math.prod(x.shape),))
-        found = reshaped(session.emit("take", every, flat, dim=d, size=n, wrap=True), x.shape)
+        found = reshaped(session.emit("take", every, flat, dim=i, size=n, wrap=True), x.shape)
         stride = math.prod(sizes[i + 1 :])
         found = found if stride == 1 else session.emit("multiply", found, constant(stride, INT64))
         place = found if place is None else session.emit("add", place, found)
@@ -141,16 +143,17 @@ def _index_sum(input: Value, indices: Sequence[Value], dims: Any, shape: Any) ->
 )
 def _put_at(input: Value, indices: Sequence[Value], values: Value, dims: Any, accumulate: bool) -> Value:
     """`input` with the slices that `_index` would take replaced by `values`, or `values` added to them."""
+    together = _together(indices)
+    flat = _flat_index(indices, dims, input.shape, together)
+    x, at, n = _gathered(input, dims), _start(dims), math.prod(together)
+    region = (*x.shape[:at], *together, *x.shape[at + 1 :])
+    values = _fitted(values, region)
     if values.dtype != input.dtype:
         raise RuntimeError(
             "Index put requires the source and destination dtypes match, got "
             f"{title(input.dtype)} for the destination and {title(values.dtype)} for the source."
         )
-    together = _together(indices)
-    flat = _flat_index(indices, dims, input.shape, together)
-    x, at, n = _gathered(input, dims), _start(dims), math.prod(together)
-    region = (*x.shape[:at], *together, *x.shape[at + 1 :])
-    values = reshaped(_fitted(values, region), (*x.shape[:at], n, *x.shape[at + 1 :]))
+    values = reshaped(values, (*x.shape[:at], n, *x.shape[at + 1 :]))
     if accumulate:
         total = session.emit("index_add", flat, values, dim=at, size=x.shape[at])
         return _returned(session.emit("add", x, total), dims, input.shape)

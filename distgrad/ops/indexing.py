@@ -116,13 +116,14 @@ def _slice(input: Tensor, dim: int, key: slice, full: bool = False) -> Tensor:
     return slice_take(input, _along(shape, dim, start, length, step))
 
 
-def _select(input: Tensor, dim: int, index: int, real_dim: int) -> Tensor:
+def _select(input: Tensor, dim: int, index: int, place: int) -> Tensor:
+    """The slice at `index` of `dim`; an error names the item's place in the key, as torch's does."""
     shape = input.shape
     if not shape:
         raise IndexError(NO_DIMS)
     n = shape[dim]
     if not -n <= index < n:
-        raise IndexError(f"index {index} is out of bounds for dimension {real_dim} with size {n}")
+        raise IndexError(f"index {index} is out of bounds for dimension {place} with size {n}")
     return select(input, dim, index)
 
 
@@ -154,29 +155,31 @@ def _dims_of(key: Any) -> int:
     return 0 if key is None or key is Ellipsis or isinstance(key, bool) else 1
 
 
-def _view_of(input: Tensor, key: Any) -> tuple[Tensor, Entries]:
-    """The view that the integers, slices, None and Ellipsis in `key` make, and the tensors left to index it with."""
+def _view_of(input: Tensor, key: Any, full: bool = False) -> tuple[Tensor, Entries]:
+    """The view that the integers, slices, None and Ellipsis in `key` make, and the tensors left to index it with.
+
+    A key that is one slice makes a view of all elements too if `full`.
+    """
     if type(key) is int:
         return _select(input, 0, key, 0), []
     if type(key) is slice:
-        return _slice(input, 0, key, full=True), []
+        return _slice(input, 0, key, full), []
     items = [_as_index(k) for k in _several(key)]
     used = sum(map(_dims_of, items))
     if used > input.dim():
         raise IndexError(
             f"too many indices for tensor of dimension {input.dim()}" if input.dim() else NO_DIMS
         )
-    view, entries, dim, real_dim = input, [], 0, 0
-    for item in items:
+    view, entries, dim = input, [], 0
+    for place, item in enumerate(items):
         if item is Ellipsis:
             dim += input.dim() - used
-            real_dim += input.dim() - used
         elif item is None:
             view = unsqueeze(view, dim)
             dim += 1
         elif isinstance(item, slice):
             view = _slice(view, dim, item)
-            dim, real_dim = dim + 1, real_dim + 1
+            dim += 1
         elif isinstance(item, bool) or (
             isinstance(item, Tensor) and not item.dim() and item._avals.dtype == BOOL
         ):
@@ -185,10 +188,9 @@ def _view_of(input: Tensor, key: Any) -> tuple[Tensor, Entries]:
             dim += 1
         elif isinstance(item, Tensor) and (item.dim() or item._avals.dtype.kind == "f"):
             entries.append((dim, item))
-            dim, real_dim = dim + _dims_of(item), real_dim + _dims_of(item)
+            dim += _dims_of(item)
         else:
-            view = _select(view, dim, _integer(item), real_dim)
-            real_dim += 1
+            view = _select(view, dim, _integer(item), place)
     return view, entries
 
 
@@ -205,7 +207,7 @@ def _integer(item: Any) -> int:
 
 def _getitem(self: Tensor, key: Any) -> Tensor:
     """`self[key]`: a view for integers, slices, None and Ellipsis, a copy where tensors or lists choose."""
-    view, entries = _view_of(self, key)
+    view, entries = _view_of(self, key, full=True)
     if entries:
         return _chosen(view, _checked(entries, tuple(view.shape)))
     return alias(view) if view is self else view

@@ -283,11 +283,6 @@ def _values_gradient(g: Tensor, mask: Tensor, dim: int, like: Any) -> Tensor:
 )
 def _put_where(input: Value, mask: Value, values: Value, dim: int, accumulate: bool) -> Value:
     """`input` with the slices where `mask` is true replaced by `values`, or `values` added to them."""
-    if values.dtype != input.dtype:
-        raise RuntimeError(
-            "Index put requires the source and destination dtypes match, got "
-            f"{title(input.dtype)} for the destination and {title(values.dtype)} for the source."
-        )
     counts = _needs_count(values.shape, input.shape, mask.shape, dim)
     shape = _result_shape(input.shape, mask.shape, dim, count(mask) if counts else 1)
     try:
@@ -299,6 +294,11 @@ def _put_where(input: Value, mask: Value, values: Value, dim: int, accumulate: b
         raise RuntimeError(
             f"shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to indexing result of "
             f"shape {list(shape)}"
+        )
+    if values.dtype != input.dtype:
+        raise RuntimeError(
+            "Index put requires the source and destination dtypes match, got "
+            f"{title(input.dtype)} for the destination and {title(values.dtype)} for the source."
         )
     if counts:
         new = unchoose(broadcast_to(values, shape), mask, dim)

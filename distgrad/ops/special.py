@@ -95,10 +95,8 @@ def nan_to_num(
 
 
 def _logit_input(g: Tensor, input: Tensor, eps: float | None) -> Tensor:
-    outside, there = (
-        ((input < 0) | (input > 1), math.nan) if eps is None else ((input < eps) | (input > 1 - eps), 0.0)
-    )
-    return call("where", outside, there, g / (input * (1 - input)))
+    low, beyond = (0.0, math.nan) if eps is None else (eps, 0.0)
+    return call("where", (input >= low) & (input <= 1 - low), g / (input * (1 - input)), beyond)
 
 
 @op(

@@ -28,6 +28,14 @@ class Box(NamedTuple):
     large: list[Handle]
     each: list[list[Handle]]
 
+    def only(self, channel: str) -> Box:
+        """The box with nothing in it but what one channel needs, so that no more is kept alive."""
+        return self._replace(
+            replies=self.replies if channel == "small" else [],
+            large=self.large if channel == "large" else [],
+            each=self.each if channel == "each" else [],
+        )
+
 
 class _Call(NamedTuple):
     """A stage on its way: where to read its failures, and whose they are."""

@@ -27,7 +27,7 @@ from distgrad.worker.transport import Transport
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 UPLOAD = 64 << 20  # bytes of one call of an upload
-PENDING = 20_000  # nodes after which the pending work is sent by itself
+PENDING = 4_096  # nodes after which the pending work is sent by itself
 PLANS = 256  # plans that are kept
 ROOM_CHECKED = 256 << 20  # bytes that a flush may store without asking how much memory there is
 
@@ -140,8 +140,10 @@ class Session:
             self.calls.freed.extend(ids[form] for form in stage.last_use)
         for value, form in plan.stored.items():
             self._settle(captured.results[value], ids[form], None)
+        kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in plan.boxed.values()}
         for value, b in plan.boxed.items():
-            self._settle(captured.results[value], None, (boxes[b.stage], b.what, b.channel, b.position))
+            box = (kept[b.stage, b.channel], b.what, b.channel, b.position)
+            self._settle(captured.results[value], None, box)
         for value, cuts in plan.copies:
             captured.results[value].copies[cuts] = ids[value, cuts]
 
@@ -222,7 +224,7 @@ class Session:
             self.calls.check()
             array.flags.writeable = False
             if array.nbytes <= max(self.inline_bytes, FEED):
-                result.array = array
+                result.array, result.box = array, None
             return array
 
     def _finish(self, result: Result) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from distgrad.errors import WireError
 from distgrad.sharding import sharding_from_wire
 from distgrad.wire import CHANNELS, Program, Slot, decode, pack_array, unpack_array
+from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, send
 from distgrad.worker.pool import Pool
 
@@ -54,11 +55,11 @@ class Worker:
             found, needed = len(head[key]), len(getattr(runner.program, key))
             if found != needed:
                 raise WireError(f"header: {found} {key}, the program has {needed}")
-        inputs = [
-            self._stored(n, slots[i]) for i, n in zip(runner.program.inputs, head["inputs"], strict=True)
-        ]
+        workers = head["workers"]
+        bound = zip(runner.program.inputs, head["inputs"], strict=True)
+        inputs = [self._stored(number, slots[i], workers) for i, number in bound]
         feeds = [_feed(raw, slots[i]) for i, raw in zip(runner.program.feeds, head["feeds"], strict=True)]
-        at = Seat(self.number, head["workers"], head["serial"])
+        at = Seat(self.number, workers, head["serial"])
         env = runner.bind(at, inputs, feeds, self._boxes(runner.program, boxes, head))
         # From here on nothing is refused.
         for serial in head["stash"]:
@@ -101,14 +102,19 @@ class Worker:
         self.runners.move_to_end(program)
         return runner
 
-    def _stored(self, number: int, slot: Slot) -> Pieces | Failure:
+    def _stored(self, number: int, slot: Slot, workers: int) -> Pieces | Failure:
         if number not in self.store:
             raise WireError(f"header: nothing is stored under {number}")
         if self.slots[number] != slot:
             raise WireError(
                 f"header: {self.slots[number]} is stored under {number}, the program is for {slot}"
             )
-        return self.store[number]
+        value = self.store[number]
+        if isinstance(value, list) and len(value) != len(held(slot.sharding.count, workers, self.number)):
+            raise WireError(
+                f"header: {len(value)} shards are stored under {number}, not those of {workers} workers"
+            )
+        return value
 
     def _boxes(
         self, program: Program, boxes: tuple[Any, ...], head: dict[str, Any]

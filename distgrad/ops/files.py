@@ -1,0 +1,1 @@
+"""Tensors in `.npy` files: `from_npy`, and `Tensor.save`."""

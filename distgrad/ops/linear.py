@@ -1,0 +1,1 @@
+"""Products of many operands or dimensions: bmm, outer, einsum, tensordot, addmm and their kin."""

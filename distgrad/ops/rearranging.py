@@ -1,0 +1,308 @@
+"""Elements at other places: flip, roll, repeat, triangles and diagonals of matrices."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from distgrad import session
+from distgrad.dtype import INT64
+from distgrad.ops.base import (
+    Ints,
+    Like,
+    Tensor,
+    Value,
+    broadcast_to,
+    call,
+    composite,
+    constant,
+    normal_dim,
+    op,
+)
+from distgrad.ops.gathering import index_select
+from distgrad.ops.helpers import normal_ints
+from distgrad.ops.regrouping import compact, reshaped
+from distgrad.ops.samples import real
+from distgrad.ops.shape import flatten
+from distgrad.ops.slices import _along, slice_put
+from distgrad.ops.sums import sum
+from distgrad.ops.views import expand, permute, reshape, unsqueeze
+
+__all__ = [
+    "diag",
+    "diag_embed",
+    "diagonal",
+    "flip",
+    "fliplr",
+    "flipud",
+    "repeat_interleave",
+    "roll",
+    "tile",
+    "trace",
+    "tril",
+    "triu",
+]
+
+
+# Along dimensions.
+@op(
+    input=lambda g, dims: flip(g, dims),
+    samples=lambda: [(real(3, 2), (0,)), (real(3, 2, 2), (0, -1)), (real(), (0,))],
+)
+def flip(input: Value, dims: Ints) -> Value:
+    """The order of the elements reversed along `dims`."""
+    ndim = len(input.shape)
+    found = [normal_dim(d, ndim) for d in dims]
+    for i, d in enumerate(found):
+        if d in found[:i]:
+            raise RuntimeError(f"dim {d} appears multiple times in the list of dims")
+    return session.emit("flip", input, dims=tuple(sorted(found))) if ndim and found else input
+
+
+@composite(samples=lambda: [real(2, 3)])
+def fliplr(input: Tensor) -> Tensor:
+    """The columns in reverse order."""
+    if input.dim() < 2:
+        raise RuntimeError("Input must be >= 2-d.")
+    return flip(input, (1,))
+
+
+@composite(samples=lambda: [real(2, 3), real(3)])
+def flipud(input: Tensor) -> Tensor:
+    """The rows in reverse order."""
+    if input.dim() < 1:
+        raise RuntimeError("Input must be >= 1-d.")
+    return flip(input, (0,))
+
+
+def _rolled(x: Value, shift: int, d: int) -> Value:
+    n = x.shape[d]
+    shift = shift % n if n else 0
+    if not shift:
+        return x
+    parts = [
+        session.emit("slice", x, slices=_along(x.shape, d, *s)) for s in ((n - shift, shift), (0, n - shift))
+    ]
+    return session.emit("cat", *parts, dim=d, sizes=(shift, n - shift))
+
+
+@op(
+    input=lambda g, shifts, dims: roll(g, tuple(-s for s in normal_ints("roll", "shifts", 1, shifts)), dims),
+    samples=lambda: [(real(3, 2), 1), (real(3, 2), -1, 0), (real(3, 4), (1, 2), (0, 1)), (real(), 1)],
+)
+def roll(input: Value, shifts: Any, dims: Any = ()) -> Value:
+    """The elements moved on by `shifts` along `dims`, those at the end back to the front; without `dims` when flat."""
+    by, along = normal_ints("roll", "shifts", 1, shifts), normal_ints("roll", "dims", 2, dims)
+    if not along and len(by) == 1:
+        return reshaped(_rolled(reshaped(input, (math.prod(input.shape),)), by[0], 0), input.shape)
+    if len(by) != len(along):
+        raise RuntimeError(f"shifts and dimensions must align. shifts: {len(by)}, dims:{len(along)}")
+    for shift, dim in zip(by, along, strict=True):
+        d = normal_dim(dim, len(input.shape))
+        input = _rolled(input, shift, d) if input.shape else input
+    return input
+
+
+# Repeating.
+def _repeat_gradient(g: Tensor, repeats: Ints, like: Like) -> Tensor:
+    """The sum over the repetitions."""
+    shape = (1,) * (len(repeats) - like.ndim) + like.shape
+    split = tuple(n for r, m in zip(repeats, shape, strict=True) for n in (r, m))
+    if not like.ndim and not repeats:
+        return g
+    return sum(reshape(g, split), tuple(range(0, len(split), 2)))
+
+
+@op(
+    input=_repeat_gradient,
+    samples=lambda: [(real(2, 3), (2, 2)), (real(3), (2, 1, 2)), (real(), (3,)), (real(2, 3), (1, 1))],
+)
+def repeat(input: Value, repeats: Ints) -> Value:
+    """The tensor `repeats[d]` times one after another along each dimension d, new ones in front included."""
+    if len(repeats) < len(input.shape):
+        raise RuntimeError(
+            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
+        )
+    shape = (1,) * (len(repeats) - len(input.shape)) + input.shape
+    target = tuple(n * r for n, r in zip(shape, repeats, strict=True))
+    if any(n < 0 for n in target):
+        raise RuntimeError(f"Trying to create tensor with negative dimension {min(target)}: {list(target)}")
+    if target == input.shape:
+        return input
+    opened = reshaped(input, tuple(m for n in shape for m in (1, n)))
+    spread = session.emit(
+        "expand",
+        opened,
+        shape=tuple(m for n, r in zip(shape, repeats, strict=True) for m in (r, n)),
+        cuts=None,
+    )
+    return reshaped(spread, target)
+
+
+@composite(samples=lambda: [(real(2, 3), 2), (real(2), (2, 2))])
+def tile(input: Tensor, *dims: Any) -> Tensor:
+    """`repeat`, with ones put before `dims` where the tensor has more dimensions."""
+    counts = normal_ints("tile", "dims", 1, dims)
+    return repeat(input, (1,) * (input.dim() - len(counts)) + counts)
+
+
+@composite(
+    samples=lambda: [
+        (real(2, 3), 2),
+        (real(2, 3), 3, 1),
+        (real(2, 3), Tensor(Value.known(np.array([2, 1]))), 0),
+    ]
+)
+def repeat_interleave(
+    input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: Any = None
+) -> Tensor:
+    """Each element (slice along `dim`) so many times in a row: all as often, or as the vector `repeats` tells.
+
+    With one argument: each position as often as the vector tells.
+    """
+    if repeats is None:
+        return Tensor(session.constant(np.repeat(np.arange(input.shape[0]), input.detach().numpy())))
+    x = flatten(input) if dim is None else input
+    d = normal_dim(0 if dim is None else dim, x.dim())
+    n = x.shape[d]
+    counts = repeats.detach().numpy() if isinstance(repeats, Tensor) else np.asarray(repeats)
+    if counts.size and counts.min() < 0:
+        raise RuntimeError("Repeats must be non-negative")
+    if counts.ndim and counts.size != 1:
+        if counts.size != n:
+            raise RuntimeError(
+                f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} and "
+                f"input.size({d}) = {n}"
+            )
+        return index_select(x, d, Tensor(session.constant(np.repeat(np.arange(n), counts))))
+    times = int(counts.reshape(-1)[0])
+    shape = tuple(x.shape)
+    wide = expand(unsqueeze(x, d + 1), (*shape[: d + 1], times, *shape[d + 1 :]))
+    return reshape(wide, (*shape[:d], n * times, *shape[d + 1 :]))
+
+
+# Triangles.
+def _triangle(name: str, keeps: str, input: Value, diagonal: int) -> Value:
+    shape = input.shape
+    if len(shape) < 2:
+        raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions")
+    n, m = shape[-2:]
+    rows = session.emit("iota", shape=(n, 1), dim=0, cuts=None)
+    columns = session.emit("iota", shape=(1, m), dim=1, cuts=None)
+    kept = session.emit(keeps, columns, session.emit("add", rows, constant(diagonal, INT64)))
+    return session.emit("where", kept, input, constant(0, input.dtype))
+
+
+def _triangles() -> list[Any]:
+    return [real(3, 3), (real(2, 4), 1), (real(2, 3, 2), -1)]
+
+
+@op(input=lambda g, diagonal: tril(g, diagonal), inplace=True, samples=_triangles)
+def tril(input: Value, diagonal: int = 0) -> Value:
+    """The elements on and below a diagonal of the last two dimensions, zeros above."""
+    return _triangle("tril", "less_equal", input, diagonal)
+
+
+@op(input=lambda g, diagonal: triu(g, diagonal), inplace=True, samples=_triangles)
+def triu(input: Value, diagonal: int = 0) -> Value:
+    """The elements on and above a diagonal of the last two dimensions, zeros below."""
+    return _triangle("triu", "greater_equal", input, diagonal)
+
+
+# Diagonals. Of a flattened matrix of m columns a diagonal is a slice with step m + 1.
+def _two_dims(ndim: int, dim1: int, dim2: int) -> tuple[int, int]:
+    a, b = normal_dim(dim1, ndim), normal_dim(dim2, ndim)
+    if a == b:
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    return a, b
+
+
+def _order(ndim: int, a: int, b: int) -> Ints:
+    """The order of dimensions in which the two are the last."""
+    return (*(d for d in range(ndim) if d not in (a, b)), a, b)
+
+
+def _diagonal_slice(n: int, m: int, offset: int) -> tuple[int, int, int]:
+    length = max(0, min(n, m - offset) if offset >= 0 else min(n + offset, m))
+    start = offset if offset >= 0 else -offset * m
+    return (start if length else 0, length, m + 1)
+
+
+def _diagonal_put(base: Tensor, new: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
+    """`base` with a diagonal replaced."""
+    ndim = base.dim()
+    a, b = _two_dims(ndim, dim1, dim2)
+    order = _order(ndim, a, b)
+    front = permute(base, order)
+    batch, n, m = tuple(front.shape[:-2]), front.shape[-2], front.shape[-1]
+    slices = (*((0, k, 1) for k in batch), _diagonal_slice(n, m, offset))
+    put = reshape(slice_put(reshape(front, (*batch, n * m)), new, slices), (*batch, n, m))
+    return permute(put, tuple(order.index(d) for d in range(ndim)))
+
+
+@op(
+    input=lambda g, offset, dim1, dim2, like: _diagonal_put(like.zeros(), g, offset, dim1, dim2),
+    view=_diagonal_put,
+    layout=lambda array, offset, dim1, dim2: np.diagonal(array, offset, dim1, dim2),
+    samples=lambda: [
+        (real(3, 3),),
+        (real(2, 4), 1),
+        (real(3, 2), -1),
+        (real(2, 3, 3), 1, -2, -1),
+        (real(2, 3, 4), 0, 2, 0),
+    ],
+)
+def diagonal(input: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    """A diagonal of two dimensions, as the last dimension: where `dim2`'s position is `dim1`'s plus `offset`."""
+    ndim = len(input.shape)
+    a, b = _two_dims(ndim, dim1, dim2)
+    order = _order(ndim, a, b)
+    front = input if order == tuple(range(ndim)) else session.emit("permute", input, dims=order)
+    *batch, n, m = front.shape
+    slices = (*((0, k, 1) for k in batch), _diagonal_slice(n, m, offset))
+    return compact(session.emit("slice", reshaped(front, (*batch, n * m)), slices=slices))
+
+
+@op(
+    input=lambda g, offset, dim1, dim2: diagonal(g, offset, dim1, dim2),
+    samples=lambda: [(real(3),), (real(2, 3), 1), (real(2, 3), -1, 0, 1)],
+)
+def diag_embed(input: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Value:
+    """Matrices with the elements of the last dimension on a diagonal, zeros elsewhere."""
+    ndim = len(input.shape) + 1
+    a, b = _two_dims(ndim, dim1, dim2)
+    n = input.shape[-1] + abs(offset)
+    batch = input.shape[:-1]
+    flat = broadcast_to(constant(0, input.dtype), (*batch, n * n))
+    slices = (*((0, k, 1) for k in batch), _diagonal_slice(n, n, offset))
+    made = reshaped(session.emit("slice_put", flat, input, slices=slices), (*batch, n, n))
+    order = _order(ndim, a, b)
+    if order == tuple(range(ndim)):
+        return made
+    return session.emit("permute", made, dims=tuple(order.index(d) for d in range(ndim)))
+
+
+@composite(samples=lambda: [(real(3),), (real(3, 3),), (real(2, 3), 1)])
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
+    """A vector as the diagonal of a matrix; of a matrix a copy of the diagonal."""
+    if input.dim() not in (1, 2):
+        raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.dim()}D")
+    return (
+        diag_embed(input, diagonal) if input.dim() == 1 else call("clone", call("diagonal", input, diagonal))
+    )
+
+
+@op(
+    input=lambda g, like: _diagonal_put(like.zeros(), expand(g, (min(like.shape),)), 0, 0, 1),
+    samples=lambda: [real(3, 3), real(2, 4)],
+)
+def trace(input: Value) -> Value:
+    """The sum of a matrix's diagonal."""
+    if len(input.shape) != 2:
+        raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {len(input.shape)}")
+    n, m = input.shape
+    along = session.emit("slice", reshaped(input, (n * m,)), slices=(_diagonal_slice(n, m, 0),))
+    target = input.dtype if input.dtype.kind == "f" else INT64
+    return session.emit("sum", compact(along), dims=(0,), keepdim=False, dtype=str(target))

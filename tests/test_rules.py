@@ -1,0 +1,367 @@
+"""From shard rules to layouts: for any cuts of the operands, what the shards compute comes together as the whole.
+
+Every primitive of the table is tried, and the checkers are tried with planted faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from primitive_cases import avals_of, normal, run, run_whole
+from test_primitives import CASES, INEXACT, sample  # noqa: F401 - a fixture
+
+from distgrad.primitives import MERGES, TABLE, Labels, Layout, Primitive
+from distgrad.primitives.rules import agrees, layout, place
+from distgrad.sharding import Cut, Sharding
+from distgrad.wire import sum_of
+from distgrad.worker.exchange import Tree, leaves
+
+quick = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+
+# Ways to cut.
+
+SCHEMES: dict[str, Callable[[tuple[int, ...]], dict[int, list[int]]]] = {
+    "whole": lambda shape: {},
+    "even": lambda shape: {0: [*range(0, shape[0], max(1, shape[0] // 3))]},
+    "uneven, with empty shards": lambda shape: {0: [0, 0, 1, shape[0] // 2, shape[0] // 2, shape[0]]},
+    "last": lambda shape: {len(shape) - 1: [0, 1, shape[-1] // 2]},
+    "both": lambda shape: {0: [0, shape[0] // 2], len(shape) - 1: [0, 0, shape[-1] // 3 + 1]},
+}
+
+
+def cut(shape: tuple[int, ...], points: dict[int, list[int]]) -> Sharding:
+    """A sharding from points that may lie anywhere."""
+    found = [Cut(n) for n in shape]
+    for d, ps in points.items():
+        if d < len(shape):
+            found[d] = Cut.at(shape[d], [0, *sorted(min(p, shape[d]) for p in ps if p > 0 or ps.count(0) > 1), shape[d]])
+    return Sharding(tuple(found))
+
+
+def by_scheme(name: str, shape: tuple[int, ...]) -> Sharding:
+    return cut(shape, SCHEMES[name](shape) if shape else {})
+
+
+@st.composite
+def random_cuts(draw: st.DrawFn, shape: tuple[int, ...]) -> Sharding:
+    if draw(st.booleans()):
+        return Sharding.whole(shape)
+    dims = draw(st.lists(st.integers(0, len(shape) - 1), max_size=2)) if shape else []
+    return cut(shape, {d: draw(st.lists(st.integers(0, shape[d]), max_size=3)) for d in dims})
+
+
+# Primitives with a rule of their own. Attributes may depend on how the operands are cut.
+
+
+class Regrouping(NamedTuple):
+    name: str
+    arrays: tuple[np.ndarray, ...]
+    attrs: Callable[[Sequence[Sharding]], dict[str, Any]]
+
+
+def chosen_cuts(mask: np.ndarray, sharding: Sharding) -> Sharding | None:
+    """How many elements each shard of the mask chooses, as cuts of all that are chosen."""
+    if sharding.count == 1:
+        return None
+    counts = [int(mask[slice(*sharding.cell(i)[0])].sum()) for i in range(sharding.count)]
+    return Sharding((Cut.at(int(mask.sum()), np.cumsum([0, *counts]).tolist()),))
+
+
+def regroupings() -> Iterator[Regrouping]:
+    for old, new in (
+        ((7, 5), (35,)), ((35,), (7, 5)), ((6, 4), (2, 12)), ((6, 4), (24,)), ((6, 4), (4, 6)), ((1, 6, 4), (6, 4)),
+        ((6, 4), (6, 2, 2)), ((6, 4), (1, 1, 24)), ((2, 3, 4), (6, 4)), ((12,), (1, 12)), ((12,), (12, 1)),
+        ((5, 7), (7, 5)), ((1,), ()), ((), (1, 1)), ((1, 1), (1,)), ((4, 0), (0, 7)), ((0,), (3, 0)), ((0, 5), (0,)),
+    ):  # fmt: skip
+        yield Regrouping("reshape", (normal(*old),), lambda s, n=new: {"shape": n})
+    for shape, slices in (
+        ((9,), ((2, 5, 1),)), ((9,), ((0, 3, 4),)), ((9,), ((8, 1, 3),)), ((9,), ((4, 0, 1),)), ((7, 5), ((1, 3, 2), (0, 5, 1))),
+        ((7, 5), ((0, 7, 1), (1, 2, 2))), ((7, 5), ((6, 1, 1), (4, 1, 1))), ((2, 3, 4), ((0, 2, 1), (1, 1, 1), (0, 2, 3))),
+        ((), ()), ((0, 4), ((0, 0, 1), (1, 2, 1))),
+    ):  # fmt: skip
+        x = normal(*shape)
+        part = np.asarray(x[tuple(slice(a, a + n * step, step) for a, n, step in slices)])
+        yield Regrouping("slice", (x,), lambda s, v=slices: {"slices": v})
+        yield Regrouping("slice_put", (x, normal(*part.shape)), lambda s, v=slices: {"slices": v})
+    for dim, shapes in (
+        (0, ((3, 2), (4, 2))), (1, ((3, 2), (3, 5), (3, 1))), (0, ((5,), (0,), (2,))), (0, ((1,), (1,), (1,))),
+        (2, ((2, 3, 1), (2, 3, 4))), (0, ((6, 0), (2, 0))), (1, ((3, 4),)),
+    ):  # fmt: skip
+        arrays = tuple(normal(*s) for s in shapes)
+        yield Regrouping("cat", arrays, lambda s, a=arrays, d=dim: {"dim": d, "sizes": tuple(x.shape[d] for x in a)})
+    for n in (11, 1):
+        mask, x = normal(n) > -1, normal(n)
+        yield Regrouping(
+            "compress", (x, mask), lambda s, m=mask: {"size": int(m.sum()), "cuts": chosen_cuts(m, s[1])}
+        )
+        yield Regrouping("uncompress", (x[mask], mask), lambda s, m=mask: {"cuts": chosen_cuts(m, s[1])})
+    for shape in ((7, 5), (9,), (), (0, 3)):
+        for scheme in SCHEMES:
+            yield Regrouping("reshard", (normal(*shape),), lambda s, c=by_scheme(scheme, shape): {"cuts": c})
+
+
+REGROUPINGS = list(regroupings())
+
+
+def wanted(case: Regrouping) -> Any:
+    """What NumPy says."""
+    attrs = case.attrs([Sharding.whole(a.shape) for a in case.arrays])
+    x, *rest = case.arrays
+    parts = tuple(slice(a, a + n * step, step) for a, n, step in attrs.get("slices", ()))
+    if case.name == "reshape":
+        return x.reshape(attrs["shape"])
+    if case.name == "slice":
+        return x[parts]
+    if case.name == "slice_put":
+        made = x.copy()
+        made[parts] = rest[0]
+        return made
+    if case.name == "cat":
+        return np.concatenate(case.arrays, attrs["dim"])
+    if case.name == "compress":
+        return x[rest[0]]
+    if case.name == "uncompress":
+        made = np.zeros(rest[0].shape, x.dtype)
+        made[rest[0]] = x
+        return made
+    return x
+
+
+# The checker.
+
+
+def check(
+    primitive: Primitive,
+    arrays: Sequence[np.ndarray],
+    attrs: dict[str, Any],
+    shardings: Sequence[Sharding],
+    expected: Sequence[np.ndarray],
+    shard_bytes: int,
+    exact: bool,
+) -> Layout:
+    """Lay a node out, run it shard by shard and compare what comes together with what is expected."""
+    avals = avals_of(arrays)
+    outs = tuple(primitive.shape(avals, attrs))
+    made = layout(primitive, avals, outs, shardings, attrs, shard_bytes)
+    assert agrees(made)
+    assert [s.shape for s in made.needs] == [a.shape for a in arrays]
+    assert [s.shape for s in made.outs] == [o.shape for o in outs] == [e.shape for e in expected]
+    assert all(need.count == 1 for need, s in zip(made.needs, shardings, strict=True) if s.count == 1)
+    parts: list[dict[int, Any]] = [{} for _ in outs]  # of each result: the pieces, or trees of partial results
+    places = list(leaves(sum_of(made), range(made.shards))) if made.merged else []
+    for shard in range(made.shards):
+        at = place(made, shard, [a.shape for a in arrays], [o.shape for o in outs])
+        for need, region in zip(made.needs, at.ins, strict=True):
+            assert need.count == 1 or region == need.cell(shard)
+        pieces = [a[tuple(slice(*b) for b in region)] for a, region in zip(arrays, at.ins, strict=True)]
+        for k, result in enumerate(run(primitive, pieces, attrs, at)):
+            if made.merged:
+                _, kept, leaf = places[shard]
+                assert at.outs[k] == made.outs[k].cell(kept)
+                parts[k].setdefault(kept, Tree(MERGES[made.labels.merge])).push(0, leaf, np.asarray(result))  # type: ignore[union-attr, index]
+            else:
+                assert at.outs[k] == made.outs[k].cell(shard)
+                parts[k][shard] = np.asarray(result)
+    for part, sharding, want in zip(parts, made.outs, expected, strict=True):
+        assert sorted(part) == list(range(sharding.count))
+        got = np.empty_like(want)
+        for shard, piece in part.items():
+            with np.errstate(all="ignore"):
+                got[tuple(slice(*b) for b in sharding.cell(shard))] = piece.finish() if made.merged else piece
+        if exact:
+            np.testing.assert_array_equal(got, want)
+        else:
+            np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+    return made
+
+
+def check_case(name: str, arrays: Sequence[np.ndarray], attrs: dict[str, Any], shardings: Sequence[Sharding]) -> Layout:
+    """A case of the table of primitives with labels."""
+    primitive = TABLE[name]
+    expected = run_whole(primitive, arrays, attrs)
+    shard_bytes = 1 + max(x.nbytes for x in (*arrays, *expected)) // 4
+    exact = name not in INEXACT or expected[0].dtype.kind != "f"
+    return check(primitive, arrays, attrs, shardings, expected, shard_bytes, exact)
+
+
+def hinted(name: str, attrs: dict[str, Any], cuts: Callable[[tuple[int, ...]], Sharding]) -> dict[str, Any]:
+    """The attributes, with cuts for the result where the primitive takes some."""
+    return {**attrs, "cuts": cuts(attrs["shape"])} if "cuts" in attrs and "shape" in attrs else attrs
+
+
+# The tests.
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_layouts_give_the_whole(name: str, scheme: str, sample: Any) -> None:  # noqa: F811
+    for number in range(len(CASES[name])):
+        _, arrays, attrs, _ = sample(name, number)
+        shardings = [by_scheme(scheme, a.shape) for a in arrays]
+        check_case(name, arrays, attrs, shardings)
+        check_case(name, arrays, hinted(name, attrs, lambda shape: by_scheme(scheme, shape)), shardings)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+@quick
+@given(data=st.data())
+def test_layouts_of_operands_that_are_cut_differently(name: str, sample: Any, data: st.DataObject) -> None:  # noqa: F811
+    number = data.draw(st.integers(0, len(CASES[name]) - 1))
+    _, arrays, attrs, _ = sample(name, number)
+    shardings = [data.draw(random_cuts(a.shape)) for a in arrays]
+    check_case(name, arrays, hinted(name, attrs, lambda shape: data.draw(random_cuts(shape))), shardings)
+
+
+def check_regrouping(case: Regrouping, shardings: Sequence[Sharding], shard_bytes: int) -> Layout:
+    attrs = case.attrs(shardings)
+    return check(TABLE[case.name], case.arrays, attrs, shardings, [wanted(case)], shard_bytes, exact=True)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("number", range(len(REGROUPINGS)))
+def test_regroupings_give_the_whole(number: int, scheme: str) -> None:
+    case = REGROUPINGS[number]
+    for shard_bytes in (1, 24, 1 << 20):
+        check_regrouping(case, [by_scheme(scheme, a.shape) for a in case.arrays], shard_bytes)
+
+
+@settings(quick, max_examples=300)
+@given(st.data())
+def test_regroupings_of_operands_that_are_cut_differently(data: st.DataObject) -> None:
+    case = data.draw(st.sampled_from(REGROUPINGS))
+    shardings = [data.draw(random_cuts(a.shape)) for a in case.arrays]
+    check_regrouping(case, shardings, data.draw(st.sampled_from([1, 24, 100])))
+
+
+def test_every_primitive_is_tried() -> None:
+    assert {*CASES, *(c.name for c in REGROUPINGS)} == set(TABLE)
+
+
+# Rules keep what is cut where it is.
+
+
+def stays(made: Layout, shardings: Sequence[Sharding]) -> bool:
+    """Whether the node runs on as many shards as one of its operands has, which need not move."""
+    return any(s.count == made.shards > 1 and s == need for s, need in zip(shardings, made.needs, strict=True))
+
+
+def gathered(table: dict[str, Primitive], sample: Any) -> set[str]:  # noqa: F811
+    """Primitives that need their operands moved or whole for every scheme."""
+    found = set()
+    for name in CASES:
+        done = False
+        for number in range(len(CASES[name])):
+            _, arrays, attrs, _ = sample(name, number)
+            avals = avals_of(arrays)
+            outs = tuple(table[name].shape(avals, attrs))
+            for scheme in ("even", "last", "uneven, with empty shards"):
+                shardings = [by_scheme(scheme, a.shape) for a in arrays]
+                if any(s.count > 1 for s in shardings):
+                    done = done or stays(layout(table[name], avals, outs, shardings, attrs, 1 << 20), shardings)
+        if not done and any(c.arrays for c in CASES[name]):
+            found.add(name)
+    return found
+
+
+def test_no_rule_gathers_what_is_cut(sample: Any) -> None:  # noqa: F811
+    assert gathered(TABLE, sample) == {"random"}  # its operand is the key, two numbers
+
+
+@pytest.mark.parametrize("name", ["add", "sum", "contract", "softmax", "take", "permute"])
+def test_a_dropped_rule_is_found(name: str, sample: Any) -> None:  # noqa: F811
+    def none(avals: Any, attrs: Any) -> Labels:
+        labels = TABLE[name].labels(avals, attrs)  # type: ignore[misc]
+        rows = [tuple((None,) * len(row) for row in rows) for rows in (labels.ins, labels.outs)]
+        return Labels(rows[0], rows[1], labels.merge)
+
+    assert gathered({**TABLE, name: replace(TABLE[name], labels=none)}, sample) == {"random", name}
+
+
+def test_operands_that_are_cut_alike_stay_where_they_are() -> None:
+    s = cut((12, 6), {0: [0, 5, 5]})
+    x = avals_of([normal(12, 6)])[0]
+    for name, n, attrs in (("add", 2, {}), ("exp", 1, {}), ("where", 3, {}), ("softmax", 1, {"dim": 1})):
+        made = layout(TABLE[name], [x] * n, [x], [s] * n, attrs, 1)
+        assert (made.needs, made.outs, made.shards, made.merged) == ((s,) * n, (s,), 4, False)
+
+
+def test_a_small_operand_is_whole_on_every_worker_and_a_large_one_stays() -> None:
+    """x @ w with x cut by rows; x.T @ y, which is summed over the shards."""
+    x, w, y = normal(12, 6), normal(6, 4), normal(12, 4)
+    rows = cut(x.shape, {0: [5, 9]})
+    made = check_case("contract", (x, w), {"subscripts": "mk,kn->mn"}, [rows, Sharding.whole(w.shape)])
+    assert (made.needs, made.merged) == ((rows, Sharding.whole(w.shape)), False)
+    assert made.outs == (cut(y.shape, {0: [5, 9]}),)
+    made = check_case("contract", (x, y), {"subscripts": "mk,mn->kn"}, [rows, cut(y.shape, {0: [5, 9]})])
+    assert (made.needs, made.merged) == ((rows, cut(y.shape, {0: [5, 9]})), True)
+    assert made.outs == (Sharding.whole((6, 4)),)
+
+
+# Planted faults.
+
+SHIFTED: dict[str, Callable[[Layout], Layout]] = {
+    "results cut elsewhere": lambda made: made._replace(outs=(cut(made.outs[0].shape, {0: [1, 2, 3]}),)),
+    "results not cut": lambda made: made._replace(outs=(Sharding.whole(made.outs[0].shape),)),
+    "operands cut elsewhere": lambda made: made._replace(needs=(cut(made.needs[0].shape, {0: [1, 2, 3]}),)),
+    "a shard too few": lambda made: made._replace(shards=made.shards - 1),
+}
+
+
+@pytest.mark.parametrize("fault", SHIFTED)
+@pytest.mark.parametrize("name", ["reshape", "slice", "reshard"])
+def test_a_wrong_regrouping_is_found(name: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = next(c for c in REGROUPINGS if c.name == name and c.arrays[0].shape in ((35,), (9,)))
+    shardings = [cut(case.arrays[0].shape, {0: [4, 6, 8]})]
+    target = cut(case.arrays[0].shape, {0: [2, 6, 7]})
+    case = case if name != "reshard" else case._replace(attrs=lambda s: {"cuts": target})
+    check_regrouping(case, shardings, 24)
+    rule = TABLE[name].regroup
+    wrong = replace(TABLE[name], regroup=lambda *args: SHIFTED[fault](rule(*args)))  # type: ignore[misc]
+    monkeypatch.setitem(TABLE, name, wrong)
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        check_regrouping(case, shardings, 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("sum", Labels(((0, 1),), ((1,),), "maximum")),
+        ("sum", Labels(((0, 1),), ((1,),), "multiply")),
+        ("softmax", Labels(((0, 1),), ((0, 1),))),
+        ("contract", Labels(((0, 1), (1, 2)), ((0, 2),), "maximum")),
+        ("contract", Labels(((0, 1), (2, None)), ((0, None),), "add")),
+        ("cumsum", Labels(((0, 1),), ((0, 1),))),
+        ("index_add", Labels(((0,), (0, 1, 2)), ((None, 1, 2),), "maximum")),
+    ],
+)
+def test_a_wrong_label_rule_is_found(name: str, wrong: Labels, sample: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    _, arrays, attrs, _ = sample(name, 0)
+
+    def try_all() -> None:
+        for scheme in SCHEMES:
+            check_case(name, arrays, attrs, [by_scheme(scheme, a.shape) for a in arrays])
+
+    try_all()
+    monkeypatch.setitem(TABLE, name, replace(TABLE[name], labels=lambda avals, attrs: wrong))
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        try_all()
+
+
+def test_layouts_that_a_rule_cannot_have_made_are_told() -> None:
+    x = avals_of([normal(12, 6)])[0]
+    s = cut((12, 6), {0: [5]})
+    made = layout(TABLE["exp"], [x], [x], [s], {}, 1)
+    assert agrees(made)
+    other = cut((12, 6), {0: [6]})
+    for wrong in (
+        made._replace(needs=(other,)), made._replace(outs=(other,)), made._replace(shards=3), made._replace(grid=()),
+        made._replace(grid=((0, other.cuts[0]),)), made._replace(grid=((1, s.cuts[0]),)), made._replace(grid=made.grid * 2),
+        made._replace(merged=True), made._replace(labels=None),
+    ):  # fmt: skip
+        assert not agrees(wrong)
