@@ -37,6 +37,8 @@ from distgrad.ops.binary import *
 from distgrad.ops.compare import *
 from distgrad.ops.convert import clone
 from distgrad.ops.gathering import *
+from distgrad.ops.indexing import *
+from distgrad.ops.joining import *
 from distgrad.ops.making import (
     BoolTensor,
     DoubleTensor,
@@ -59,7 +61,9 @@ from distgrad.ops.making import (
     zeros,
     zeros_like,
 )
+from distgrad.ops.masks import *
 from distgrad.ops.norms import *
+from distgrad.ops.ordering import *
 from distgrad.ops.pointwise import *
 from distgrad.ops.products import dot, matmul, mm, mv
 from distgrad.ops.queries import explain, is_floating_point, is_tensor, numel, result_type
@@ -79,7 +83,9 @@ from distgrad.ops.random import (
     seed,
     set_rng_state,
 )
+from distgrad.ops.rearranging import *
 from distgrad.ops.reductions import *
+from distgrad.ops.shape import *
 from distgrad.ops.slices import narrow, select, unbind
 from distgrad.ops.special import *
 from distgrad.ops.sums import mean, sum

@@ -195,4 +195,4 @@ def is_real(array: Any) -> bool:
 def direction(*key: int, shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
     """Numbers from 0.5 to 1.5 with random signs: the same for the same key."""
     rng = np.random.default_rng((*key, *shape))
-    return (rng.uniform(0.5, 1.5, shape) * rng.choice((-1, 1), shape)).astype(dtype)
+    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice((-1, 1), shape)).astype(dtype)

@@ -306,7 +306,7 @@ def check_integers(call: Call, got: Outcome | type[Exception]) -> None:
 def emptied(call: Call) -> Call | None:
     """The call with no rows, where all operands have as many."""
     arrays = call.arrays()
-    if not arrays or any(a.ndim == 0 for a in arrays) or len({(a.ndim, a.shape[0]) for a in arrays}) > 1:
+    if call.name.startswith("_") or not arrays or any(a.ndim == 0 for a in arrays) or len({(a.ndim, a.shape[0]) for a in arrays}) > 1:
         return None
     return call.with_arrays([a[:0] for a in arrays])._replace(text=f"{call.text}, empty")
 

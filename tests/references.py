@@ -52,7 +52,7 @@ same(
     _rsub_scalar=lambda a, b, alpha=1: b - alpha * a,
     mul=np.multiply,
     neg=np.negative,
-    pow=np.power,
+    pow=lambda a, b: power(np.asarray(a), np.asarray(b)),
     rsqrt=lambda x: x**-0.5,
     reciprocal=lambda x: 1 / x,
     sgn=np.sign,
@@ -90,10 +90,16 @@ same(
     clamp_min=np.maximum,
     clamp_max=np.minimum,
     lerp=lambda a, b, weight: a + weight * (b - a),
-    addcmul=lambda x, a, b, value=1: x + value * a * b,
+    addcmul=lambda x, a, b, value=1: x + np.asarray(value).astype(x.dtype) * a * b,
     addcdiv=lambda x, a, b, value=1: x + value * a / b,
     divided=np.divide,
 )
+
+
+def power(a: Array, b: Array) -> Array:
+    if np.result_type(a, b).kind == "i" and (b < 0).any():  # then as torch has it: 1 / a, cut off
+        return np.trunc(a.astype(float) ** b).astype(int)
+    return np.power(a, b)
 
 
 @reference("div")
@@ -356,6 +362,90 @@ def _(x: Array, index: Array, shape: Any) -> Array:
 
 
 same(index_select=lambda x, dim, index: np.take(x, index, dim), take=np.take)
+
+
+# Masks, and tensors as indices.
+def key(x: Array, dims: Any, indices: Any) -> tuple[Any, ...]:
+    """The index that has `indices` at `dims`; NumPy puts what they choose where torch does, or in front if apart."""
+    found = dict(zip(dims, indices, strict=True))
+    return tuple(found.get(d, slice(None)) for d in range(x.ndim))
+
+
+def placed(x: Array, dims: Any, indices: Any) -> tuple[Array, tuple[Any, ...]]:
+    """A view of x with `dims` side by side, at the first of them, and the key for it."""
+    first, rest = dims[0], [d for d in range(x.ndim) if d not in dims]
+    view = x.transpose([*rest[:first], *dims, *rest[first:]])
+    return view, key(view, range(first, first + len(dims)), indices)
+
+
+def put(x: Array, key: Any, values: Any, accumulate: bool) -> None:
+    np.add.at(x, key, values) if accumulate else x.__setitem__(key, values)
+
+
+@reference("_index")
+def _(x: Array, indices: Any, dims: Any) -> Array:
+    view, where = placed(x, dims, indices)
+    return view[where]
+
+
+@reference("_index_sum")
+def _(x: Array, indices: Any, dims: Any, shape: Any) -> Array:
+    out = np.zeros(shape, x.dtype)
+    put(*placed(out, dims, indices), x, True)
+    return out
+
+
+@reference("_put_at")
+def _(x: Array, indices: Any, values: Array, dims: Any, accumulate: bool) -> Array:
+    out = x.copy()
+    put(*placed(out, dims, indices), values, accumulate)
+    return out
+
+
+@reference("_put_where")
+def _(x: Array, mask: Array, values: Array, dim: int, accumulate: bool) -> Array:
+    out = x.copy()
+    put(out, (slice(None),) * dim + (mask,), values, accumulate)
+    return out
+
+
+@reference("index_put")
+def _(x: Array, indices: Any, values: Array, accumulate: bool = False) -> Array:
+    out = x.copy()
+    put(out, tuple(slice(None) if i is None else i for i in indices), values, accumulate)
+    return out
+
+
+@reference("_unchoose")
+def _(x: Array, mask: Array, dim: int) -> Array:
+    out = np.zeros((*x.shape[:dim], *mask.shape, *x.shape[dim + 1 :]), x.dtype)
+    out[(slice(None),) * dim + (mask,)] = x
+    return out
+
+
+@reference("masked_scatter")
+def _(x: Array, mask: Array, source: Array) -> Array:
+    x, mask = (a.copy() for a in np.broadcast_arrays(x, mask))
+    x[mask] = source.reshape(-1)[: mask.sum()]
+    return x
+
+
+@reference("masked_select")
+def _(x: Array, mask: Array) -> Array:
+    x, mask = np.broadcast_arrays(x, mask)
+    return x[mask]
+
+
+same(
+    alias=np.copy,
+    _choose=lambda x, mask, dim: x[(slice(None),) * dim + (mask,)],
+    _masked_select=lambda x, mask: x[mask],
+    masked_fill=lambda x, mask, value: np.where(mask, np.asarray(value).astype(x.dtype), x),
+    _nonzero=np.argwhere,
+    _nonzero_tuple=np.nonzero,
+    nonzero=lambda x, as_tuple=False: np.nonzero(x) if as_tuple else np.argwhere(x),
+    argwhere=np.argwhere,
+)
 
 
 # Losses.

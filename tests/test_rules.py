@@ -5,8 +5,10 @@ Every primitive of the table is tried, and the checkers are tried with planted f
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,19 +30,18 @@ quick = settings(max_examples=15, deadline=None, derandomize=True, database=None
 
 SCHEMES: dict[str, Callable[[tuple[int, ...]], dict[int, list[int]]]] = {
     "whole": lambda shape: {},
-    "even": lambda shape: {0: [*range(0, shape[0], max(1, shape[0] // 3))]},
-    "uneven, with empty shards": lambda shape: {0: [0, 0, 1, shape[0] // 2, shape[0] // 2, shape[0]]},
-    "last": lambda shape: {len(shape) - 1: [0, 1, shape[-1] // 2]},
-    "both": lambda shape: {0: [0, shape[0] // 2], len(shape) - 1: [0, 0, shape[-1] // 3 + 1]},
+    "even": lambda shape: {0: [*range(max(1, shape[0] // 3), shape[0], max(1, shape[0] // 3))]},
+    "uneven, with empty shards": lambda shape: {0: [0, 1, shape[0] // 2, shape[0] // 2, shape[0]]},
+    "last": lambda shape: {len(shape) - 1: [1, shape[-1] // 2]},
+    "both": lambda shape: {0: [shape[0] // 2], len(shape) - 1: [0, shape[-1] // 3 + 1]},
 }
 
 
 def cut(shape: tuple[int, ...], points: dict[int, list[int]]) -> Sharding:
-    """A sharding from points that may lie anywhere."""
+    """A sharding from the points inside the dimensions that are cut."""
     found = [Cut(n) for n in shape]
-    for d, ps in points.items():
-        if d < len(shape):
-            found[d] = Cut.at(shape[d], [0, *sorted(min(p, shape[d]) for p in ps if p > 0 or ps.count(0) > 1), shape[d]])
+    for d, inner in points.items():
+        found[d] = Cut.at(shape[d], [0, *sorted(min(p, shape[d]) for p in inner), shape[d]])
     return Sharding(tuple(found))
 
 
@@ -52,7 +53,7 @@ def by_scheme(name: str, shape: tuple[int, ...]) -> Sharding:
 def random_cuts(draw: st.DrawFn, shape: tuple[int, ...]) -> Sharding:
     if draw(st.booleans()):
         return Sharding.whole(shape)
-    dims = draw(st.lists(st.integers(0, len(shape) - 1), max_size=2)) if shape else []
+    dims = draw(st.sets(st.integers(0, len(shape) - 1), max_size=2)) if shape else ()
     return cut(shape, {d: draw(st.lists(st.integers(0, shape[d]), max_size=3)) for d in dims})
 
 
@@ -81,9 +82,9 @@ def regroupings() -> Iterator[Regrouping]:
     ):  # fmt: skip
         yield Regrouping("reshape", (normal(*old),), lambda s, n=new: {"shape": n})
     for shape, slices in (
-        ((9,), ((2, 5, 1),)), ((9,), ((0, 3, 4),)), ((9,), ((8, 1, 3),)), ((9,), ((4, 0, 1),)), ((7, 5), ((1, 3, 2), (0, 5, 1))),
-        ((7, 5), ((0, 7, 1), (1, 2, 2))), ((7, 5), ((6, 1, 1), (4, 1, 1))), ((2, 3, 4), ((0, 2, 1), (1, 1, 1), (0, 2, 3))),
-        ((), ()), ((0, 4), ((0, 0, 1), (1, 2, 1))),
+        ((9,), ((2, 5, 1),)), ((9,), ((0, 3, 4),)), ((9,), ((8, 1, 3),)), ((9,), ((4, 0, 1),)),
+        ((7, 5), ((1, 3, 2), (0, 5, 1))), ((7, 5), ((0, 7, 1), (1, 2, 2))), ((7, 5), ((6, 1, 1), (4, 1, 1))),
+        ((2, 3, 4), ((0, 2, 1), (1, 1, 1), (0, 2, 3))), ((), ()), ((0, 4), ((0, 0, 1), (1, 2, 1))),
     ):  # fmt: skip
         x = normal(*shape)
         part = np.asarray(x[tuple(slice(a, a + n * step, step) for a, n, step in slices)])
@@ -94,7 +95,9 @@ def regroupings() -> Iterator[Regrouping]:
         (2, ((2, 3, 1), (2, 3, 4))), (0, ((6, 0), (2, 0))), (1, ((3, 4),)),
     ):  # fmt: skip
         arrays = tuple(normal(*s) for s in shapes)
-        yield Regrouping("cat", arrays, lambda s, a=arrays, d=dim: {"dim": d, "sizes": tuple(x.shape[d] for x in a)})
+        yield Regrouping(
+            "cat", arrays, lambda s, a=arrays, d=dim: {"dim": d, "sizes": tuple(x.shape[d] for x in a)}
+        )
     for n in (11, 1):
         mask, x = normal(n) > -1, normal(n)
         yield Regrouping(
@@ -102,8 +105,8 @@ def regroupings() -> Iterator[Regrouping]:
         )
         yield Regrouping("uncompress", (x[mask], mask), lambda s, m=mask: {"cuts": chosen_cuts(m, s[1])})
     for shape in ((7, 5), (9,), (), (0, 3)):
-        for scheme in SCHEMES:
-            yield Regrouping("reshard", (normal(*shape),), lambda s, c=by_scheme(scheme, shape): {"cuts": c})
+        for target in [by_scheme(scheme, shape) for scheme in SCHEMES]:
+            yield Regrouping("reshard", (normal(*shape),), lambda s, c=target: {"cuts": c})
 
 
 REGROUPINGS = list(regroupings())
@@ -152,14 +155,17 @@ def check(
     assert agrees(made)
     assert [s.shape for s in made.needs] == [a.shape for a in arrays]
     assert [s.shape for s in made.outs] == [o.shape for o in outs] == [e.shape for e in expected]
-    assert all(need.count == 1 for need, s in zip(made.needs, shardings, strict=True) if s.count == 1)
-    parts: list[dict[int, Any]] = [{} for _ in outs]  # of each result: the pieces, or trees of partial results
+    parts: list[dict[int, Any]] = [
+        {} for _ in outs
+    ]  # of each result: the pieces, or trees of partial results
     places = list(leaves(sum_of(made), range(made.shards))) if made.merged else []
     for shard in range(made.shards):
         at = place(made, shard, [a.shape for a in arrays], [o.shape for o in outs])
         for need, region in zip(made.needs, at.ins, strict=True):
             assert need.count == 1 or region == need.cell(shard)
-        pieces = [a[tuple(slice(*b) for b in region)] for a, region in zip(arrays, at.ins, strict=True)]
+        pieces = [
+            np.asarray(a[tuple(slice(*b) for b in region)]) for a, region in zip(arrays, at.ins, strict=True)
+        ]
         for k, result in enumerate(run(primitive, pieces, attrs, at)):
             if made.merged:
                 _, kept, leaf = places[shard]
@@ -181,7 +187,9 @@ def check(
     return made
 
 
-def check_case(name: str, arrays: Sequence[np.ndarray], attrs: dict[str, Any], shardings: Sequence[Sharding]) -> Layout:
+def check_case(
+    name: str, arrays: Sequence[np.ndarray], attrs: dict[str, Any], shardings: Sequence[Sharding]
+) -> Layout:
     """A case of the table of primitives with labels."""
     primitive = TABLE[name]
     expected = run_whole(primitive, arrays, attrs)
@@ -198,14 +206,14 @@ def hinted(name: str, attrs: dict[str, Any], cuts: Callable[[tuple[int, ...]], S
 # The tests.
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_layouts_give_the_whole(name: str, scheme: str, sample: Any) -> None:  # noqa: F811
-    for number in range(len(CASES[name])):
+def test_layouts_give_the_whole(name: str, sample: Any) -> None:  # noqa: F811
+    for number, scheme in itertools.product(range(len(CASES[name])), SCHEMES):
         _, arrays, attrs, _ = sample(name, number)
         shardings = [by_scheme(scheme, a.shape) for a in arrays]
         check_case(name, arrays, attrs, shardings)
-        check_case(name, arrays, hinted(name, attrs, lambda shape: by_scheme(scheme, shape)), shardings)
+        if "cuts" in attrs:
+            check_case(name, arrays, hinted(name, attrs, partial(by_scheme, scheme)), shardings)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -223,11 +231,10 @@ def check_regrouping(case: Regrouping, shardings: Sequence[Sharding], shard_byte
     return check(TABLE[case.name], case.arrays, attrs, shardings, [wanted(case)], shard_bytes, exact=True)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("number", range(len(REGROUPINGS)))
-def test_regroupings_give_the_whole(number: int, scheme: str) -> None:
+def test_regroupings_give_the_whole(number: int) -> None:
     case = REGROUPINGS[number]
-    for shard_bytes in (1, 24, 1 << 20):
+    for scheme, shard_bytes in itertools.product(SCHEMES, (1, 24, 1 << 20)):
         check_regrouping(case, [by_scheme(scheme, a.shape) for a in case.arrays], shard_bytes)
 
 
@@ -248,11 +255,13 @@ def test_every_primitive_is_tried() -> None:
 
 def stays(made: Layout, shardings: Sequence[Sharding]) -> bool:
     """Whether the node runs on as many shards as one of its operands has, which need not move."""
-    return any(s.count == made.shards > 1 and s == need for s, need in zip(shardings, made.needs, strict=True))
+    return any(
+        s.count == made.shards > 1 and s == need for s, need in zip(shardings, made.needs, strict=True)
+    )
 
 
 def gathered(table: dict[str, Primitive], sample: Any) -> set[str]:  # noqa: F811
-    """Primitives that need their operands moved or whole for every scheme."""
+    """Primitives that need their operands moved or whole, whichever dimension is cut."""
     found = set()
     for name in CASES:
         done = False
@@ -260,10 +269,9 @@ def gathered(table: dict[str, Primitive], sample: Any) -> set[str]:  # noqa: F81
             _, arrays, attrs, _ = sample(name, number)
             avals = avals_of(arrays)
             outs = tuple(table[name].shape(avals, attrs))
-            for scheme in ("even", "last", "uneven, with empty shards"):
-                shardings = [by_scheme(scheme, a.shape) for a in arrays]
-                if any(s.count > 1 for s in shardings):
-                    done = done or stays(layout(table[name], avals, outs, shardings, attrs, 1 << 20), shardings)
+            for d in range(max((a.ndim for a in arrays), default=0)):
+                shardings = [cut(a.shape, {d: [1]} if d < a.ndim else {}) for a in arrays]
+                done = done or stays(layout(table[name], avals, outs, shardings, attrs, 1 << 20), shardings)
         if not done and any(c.arrays for c in CASES[name]):
             found.add(name)
     return found
@@ -284,7 +292,7 @@ def test_a_dropped_rule_is_found(name: str, sample: Any) -> None:  # noqa: F811
 
 
 def test_operands_that_are_cut_alike_stay_where_they_are() -> None:
-    s = cut((12, 6), {0: [0, 5, 5]})
+    s = cut((12, 6), {0: [5, 5, 9]})
     x = avals_of([normal(12, 6)])[0]
     for name, n, attrs in (("add", 2, {}), ("exp", 1, {}), ("where", 3, {}), ("softmax", 1, {"dim": 1})):
         made = layout(TABLE[name], [x] * n, [x], [s] * n, attrs, 1)
@@ -324,7 +332,7 @@ def test_a_wrong_regrouping_is_found(name: str, fault: str, monkeypatch: pytest.
     rule = TABLE[name].regroup
     wrong = replace(TABLE[name], regroup=lambda *args: SHIFTED[fault](rule(*args)))  # type: ignore[misc]
     monkeypatch.setitem(TABLE, name, wrong)
-    with pytest.raises((AssertionError, ValueError, IndexError)):
+    with pytest.raises((AssertionError, ValueError, IndexError, RuntimeError)):
         check_regrouping(case, shardings, 24)
 
 
@@ -340,7 +348,9 @@ def test_a_wrong_regrouping_is_found(name: str, fault: str, monkeypatch: pytest.
         ("index_add", Labels(((0,), (0, 1, 2)), ((None, 1, 2),), "maximum")),
     ],
 )
-def test_a_wrong_label_rule_is_found(name: str, wrong: Labels, sample: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_wrong_label_rule_is_found(
+    name: str, wrong: Labels, sample: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:  # noqa: F811
     _, arrays, attrs, _ = sample(name, 0)
 
     def try_all() -> None:
@@ -349,7 +359,7 @@ def test_a_wrong_label_rule_is_found(name: str, wrong: Labels, sample: Any, monk
 
     try_all()
     monkeypatch.setitem(TABLE, name, replace(TABLE[name], labels=lambda avals, attrs: wrong))
-    with pytest.raises((AssertionError, ValueError, IndexError)):
+    with pytest.raises((AssertionError, ValueError, IndexError, RuntimeError)):
         try_all()
 
 
@@ -360,8 +370,8 @@ def test_layouts_that_a_rule_cannot_have_made_are_told() -> None:
     assert agrees(made)
     other = cut((12, 6), {0: [6]})
     for wrong in (
-        made._replace(needs=(other,)), made._replace(outs=(other,)), made._replace(shards=3), made._replace(grid=()),
-        made._replace(grid=((0, other.cuts[0]),)), made._replace(grid=((1, s.cuts[0]),)), made._replace(grid=made.grid * 2),
-        made._replace(merged=True), made._replace(labels=None),
+        made._replace(needs=(other,)), made._replace(outs=(other,)), made._replace(shards=3),
+        made._replace(grid=()), made._replace(grid=((0, other.cuts[0]),)), made._replace(grid=((1, s.cuts[0]),)),
+        made._replace(grid=made.grid * 2), made._replace(merged=True), made._replace(labels=None),
     ):  # fmt: skip
         assert not agrees(wrong)

@@ -180,7 +180,7 @@ def repeat_interleave(
     times = int(counts.reshape(-1)[0])
     shape = tuple(x.shape)
     wide = expand(unsqueeze(x, d + 1), (*shape[: d + 1], times, *shape[d + 1 :]))
-    return reshape(wide, (*shape[:d], n * times, *shape[d + 1 :]))
+    return reshape(call("clone", wide), (*shape[:d], n * times, *shape[d + 1 :]))
 
 
 # Triangles.
@@ -256,6 +256,10 @@ def _diagonal_put(base: Tensor, new: Tensor, offset: int, dim1: int, dim2: int) 
 )
 def diagonal(input: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
     """A diagonal of two dimensions, as the last dimension: where `dim2`'s position is `dim1`'s plus `offset`."""
+    return _diagonal_of(input, offset, dim1, dim2)
+
+
+def _diagonal_of(input: Value, offset: int, dim1: int, dim2: int) -> Value:
     ndim = len(input.shape)
     a, b = _two_dims(ndim, dim1, dim2)
     order = _order(ndim, a, b)
@@ -263,6 +267,16 @@ def diagonal(input: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Val
     *batch, n, m = front.shape
     slices = (*((0, k, 1) for k in batch), _diagonal_slice(n, m, offset))
     return compact(session.emit("slice", reshaped(front, (*batch, n * m)), slices=slices))
+
+
+@op(
+    name="DiagonalBackward0_copy",
+    input=lambda g, diagonal, like: _diagonal_put(like.zeros(), g, diagonal, 0, 1),
+    method=False,
+    samples=lambda: [(real(3, 3), 0), (real(2, 4), 1)],
+)
+def _diagonal_copy(input: Value, diagonal: int) -> Value:
+    return _diagonal_of(input, diagonal, 0, 1)
 
 
 @op(
@@ -289,9 +303,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """A vector as the diagonal of a matrix; of a matrix a copy of the diagonal."""
     if input.dim() not in (1, 2):
         raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.dim()}D")
-    return (
-        diag_embed(input, diagonal) if input.dim() == 1 else call("clone", call("diagonal", input, diagonal))
-    )
+    return diag_embed(input, diagonal) if input.dim() == 1 else _diagonal_copy(input, diagonal)
 
 
 @op(

@@ -230,9 +230,9 @@ class LoopRunner:
             results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
             results = results if isinstance(results, tuple) else (results,)
             for slot, result in zip(step.outs, results, strict=True):
-                regs[self.of_slot[slot]] = result
+                regs[self.of_slot[slot]] = array = np.asarray(result)  # indexing may have made it a scalar
                 if slot in self.escaping:
-                    out[slot] = np.asarray(result)
+                    out[slot] = array
         return out
 
     def _tiles(
