@@ -36,9 +36,12 @@ from distgrad.ops.arithmetic import (
 from distgrad.ops.binary import *
 from distgrad.ops.compare import *
 from distgrad.ops.convert import clone
+from distgrad.ops.einsum import *
+from distgrad.ops.files import *
 from distgrad.ops.gathering import *
 from distgrad.ops.indexing import *
 from distgrad.ops.joining import *
+from distgrad.ops.linear import *
 from distgrad.ops.making import (
     BoolTensor,
     DoubleTensor,
@@ -65,7 +68,7 @@ from distgrad.ops.masks import *
 from distgrad.ops.norms import *
 from distgrad.ops.ordering import *
 from distgrad.ops.pointwise import *
-from distgrad.ops.products import dot, matmul, mm, mv
+from distgrad.ops.products import bmm, dot, matmul, mm, mv
 from distgrad.ops.queries import explain, is_floating_point, is_tensor, numel, result_type
 from distgrad.ops.random import (
     Generator,

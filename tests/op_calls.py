@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import references_shape  # noqa: F401  (enters the rest of them)
 from references import REFERENCES
 
+import distgrad as torch
 from distgrad import ops
+from distgrad.nn import functional
 from distgrad.ops.table import OPS
 from distgrad.session import door
 from distgrad.sharding import Cut, Sharding
@@ -100,9 +104,8 @@ class Call(NamedTuple):
     def argument(self, number: int) -> str:
         """The name of the argument that has array `number`."""
         args, keywords = self.tree
-        names = [
-            name for name, item in zip(OPS[self.name].parameters, args, strict=False) for _ in arrays_of(item)
-        ]
+        parameters = itertools.chain(OPS[self.name].parameters, itertools.repeat("further tensors"))
+        names = [name for name, item in zip(parameters, args, strict=False) for _ in arrays_of(item)]
         return [*names, *(name for name, item in keywords.items() for _ in arrays_of(item))][number]
 
     def run(self, tensors: Sequence[Tensor]) -> list[Any]:
@@ -165,6 +168,13 @@ def calls(name: str) -> list[Call]:
         )
         found.append(Call(name, tree, f"{name}, sample {number} ({shown})"))
     return found
+
+
+def is_public(name: str) -> bool:
+    """Whether users can call the op by its name."""
+    return not name.startswith("_") and (
+        bool(OPS[name].method) or hasattr(torch, name) or hasattr(functional, name)
+    )
 
 
 def methods(call: Call) -> list[Call]:

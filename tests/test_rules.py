@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import test_primitives
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import avals_of, normal, run, run_whole
-from test_primitives import CASES, INEXACT, sample  # noqa: F401 - a fixture
+from primitive_cases import CASES, avals_of, normal, run, run_whole
 
 from distgrad.primitives import MERGES, TABLE, Labels, Layout, Primitive
 from distgrad.primitives.rules import agrees, layout, place
@@ -24,6 +24,8 @@ from distgrad.sharding import Cut, Sharding
 from distgrad.wire import sum_of
 from distgrad.worker.exchange import Tree, leaves
 
+sample = test_primitives.sample
+INEXACT = test_primitives.INEXACT
 quick = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 
 # Ways to cut.
@@ -207,7 +209,7 @@ def hinted(name: str, attrs: dict[str, Any], cuts: Callable[[tuple[int, ...]], S
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_layouts_give_the_whole(name: str, sample: Any) -> None:  # noqa: F811
+def test_layouts_give_the_whole(name: str, sample: Any) -> None:
     for number, scheme in itertools.product(range(len(CASES[name])), SCHEMES):
         _, arrays, attrs, _ = sample(name, number)
         shardings = [by_scheme(scheme, a.shape) for a in arrays]
@@ -219,7 +221,7 @@ def test_layouts_give_the_whole(name: str, sample: Any) -> None:  # noqa: F811
 @pytest.mark.parametrize("name", sorted(CASES))
 @quick
 @given(data=st.data())
-def test_layouts_of_operands_that_are_cut_differently(name: str, sample: Any, data: st.DataObject) -> None:  # noqa: F811
+def test_layouts_of_operands_that_are_cut_differently(name: str, sample: Any, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(CASES[name]) - 1))
     _, arrays, attrs, _ = sample(name, number)
     shardings = [data.draw(random_cuts(a.shape)) for a in arrays]
@@ -260,7 +262,7 @@ def stays(made: Layout, shardings: Sequence[Sharding]) -> bool:
     )
 
 
-def gathered(table: dict[str, Primitive], sample: Any) -> set[str]:  # noqa: F811
+def gathered(table: dict[str, Primitive], sample: Any) -> set[str]:
     """Primitives that need their operands moved or whole, whichever dimension is cut."""
     found = set()
     for name in CASES:
@@ -277,12 +279,12 @@ def gathered(table: dict[str, Primitive], sample: Any) -> set[str]:  # noqa: F81
     return found
 
 
-def test_no_rule_gathers_what_is_cut(sample: Any) -> None:  # noqa: F811
+def test_no_rule_gathers_what_is_cut(sample: Any) -> None:
     assert gathered(TABLE, sample) == {"random"}  # its operand is the key, two numbers
 
 
 @pytest.mark.parametrize("name", ["add", "sum", "contract", "softmax", "take", "permute"])
-def test_a_dropped_rule_is_found(name: str, sample: Any) -> None:  # noqa: F811
+def test_a_dropped_rule_is_found(name: str, sample: Any) -> None:
     def none(avals: Any, attrs: Any) -> Labels:
         labels = TABLE[name].labels(avals, attrs)  # type: ignore[misc]
         rows = [tuple((None,) * len(row) for row in rows) for rows in (labels.ins, labels.outs)]
@@ -350,7 +352,7 @@ def test_a_wrong_regrouping_is_found(name: str, fault: str, monkeypatch: pytest.
 )
 def test_a_wrong_label_rule_is_found(
     name: str, wrong: Labels, sample: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:  # noqa: F811
+) -> None:
     _, arrays, attrs, _ = sample(name, 0)
 
     def try_all() -> None:

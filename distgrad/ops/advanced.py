@@ -54,10 +54,10 @@ def _flat_index(indices: Sequence[Value], dims: Ints, shape: Ints, together: Int
         strided = [a * math.prod(sizes[i + 1 :]) for i, a in enumerate(wrapped)]
         return Value.known(functools.reduce(np.add, strided).astype(np.int64).reshape(-1))
     place: Value | None = None
-    for i, (d, n, x) in enumerate(zip(dims, sizes, indices, strict=True)):
+    for i, (n, x) in enumerate(zip(sizes, indices, strict=True)):
         every = session.emit(
-            "iota", shape=(1,) * d + (n,), dim=d, cuts=None
-        )  # so that an error names dimension d
+            "iota", shape=(1,) * i + (n,), dim=i, cuts=None
+        )  # so that an error names dimension i
         flat = reshaped(cast(x, INT64), (math.prod(x.shape),))
         found = reshaped(session.emit("take", every, flat, dim=i, size=n, wrap=True), x.shape)
         stride = math.prod(sizes[i + 1 :])

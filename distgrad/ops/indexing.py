@@ -167,9 +167,7 @@ def _view_of(input: Tensor, key: Any, full: bool = False) -> tuple[Tensor, Entri
     items = [_as_index(k) for k in _several(key)]
     used = sum(map(_dims_of, items))
     if used > input.dim():
-        raise IndexError(
-            f"too many indices for tensor of dimension {input.dim()}" if input.dim() else NO_DIMS
-        )
+        raise IndexError(f"too many indices for tensor of dimension {input.dim()}")
     view, entries, dim = input, [], 0
     for place, item in enumerate(items):
         if item is Ellipsis:

@@ -52,7 +52,7 @@ def _pairs() -> list[Any]:
 
 @op(
     input=_mse_slope,
-    target=lambda g, input, target, reduction: -_mse_slope(g, input, target, reduction),
+    target=lambda g, input, target, reduction: _mse_slope(g, target, input, reduction),
     method=False,
     samples=lambda: [*_pairs(), (real(2, 3), real(3), MEAN)],
 )
@@ -183,7 +183,7 @@ def nll_loss_forward(
 @op(name="DivBackward1", input=lambda g, other: g / other, method=False, samples=lambda: [(real(2, 3), 3)])
 def divided(input: Value, other: float) -> Value:
     """input / other, under the name that torch gives it inside of a loss."""
-    return session.emit("divide", input, constant(other, input.dtype))
+    return elementwise("divide", input, other, floating=True)
 
 
 # Binary cross entropy. With logits x: loss = (1 - y) x - (1 + (p - 1) y) log sigmoid(x), p the weight of positives.
@@ -264,7 +264,7 @@ def _bce_input(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, 
 
 
 def _bce_target(g: Tensor, input: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    slope = clamp(log1p(-input), min=-100) - clamp(log(input), min=-100)
+    slope = log1p(-input) - log(input)  # not bounded: as torch has it
     slope = slope if weight is None else slope * weight
     return slope * _each(g, reduction, tuple(slope.shape))
 

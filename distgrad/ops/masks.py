@@ -76,8 +76,9 @@ def _wide(flat_mask: Value, width: int) -> Value:
     if width == 1:
         return flat_mask
     tall = session.emit("expand_dims", flat_mask, dims=(1,))
-    cuts = Sharding((flat_mask.sharding.cuts[0], Cut(width)))
-    return reshaped(session.emit("expand", tall, shape=(n, width), cuts=cuts), (n * width,))
+    rows = flat_mask.sharding.cuts[0]
+    wide = session.emit("expand", tall, shape=(n, width), cuts=Sharding((rows, Cut(width))))
+    return _cut(reshaped(wide, (n * width,)), Sharding((rows.scaled(width),)))
 
 
 def _ends(mask: Value, counts: np.ndarray, width: int) -> Sharding | None:

@@ -40,7 +40,7 @@ def reshaped(x: Value, shape: Ints) -> Value:
     if x.sharding.count > 1:
         if 0 in shape:
             x = session.emit("reshard", x, cuts=Sharding.whole(x.shape))
-        elif _long(x.shape) == _long(shape):
+        elif _long(x.shape) == _long(shape) and all(x.shape[d] > 1 for d in x.sharding.cut_dims):
             return _ones(x, shape)
         elif not _direct(x, shape):
             x = session.emit("reshape", x, shape=(math.prod(shape),))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from distgrad.errors import WorkerError
+from distgrad.errors import WireError, WorkerError
 from distgrad.graph import Origin
 from distgrad.session.failures import worker_error
 from distgrad.wire import pack_array
@@ -138,10 +138,14 @@ class Calls:
 
     def read(self, box: Box, channel: str, position: int) -> list[Any]:
         """What each worker sent to all, at one position of a channel. Waits. A failure there is raised."""
-        if channel == "small":
-            items = [unpack_small(reply)[position] for reply in self.get(box.replies)]
-        else:
-            items = [unpack_large(sent)[position] for sent in self.get(box.large)]
+        try:
+            if channel == "small":
+                items = [unpack_small(reply)[position] for reply in self.get(box.replies)]
+            else:
+                items = [unpack_large(sent)[position] for sent in self.get(box.large)]
+        except WireError:  # perhaps because an earlier call was refused, which says more
+            self.check()
+            raise
         failure = next((item for item in items if isinstance(item, Failure)), None)
         if failure is not None:
             self.drain()
