@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.workloads import WORKLOADS, Workload
 
+COPIED = 256 << 20  # bytes that are moved to measure the limit
 PATIENCE = 300.0  # seconds for a peer to be ready, or to take one step
 
 
@@ -36,12 +37,19 @@ class Peer:
 
     def step(self) -> None:
         """One timed step."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._line())
+        answer = self._ask("step")
         self.seconds.append(answer["seconds"])
         self.values = answer["values"]
+
+    def figures(self) -> dict[str, float]:
+        """What the peer tells of its run."""
+        return self._ask("figures")
+
+    def _ask(self, what: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        return json.loads(self._line())
 
     def close(self) -> None:
         """End the process."""
@@ -63,9 +71,10 @@ class Peer:
 
 
 def copy_seconds(nbytes: int) -> float:
-    """Time to move `nbytes` through memory (half read, half written) with all cores, buffers warm."""
-    source = np.ones(nbytes // 4, np.uint8)
-    targets = [np.ones(nbytes // 4, np.uint8) for _ in range(2)]
+    """Time to move `nbytes` through memory (half read, half written) with two threads, buffers warm."""
+    measured = min(nbytes, COPIED)
+    source = np.ones(measured // 4, np.uint8)
+    targets = [np.ones(measured // 4, np.uint8) for _ in range(2)]
     best = math.inf
     for _ in range(5):
         threads = [threading.Thread(target=np.copyto, args=(t, source)) for t in targets]
@@ -75,7 +84,7 @@ def copy_seconds(nbytes: int) -> float:
         for thread in threads:
             thread.join()
         best = min(best, time.perf_counter() - start)
-    return best
+    return best * nbytes / measured
 
 
 def run(workload: Workload) -> None:
@@ -85,6 +94,7 @@ def run(workload: Workload) -> None:
     for _ in range(workload.rounds):
         for peer in peers:
             peer.step()
+    figures = peers[0].figures()
     for peer in peers:
         peer.close()
     ours = peers[0]
@@ -102,6 +112,8 @@ def run(workload: Workload) -> None:
         print(
             f"  {'limit':10} {_time(limit):>10}   (the same bytes copied by all cores)   {share:6.2f} of it reached"
         )
+    for name, figure in figures.items():
+        print(f"  {name}: {figure:.3g}")
 
 
 def _time(seconds: float) -> str:

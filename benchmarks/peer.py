@@ -18,7 +18,10 @@ def main() -> None:
     for _ in range(2):
         step()  # warm: pages, plans, caches
     print("ready", flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line.strip() == "figures":
+            print(json.dumps(workload.figures()), flush=True)
+            continue
         start = clock()
         values = step()
         seconds = clock() - start

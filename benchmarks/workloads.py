@@ -27,6 +27,10 @@ class Workload:
         """The step of one peer."""
         return getattr(self, peer)()
 
+    def figures(self) -> dict[str, float]:
+        """What else is to be told of a run, from the peer's process; a name ends in its unit."""
+        return {}
+
 
 class Poly(Workload):
     """The gradient of the seed notebook's polynomial, on vectors that fill the memory bus."""
@@ -144,5 +148,50 @@ class Shards(Workload):
         return self._run(4096)
 
 
-WORKLOADS: dict[str, Workload] = {w.name: w for w in (Poly(), Tiny(), Shards())}
+class Large(Workload):
+    """More data than the driver may hold: 4 GiB, made on the workers and never seen by the driver."""
+
+    name = "large"
+    what = "logistic-regression step on 16 Mi x 64 float32 (4 GiB)"
+    peers = ("distgrad",)
+    rounds = 3
+    rows, columns = 16 << 20, 64
+    bytes_needed = rows * columns * 4  # read once
+
+    def distgrad(self) -> Step:
+        """Two workers."""
+        import distgrad as torch
+
+        torch.init(workers=2)
+        torch.manual_seed(0)
+        x = torch.randn(self.rows, self.columns)
+        y = (torch.rand(self.rows) < 0.3).float()
+        w = torch.zeros(self.columns, requires_grad=True)
+
+        def step() -> list[float]:
+            w.grad = None
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(x @ w, y)
+            loss.backward()
+            with torch.no_grad():
+                w.sub_(0.1 * w.grad)
+            return [float(loss)]
+
+        return step
+
+    def figures(self) -> dict[str, float]:
+        """Memory of the processes beside the data's."""
+        import resource
+
+        import distgrad as torch
+
+        workers = torch.memory()
+        data = self.rows * self.columns * 4
+        return {
+            "all workers' memory / data": sum(w["rss"] for w in workers) / data,
+            "all workers' tensors / data": sum(w["held"] for w in workers) / data,
+            "driver's peak memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        }
+
+
+WORKLOADS: dict[str, Workload] = {w.name: w for w in (Poly(), Tiny(), Shards(), Large())}
 CPU_TIMED = {"shards"}

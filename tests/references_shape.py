@@ -55,6 +55,15 @@ same(
 )
 
 
+@reference("einsum")
+def _(equation: str, operands: Any) -> Array:
+    for word, x in zip(equation.split("->")[0].split(","), operands, strict=True):
+        lengths = set(zip(word, x.shape, strict=False)) if "." not in word else {}
+        if len(lengths) > len(set(word)):  # NumPy lets this pass for length 0
+            raise ValueError("a letter stands for two lengths")
+    return np.einsum(equation, *operands)
+
+
 @reference("_contract")
 def _(a: Array, b: Array, subscripts: str) -> Array:
     """As einsum; a "1" stands for a dimension of length 1."""
@@ -136,9 +145,11 @@ def pieces(x: Array, at: Any, dim: int) -> tuple[Array, ...]:
 
 @reference("split", "split_with_sizes")
 def _(x: Array, size: Any, dim: int = 0) -> tuple[Array, ...]:
-    return pieces(
-        x, np.cumsum(size)[:-1] if isinstance(size, (list, tuple)) else range(size, x.shape[dim], size), dim
-    )
+    if isinstance(size, int):
+        return pieces(x, range(size, x.shape[dim], size), dim)
+    if sum(size) != x.shape[dim]:
+        raise ValueError("the sizes do not add up")
+    return pieces(x, np.cumsum(size)[:-1], dim)
 
 
 @reference("chunk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import sys
@@ -309,7 +310,7 @@ def test_random_graphs(data: st.DataObject) -> None:
     for _ in range(draw(st.integers(1, 9))):
         name, ins, attrs = draw(st.sampled_from(choices(arrays)))
         steps.append((name, ins, attrs, draw(st.sampled_from(["go on"] * 4 + ["flush", "fetch", "drop"]))))
-        arrays.append(run_whole(TABLE[name], [arrays[i] for i in ins], attrs)[0])
+        arrays.append(np.asarray(run_whole(TABLE[name], [arrays[i] for i in ins], attrs)[0]))
     inputs = len(cuts)
     shard_bytes = draw(st.sampled_from([1, 64, 200, 1 << 20]))
     runs = []
@@ -859,6 +860,21 @@ def test_an_error_in_small_work_that_waits_for_a_sum(flushed: bool, start: Start
         assert f'File "{__file__}", line {at}' in str(caught.value)
     np.testing.assert_allclose(session.fetch(s), X.sum(0), rtol=1e-4)
     np.testing.assert_array_equal(session.fetch(put(X, 4)), X)
+
+
+def test_an_error_keeps_no_values_alive(start: Start) -> None:
+    transport = start(2)
+
+    def fail() -> None:
+        x = emit("exp", put(X, 4))
+        bad, _ = bad_take(x)
+        for value in (bad, bad, x):
+            with contextlib.suppress(WorkerError):
+                session.fetch(value)
+
+    fail()
+    session.memory()
+    assert [dict(w.store) for w in transport.objects] == [{}, {}]
 
 
 def test_more_memory_than_there_is_is_refused_before_anything_is_sent(

@@ -186,7 +186,7 @@ def _weighted(errors: Tensor, input: Tensor, weight: Tensor, reduction: str) -> 
 
 def _no_gradient(name: str, **arguments: Any) -> None:
     for argument, x in arguments.items():
-        if x is not None and x.requires_grad and grad_mode.enabled:
+        if isinstance(x, Tensor) and x.requires_grad and grad_mode.enabled:
             raise RuntimeError(
                 f"The function '{name}' is not differentiable with respect to argument '{argument}'. This input cannot "
                 "have requires_grad True."

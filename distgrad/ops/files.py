@@ -1,4 +1,4 @@
-"""Tensors in `.npy` files: `from_npy` and `Tensor.save`. The driver reads and writes only the header of a large file."""
+"""Tensors in `.npy` files: `from_npy` and `Tensor.save`. Of a large file the driver handles only the header."""
 
 from __future__ import annotations
 
