@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import references_shape  # noqa: F401  (enters the rest of them)
+import references_index  # noqa: F401  (enters its part of them)
+import references_shape  # noqa: F401
 from references import REFERENCES
 
 import distgrad as torch

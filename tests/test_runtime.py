@@ -862,6 +862,29 @@ def test_an_error_in_small_work_that_waits_for_a_sum(flushed: bool, start: Start
     np.testing.assert_array_equal(session.fetch(put(X, 4)), X)
 
 
+def test_an_error_that_is_heard_of_while_work_is_sent_spoils_nothing(start: Start) -> None:
+    """More stages are sent than may be on their way, so the driver hears of the first before it has sent the last."""
+    start(2)
+    x = put(X, 4)
+    bad, _ = bad_take(x)
+    session.flush()
+    told = 0
+    for _ in range(3 * IN_FLIGHT):
+        x = emit("add", x, known(np.float32(1)))
+        try:
+            session.flush()
+        except IndexError:
+            told += 1
+    try:
+        session.synchronize()
+    except IndexError:
+        told += 1
+    assert told == 1
+    np.testing.assert_allclose(session.fetch(x), X + 3 * IN_FLIGHT, rtol=1e-5)
+    with pytest.raises(IndexError):
+        session.fetch(bad)
+
+
 def test_an_error_keeps_no_values_alive(start: Start) -> None:
     transport = start(2)
 

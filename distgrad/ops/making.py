@@ -39,15 +39,15 @@ def finished(value: Value, requires_grad: bool = False, device: Any = None) -> T
 
 
 # From data.
-def _numbers(data: Any) -> np.ndarray:
-    """An array of what the user gave, with torch's dtype for it."""
+def _numbers(data: Any, target: np.dtype | None = None) -> np.ndarray:
+    """An array of what the user gave: Python numbers as `target`, or in torch's dtype for them; it may be the user's."""
     if isinstance(data, Tensor):
         return data._array()
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
         return array.astype(from_numpy_dtype(array.dtype).numpy, copy=False)
     if isinstance(data, (bool, int, float)):
-        return _from_python(data, scalar_dtype(data))
+        return _from_python(data, scalar_dtype(data) if target is None else target)
     if isinstance(data, str):
         raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, dict):
@@ -59,7 +59,7 @@ def _numbers(data: Any) -> np.ndarray:
         return np.empty(shape, default_numpy())
     if isinstance(leaves[0], np.ndarray):
         return np.stack(leaves).reshape(shape)
-    return _from_python(leaves, _dtype_of_leaves(leaves)).reshape(shape)
+    return _from_python(leaves, _dtype_of_leaves(leaves) if target is None else target).reshape(shape)
 
 
 def _from_python(data: Any, numpy_dtype: np.dtype) -> np.ndarray:
@@ -140,14 +140,13 @@ def tensor(
 
     Python floats become the default dtype, ints int64, bools bool; arrays keep their dtype. `sharding` gives the cuts.
     """
+    target = None if dtype is None else dtype_of(dtype).numpy
     if type(data) is list and data and type(data[0]) is float and len(set(map(type, data))) == 1:
-        array = np.array(
-            data, default_numpy() if dtype is None else dtype_of(dtype).numpy
-        )  # the common case, quickly
+        array = np.array(data, target or default_numpy())  # the common case, quickly
     else:
-        array = np.array(_numbers(data), None if dtype is None else dtype_of(dtype).numpy)
+        array = np.asarray(_numbers(data, target), target)
     cuts = None if sharding is None else hint(sharding_of(array.shape, sharding), array.dtype)
-    return finished(session.constant(array, cuts), requires_grad, device)
+    return finished(session.snapshot(array, cuts), requires_grad, device)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -164,7 +163,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor with the elements of an array. Unlike torch's a copy: later changes of one do not reach the other."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
-    return finished(session.constant(np.array(array, from_numpy_dtype(array.dtype).numpy)))
+    return finished(session.snapshot(np.asarray(array, from_numpy_dtype(array.dtype).numpy)))
 
 
 # Filled.

@@ -18,6 +18,7 @@ from distgrad.session.door import (
     memory,
     shard_bytes,
     shutdown,
+    snapshot,
     synchronize,
 )
 from distgrad.session.signature import current_op
@@ -37,5 +38,6 @@ __all__ = [
     "memory",
     "shard_bytes",
     "shutdown",
+    "snapshot",
     "synchronize",
 ]

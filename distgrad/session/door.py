@@ -151,6 +151,12 @@ def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:
     return value if sharding is None or value.sharding == sharding else emit("reshard", value, cuts=sharding)
 
 
+def snapshot(array: np.ndarray, sharding: Sharding | None = None) -> Value:
+    """A value with an array's present contents, which the caller may change later. A large one is copied only once."""
+    value = constant(array, sharding)
+    return Value.known(array.copy()) if value.result.array is array else value
+
+
 def fetch(value: Value) -> np.ndarray:
     """The elements, in the driver. Waits for them. The array is read-only for the caller."""
     array = value.result.array
