@@ -706,6 +706,16 @@ def test_loops_over_arrays_of_every_form(shape: tuple[int, ...], cuts: Any, star
         assert same_bits(got, again)
 
 
+def test_a_temporary_that_is_viewed_keeps_its_buffer(start: Start) -> None:
+    array = np.random.default_rng(6).standard_normal(100_003)
+    start(2)
+    x = put(array, 40_000)
+    a = emit("expand_dims", emit("exp", x), dims=(1,))
+    b = emit("expand_dims", emit("tanh", x), dims=(1,))
+    got = session.fetch(emit("subtract", a, b))
+    np.testing.assert_allclose(got, (np.exp(array) - np.tanh(array))[:, None], rtol=1e-12)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (0, 3), (3, 0), (1, 1), (2, 0, 3)])
 def test_tensors_of_no_size_and_of_no_dimension(shape: tuple[int, ...], workers: int, start: Start) -> None:

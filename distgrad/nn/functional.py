@@ -10,6 +10,7 @@ from distgrad.ops import activations, losses
 from distgrad.ops.activations import gelu, logsigmoid, softplus
 from distgrad.ops.base import Tensor, call
 from distgrad.ops.compare import where
+from distgrad.ops.linear import addmm
 from distgrad.ops.losses import one_hot
 from distgrad.ops.pointwise import tanh
 from distgrad.ops.random import drawn
@@ -117,7 +118,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is None and input.dim() < 3:
         return call("matmul", input, weight.t())
     rows = input if input.dim() == 2 else input.reshape(-1, input.shape[-1])
-    out = call("mm", rows, weight.t()) if bias is None else losses.addmm(bias, rows, weight.t())
+    out = call("mm", rows, weight.t()) if bias is None else addmm(bias, rows, weight.t())
     if input.dim() == 2:
         return out
     shape = (*input.shape[:-1], weight.shape[0])

@@ -320,8 +320,8 @@ def _function(kind: Kind) -> Callable[..., Any]:
         out = run(*operands)
         node = None
         if tracked and formulas and grad_mode.enabled:
-            first = out if type(out) is Value else out[0]
-            if first.result.aval.dtype.kind == "f":
+            first = out if type(out) is Value else out[0] if out else None
+            if first is not None and first.result.aval.dtype.kind == "f":
                 node = record(kind, args, operands)
         if type(out) is not Value:
             return _several(kind, args, out, node)

@@ -113,6 +113,8 @@ def save(self: Tensor, path: Path) -> None:
         if count != wanted:
             raise OSError(f"{path!r} was not saved: {count:,} bytes were written, not {wanted:,}")
         session.synchronize()  # tensors that are still to be read from `path` are read now
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(path, temporary)
         os.replace(temporary, path)

@@ -229,6 +229,12 @@ def _added(form: Form, input: Tensor, a: Tensor, b: Tensor, beta: float, alpha: 
     return _affine(input, a, b, subscripts, beta, alpha, node)
 
 
+@composite(
+    samples=lambda: [
+        (real(4), real(2, 3), real(3, 4)),
+        (real(2, 4), real(2, 3), real(3, 4), {"beta": 2, "alpha": 0.5}),
+    ]
+)
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2), of matrices; `input` broadcasts."""
     return _added(ADDMM, input, mat1, mat2, beta, alpha)
@@ -281,7 +287,6 @@ def _in_place(form: Form) -> Callable[..., Tensor]:
 
 
 attach(
-    addmm=addmm,
     addmm_=_in_place(ADDMM),
     addmv_=_in_place(ADDMV),
     addr_=_in_place(ADDR),

@@ -18,7 +18,6 @@ from distgrad.ops.helpers import title
 from distgrad.ops.pointwise import log, log1p, refuse
 from distgrad.ops.samples import real, whole
 from distgrad.ops.special import sigmoid
-from distgrad.ops.views import _expanded
 from distgrad.primitives.elementwise import broadcast_shape
 
 NONE, MEAN, SUM = "none", "mean", "sum"
@@ -373,24 +372,3 @@ def one_hot(tensor: Value, num_classes: int = -1) -> Value:
     zeros = session.emit("expand", constant(0, INT64), shape=shape, cuts=None)
     ones = session.emit("expand", constant(1, INT64), shape=places.shape, cuts=None)
     return session.emit("scatter", zeros, places, ones, dim=dim, size=num_classes)  # which checks the numbers
-
-
-# The linear layer.
-@op(
-    name="AddmmBackward0",
-    input=lambda g: g,
-    mat1=lambda g, mat2: call("mm", g, call("t", mat2)),
-    mat2=lambda g, mat1: call("mm", call("t", mat1), g),
-    method=False,
-    samples=lambda: [(real(4), real(2, 3), real(3, 4)), (real(2, 4), real(2, 3), real(3, 4))],
-)
-def addmm(input: Value, mat1: Value, mat2: Value) -> Value:
-    """input + mat1 @ mat2."""
-    (n, k), (rows, m) = mat1.shape, mat2.shape
-    if k != rows:
-        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({n}x{k} and {rows}x{m})")
-    if not input.dtype == mat1.dtype == mat2.dtype:
-        kinds = [OF_NUMPY[x.dtype].title for x in (input, mat2)]
-        raise RuntimeError(f"self and mat2 must have the same dtype, but got {kinds[0]} and {kinds[1]}")
-    _expanded(input.shape, (n, m))
-    return session.emit("add", session.emit("contract", mat1, mat2, subscripts="mk,kn->mn"), input)

@@ -40,7 +40,7 @@ def finished(value: Value, requires_grad: bool = False, device: Any = None) -> T
 
 # From data.
 def _numbers(data: Any, target: np.dtype | None = None) -> np.ndarray:
-    """An array of what the user gave: Python numbers as `target`, or in torch's dtype for them; it may be the user's."""
+    """An array of what the user gave, perhaps the user's own: Python numbers as `target`, or in torch's dtype."""
     if isinstance(data, Tensor):
         return data._array()
     if isinstance(data, (np.ndarray, np.generic)):

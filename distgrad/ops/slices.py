@@ -25,6 +25,7 @@ from distgrad.ops.base import (
     normal_dim,
     op,
 )
+from distgrad.ops.regrouping import compact
 from distgrad.ops.samples import real
 from distgrad.ops.views import expand, squeeze, unsqueeze
 
@@ -41,7 +42,7 @@ Slices = tuple[tuple[int, int, int], ...]
 )
 def slice_take(input: Value, slices: Any) -> Value:
     """The elements `start + i * step`, for i below `length`, for the (start, length, step) of each dimension."""
-    return session.emit("slice", input, slices=slices)
+    return compact(session.emit("slice", input, slices=slices))
 
 
 def _python_slice(start: int, length: int, step: int) -> slice:
@@ -97,7 +98,7 @@ def _selected(shape: Ints, dim: int, index: int) -> Slices:
 def select(input: Value, dim: int, index: int) -> Value:
     """The elements at `index` of dimension `dim`, without that dimension."""
     index = operator.index(index)
-    part = session.emit("slice", input, slices=_selected(input.shape, dim, index))
+    part = compact(session.emit("slice", input, slices=_selected(input.shape, dim, index)))
     return session.emit("squeeze_dims", part, dims=(normal_dim(dim, len(input.shape)),))
 
 
@@ -138,7 +139,10 @@ def unbind(input: Value, dim: int = 0) -> tuple[Value, ...]:
     if not input.shape:
         raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
     d = normal_dim(dim, len(input.shape))
-    parts = [session.emit("slice", input, slices=_along(input.shape, d, i, 1)) for i in range(input.shape[d])]
+    parts = [
+        compact(session.emit("slice", input, slices=_along(input.shape, d, i, 1)))
+        for i in range(input.shape[d])
+    ]
     return tuple(session.emit("squeeze_dims", part, dims=(d,)) for part in parts)
 
 

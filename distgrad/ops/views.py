@@ -12,6 +12,7 @@ from distgrad import session
 from distgrad.dtype import dtype
 from distgrad.ops.base import Ints, Tensor, Value, attach, broadcast_to, composite, normal_dim, op
 from distgrad.ops.helpers import normal_ints
+from distgrad.ops.regrouping import reshaped
 from distgrad.ops.samples import real
 
 NOT_VIEWABLE = (
@@ -64,7 +65,7 @@ def _viewable(input: Tensor, shape: Ints) -> bool:
     samples=lambda: [(real(2, 3), (3, 2)), (real(2, 3), (6,)), (real(), (1, 1))],
 )
 def _view(input: Value, shape: Ints) -> Value:
-    return session.emit("reshape", input, shape=shape)
+    return reshaped(input, shape)
 
 
 @op(
@@ -74,7 +75,7 @@ def _view(input: Value, shape: Ints) -> Value:
     samples=lambda: [(real(2, 3), (3, 2))],
 )
 def _unsafe_view(input: Value, shape: Ints) -> Value:
-    return session.emit("reshape", input, shape=shape)
+    return reshaped(input, shape)
 
 
 def _run(op_name: str, items: tuple[Any, ...], more: dict[str, Any], *names: str) -> Ints:

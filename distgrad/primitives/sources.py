@@ -173,11 +173,29 @@ def read_npy(
     return out
 
 
+def _run_start(region: Region, shape: Shape) -> int | None:
+    """Where a piece begins in the array of `shape`, in elements, if it is one run of it in C order; else None."""
+    start, whole = 0, True
+    for (lo, hi), n in zip(reversed(region), reversed(shape), strict=True):
+        if not whole and hi - lo != 1:
+            return None
+        whole = whole and hi - lo == n
+    for (lo, _), n in zip(region, shape, strict=True):
+        start = start * n + lo
+    return start
+
+
 def write_npy(x: np.ndarray, path: str, offset: int, shape: Shape, at: Place, out: Out = None) -> np.ndarray:
     """Write the piece into the C-ordered array of `shape` at byte `offset` of a file that exists; the bytes written."""
-    if x.size:
+    region = at.ins[0]
+    start = _run_start(region, shape)
+    if x.size and start is not None:
+        with open(path, "r+b") as file:
+            file.seek(offset + start * x.itemsize)
+            file.write(np.ascontiguousarray(x).data)
+    elif x.size:
         mapped = np.memmap(path, x.dtype, "r+", offset, shape)
-        mapped[_slices(at.ins[0])] = x
+        mapped[_slices(region)] = x
         mapped.flush()
     out = np.empty((), np.int64) if out is None else out
     out[...] = x.nbytes

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from distgrad.errors import WireError, WorkerError
+from distgrad.errors import DistgradError, WorkerError
 from distgrad.graph import Origin
-from distgrad.session.failures import worker_error
+from distgrad.session.failures import fresh, worker_error
 from distgrad.wire import pack_array
 from distgrad.worker.execute import Failure
 from distgrad.worker.transport import Handle, Transport
@@ -43,6 +43,7 @@ class _Call(NamedTuple):
     serial: int
     replies: list[Handle]
     origins: Sequence[Origin | None]  # of each step
+    freed: list[int]  # what it was to free
 
 
 class Calls:
@@ -61,6 +62,9 @@ class Calls:
         self._last_id = 0
         self._in_flight: deque[_Call] = deque()
         self._errors: dict[tuple[int, int], WorkerError] = {}
+        self._late: DistgradError | None = (
+            None  # what was found while a call was made, to be told by `check_late`
+        )
 
     def new_id(self, nbytes: float) -> int:
         """An id to store a value under, of which each worker holds `nbytes`."""
@@ -93,6 +97,7 @@ class Calls:
         `boxes` are (channels, box) of what the program receives, `returns` the channels of what it sends.
         """
         self._serial += 1
+        freed = self.take_freed()
         header = msgpack.packb(
             {
                 "serial": self._serial,
@@ -101,26 +106,35 @@ class Calls:
                 "inputs": inputs,
                 "keep": keep,
                 "feeds": [pack_array(a) for a in feeds],
-                "free": self.take_freed(),
+                "free": freed,
                 "stash": [box.serial for _, box in boxes],
             }
         )
         count = 1 + ("large" in returns) + self.workers * ("each" in returns)
         sent = Box(self._serial, [], [], [])
-        for worker in range(self.workers):
-            args = (header, program, *self._received(boxes, worker))
-            handles = self.transport.call(worker, "run", args, count)
-            sent.replies.append(handles[0])
-            if "large" in returns:
-                sent.large.append(handles[1])
-            if "each" in returns:
-                sent.each.append(handles[count - self.workers :])
-        self._in_flight.append(_Call(self._serial, sent.replies, origins))
+        try:
+            for worker in range(self.workers):
+                args = (header, program, *self._received(boxes, worker))
+                handles = self.transport.call(worker, "run", args, count)
+                sent.replies.append(handles[0])
+                if "large" in returns:
+                    sent.large.append(handles[1])
+                if "each" in returns:
+                    sent.each.append(handles[count - self.workers :])
+        except BaseException:  # some workers may not have heard of it
+            self.freed.extend(freed)
+            raise
+        self._in_flight.append(_Call(self._serial, sent.replies, origins, freed))
         while len(self._in_flight) > IN_FLIGHT:
-            error = self._collect(self._in_flight.popleft())
-            if error is not None:
-                raise error
+            error = self._collect()
+            self._late = self._late or error
         return sent
+
+    def check_late(self) -> None:
+        """Raise what `run` found wrong with earlier calls: not at once, so that what it was called for is not lost."""
+        late, self._late = self._late, None
+        if late is not None:
+            raise fresh(late)
 
     def _received(self, boxes: Sequence[tuple[tuple[str, ...], Box]], worker: int) -> list[Any]:
         args: list[Any] = []
@@ -143,33 +157,41 @@ class Calls:
                 items = [unpack_small(reply)[position] for reply in self.get(box.replies)]
             else:
                 items = [unpack_large(sent)[position] for sent in self.get(box.large)]
-        except WireError:  # perhaps because an earlier call was refused, which says more
+        except DistgradError:  # perhaps because an earlier call was refused, which says more
             self.check()
             raise
         failure = next((item for item in items if isinstance(item, Failure)), None)
         if failure is not None:
             self.drain()
-            raise self._errors.get((failure.serial, failure.step)) or worker_error(failure, None)
+            raise fresh(self._errors.get((failure.serial, failure.step)) or worker_error(failure, None))
         return items
 
     def check(self) -> None:
         """Wait for all calls, and raise the first failure that was not told yet."""
         error = self.drain()
         if error is not None:
-            raise error
+            raise fresh(error)
 
-    def drain(self) -> WorkerError | None:
+    def drain(self) -> DistgradError | None:
         """Wait for all calls; the first failure that was not told yet."""
-        first = None
+        first, self._late = self._late, None
         while self._in_flight:
-            error = self._collect(self._in_flight.popleft())
+            error = self._collect()
             first = first or error
         return first
 
-    def _collect(self, call: _Call) -> WorkerError | None:
-        """The first failure of one call. Failures that were only passed on are its maker's."""
+    def _collect(self) -> DistgradError | None:
+        """The first failure of the oldest call. Failures that were only passed on are its maker's."""
+        call = self._in_flight[0]
+        try:
+            replies = self.get(call.replies)
+        except DistgradError as refused:  # after anything else, such as Ctrl-C, the call is asked for again
+            self._in_flight.popleft()
+            self.freed.extend(call.freed)  # a worker that was handed an error did not run, and freed nothing
+            return refused
+        self._in_flight.popleft()
         first = None
-        for reply in self.get(call.replies):
+        for reply in replies:
             for raw in msgpack.unpackb(reply, raw=False)["failures"]:
                 failure = Failure(*raw)
                 key = (failure.serial, failure.step)

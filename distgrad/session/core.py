@@ -16,19 +16,22 @@ from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.primitives import Aval, Primitive
 from distgrad.session.calls import Box, Calls
+from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import apply
 from distgrad.session.signature import origin, signature
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import Move, encode
 from distgrad.worker.exchange import held
-from distgrad.worker.execute import receive_shards, receive_sums
+from distgrad.worker.execute import Failure, receive_shards, receive_sums
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import Transport
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 UPLOAD = 64 << 20  # bytes of one call of an upload
 PENDING = 4_096  # nodes after which the pending work is sent by itself
+LOST = "this tensor's contents were lost when its session was shut down"
 PLANS = 256  # plans that are kept
+COPIES = 4  # other cuts in which one value is kept
 ROOM_CHECKED = 256 << 20  # bytes that a flush may store without asking how much memory there is
 
 
@@ -87,14 +90,17 @@ class Session:
     def _usable(self, result: Result) -> None:
         """Raise if a result failed or is of another session; send it to the workers if it is large and only here."""
         if result.error is not None:
-            raise result.error
+            raise fresh(result.error)
         array = result.array
         if result.id is not None or result.box is not None:
             if result.release.__self__ is not self and array is None:
-                raise DistgradError("this tensor's contents were lost when its session was shut down")
+                raise DistgradError(LOST)
             if result.release.__self__ is not self:
                 result.id = result.box = result.release = None
                 result.copies = {}
+        if array is not None and result.id is None and result.sharding.count > 1:  # from an earlier session
+            self._upload(result, array, result.sharding)
+            return
         if array is not None and result.id is None and array.nbytes > FEED:
             self._upload(result, array, default_sharding(array.shape, array.itemsize, self.shard_bytes))
 
@@ -106,15 +112,21 @@ class Session:
             nodes, self.pending = needed(self.pending, None), []
             if not nodes:
                 return
-            captured = capture(nodes)
-            plan = self._plan(captured)
+            planned = False
             try:
+                captured = capture(nodes)
+                plan = self._plan(captured)
+                planned = True
                 self._check_room(plan.held_cut, plan.held_whole)
-            except OutOfMemoryError:
-                self.pending = nodes
+                self._run(captured, plan)
+            except BaseException as error:
+                if planned or not isinstance(
+                    error, Exception
+                ):  # work that cannot be planned is not tried again
+                    self.pending = [node for node in nodes if any(o.pending for o in node.outputs)]
                 raise
-            self._run(captured, plan)
             self.pending = [nodes[n] for n in plan.deferred]
+            self.calls.check_late()
 
     def _plan(self, captured: Capture) -> Plan:
         plan = self._plans.get(captured.key)
@@ -132,12 +144,23 @@ class Session:
                 assert result.id is not None
                 ids[value, result.sharding] = result.id
                 ids.update(((value, cuts), number) for cuts, number in result.copies.items())
-        boxes: list[Box] = []
-        for stage in plan.stages:
-            for value, cuts in stage.keep:
-                ids[value, cuts] = self._new_id(captured.results[value].aval, cuts)
-            boxes.append(self._submit(stage, ids, captured, boxes))
-            self.calls.freed.extend(ids[form] for form in stage.last_use)
+        boxes: dict[int, Box] = {}
+        made: set[int] = set()
+        still = {b.stage for b in plan.boxed.values()}
+        try:
+            for n, stage in enumerate(plan.stages):
+                for value, cuts in stage.keep:
+                    ids[value, cuts] = self._new_id(captured.results[value].aval, cuts)
+                    made.add(ids[value, cuts])
+                boxes[n] = self._submit(stage, ids, captured, boxes)
+                if n - 1 not in still:  # the next stage is the only one to read it
+                    boxes.pop(n - 1, None)
+                done = [ids[form] for form in stage.last_use]
+                made.difference_update(done)
+                self.calls.freed.extend(done)
+        except BaseException:
+            self.calls.freed.extend(made)
+            raise
         for value, form in plan.stored.items():
             self._settle(captured.results[value], ids[form], None)
         kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in plan.boxed.values()}
@@ -145,14 +168,17 @@ class Session:
             box = (kept[b.stage, b.channel], b.what, b.channel, b.position)
             self._settle(captured.results[value], None, box)
         for value, cuts in plan.copies:
-            captured.results[value].copies[cuts] = ids[value, cuts]
+            copies = captured.results[value].copies
+            copies[cuts] = ids[value, cuts]
+            if len(copies) > COPIES:
+                self.release(copies.pop(next(iter(copies))))
 
     def _settle(self, result: Result, number: int | None, box: Any) -> None:
         result.id = number
         result.box = box
         result.release = self.release
 
-    def _submit(self, stage: Stage, ids: dict[Form, int], captured: Capture, boxes: list[Box]) -> Box:
+    def _submit(self, stage: Stage, ids: dict[Form, int], captured: Capture, boxes: dict[int, Box]) -> Box:
         sources = [boxes[r.number] if r.kind == "stage" else captured.boxes[r.number] for r in stage.boxes]
         return self.calls.run(
             stage.data,
@@ -219,7 +245,7 @@ class Session:
             try:
                 array = self._read(result)
             except WorkerError as error:
-                result.error = error
+                result.error = fresh(error)
                 raise
             self.calls.check()
             array.flags.writeable = False
@@ -236,7 +262,11 @@ class Session:
             )
         for node in nodes:
             arrays = [self.fetch(r) for r in node.inputs]
-            made = apply(node.primitive, arrays, [o.aval.shape for o in node.outputs], node.attrs)
+            try:
+                made = apply(node.primitive, arrays, [o.aval.shape for o in node.outputs], node.attrs)
+            except Exception as error:  # as where a worker does it; the node stays pending
+                failure = Failure(type(error).__name__, str(error), -1, 0)
+                raise worker_error(failure, node.origin) from None
             for output, array in zip(node.outputs, made, strict=True):
                 output.array = array
         done = {id(node) for node in nodes}
@@ -279,12 +309,18 @@ class Session:
         self._check_room(*((0, array.nbytes) if sharding.count == 1 else (array.nbytes, 0)))
         number = self._new_id(result.aval, sharding)
         sent = []
-        for worker in range(workers):
-            for first, last in _batches(sharding, held(sharding.count, workers, worker), array.itemsize):
-                header = msgpack.packb({"id": number, "cuts": sharding.wire(), "first": first, "last": last})
-                part = np.array(array[_span(sharding, first, last)], order="C")
-                sent += self.transport.call(worker, "load", (header, part), 1)
-        self.calls.get(sent)
+        try:
+            for worker in range(workers):
+                for first, last in _batches(sharding, held(sharding.count, workers, worker), array.itemsize):
+                    header = msgpack.packb(
+                        {"id": number, "cuts": sharding.wire(), "first": first, "last": last}
+                    )
+                    part = np.array(array[_span(sharding, first, last)], order="C")
+                    sent += self.transport.call(worker, "load", (header, part), 1)
+            self.calls.get(sent)
+        except BaseException:
+            self.release(number)
+            raise
         result.sharding = sharding
         self._settle(result, number, None)
         result.array = None
@@ -292,9 +328,16 @@ class Session:
     def close(self) -> None:
         """End the workers."""
         if not self.closed:
-            self.closed = True
-            self.pending.clear()
+            self.abandon()
             self.transport.close()
+
+    def abandon(self) -> None:
+        """Leave the workers: what is pending will not be computed."""
+        self.closed = True
+        for node in self.pending:
+            for result in node.outputs:
+                result.error = DistgradError(LOST)
+        self.pending.clear()
 
 
 def _along_one(sharding: Sharding) -> Sharding:

@@ -15,7 +15,7 @@ from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE
-from distgrad.session.core import FEED, Session
+from distgrad.session.core import FEED, LOST, Session
 from distgrad.session.inline import apply
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
 from distgrad.worker.inproc import InProcess
@@ -90,8 +90,7 @@ def detach() -> Transport | None:
         _inline_bytes, _shard_bytes = FEED, DEFAULT_SHARD_BYTES
         if session is None:
             return None
-        session.closed = True
-        session.pending.clear()
+        session.abandon()
         return session.transport
 
 
@@ -131,7 +130,8 @@ def emit_all(name: str, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
     primitive = TABLE[name]
     cuts = attrs.get("cuts")
     if _inline_bytes and (cuts is None or cuts.count == 1):
-        arrays = [v.result.array for v in inputs]
+        # What is cut stays on the workers, also once it was fetched: looking at a tensor changes nothing.
+        arrays = [v.result.array if v.result.sharding.count == 1 else None for v in inputs]
         known = 0
         for array in arrays:
             known += _inline_bytes + 1 if array is None else array.nbytes
@@ -162,7 +162,9 @@ def fetch(value: Value) -> np.ndarray:
     array = value.result.array
     if array is not None:
         return array
-    return current().fetch(value.result)
+    if _session is None:
+        raise DistgradError(LOST)
+    return _session.fetch(value.result)
 
 
 def flush() -> None:

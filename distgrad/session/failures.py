@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from distgrad.errors import WorkerError
+import copy
+
+from distgrad.errors import DistgradError, WorkerError
 from distgrad.graph import Origin
 from distgrad.worker.execute import Failure
 
@@ -14,6 +16,11 @@ def worker_error(failure: Failure, origin: Origin | None) -> WorkerError:
     kind = WorkerError if builtin is None else _error_type(builtin)
     prefix = "" if builtin is not None else f"{failure.kind}: "
     return kind(f"{prefix}{failure.message}{where}")
+
+
+def fresh(error: DistgradError) -> DistgradError:
+    """The error, to be raised: a copy, since the traceback of one that is kept would keep the user's tensors alive."""
+    return copy.copy(error)
 
 
 _KINDS: dict[str, type[Exception]] = {

@@ -62,8 +62,7 @@ class Worker:
         at = Seat(self.number, workers, head["serial"])
         env = runner.bind(at, inputs, feeds, self._boxes(runner.program, boxes, head))
         # From here on nothing is refused.
-        for serial in head["stash"]:
-            self.stash.pop(serial, None)
+        self.stash.clear()  # only the call after may read what a call has sent, and it has
         self.free(head["free"])
         runner.run(at, env)
         for slot, number in zip(runner.program.keep, head["keep"], strict=True):
