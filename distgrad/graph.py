@@ -72,7 +72,7 @@ class Result:
         self.id: int | None = None
         self.copies: dict[Sharding, int] = {}
         self.box: Any = None
-        self.error: BaseException | None = None
+        self.error: Any = None
         self.handle: weakref.ref[Value] | None = None
         self.release: Any = None  # called with the id when the last reference is gone
 

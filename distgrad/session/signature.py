@@ -12,7 +12,7 @@ from distgrad.graph import Origin, Result
 from distgrad.primitives import Aval, Layout, Primitive
 from distgrad.primitives.rules import layout
 
-KEPT = 100_000
+KEPT = 100_000  # nodes; one whose cuts are lists of points counts for more
 
 
 class Signature(NamedTuple):
@@ -26,6 +26,7 @@ class Signature(NamedTuple):
 
 _known: dict[Any, Signature] = {}
 _numbers = itertools.count()
+_weight = 0
 current_op = threading.local()  # its attribute `name` is the op that is running
 
 
@@ -33,14 +34,18 @@ def signature(
     primitive: Primitive, results: Sequence[Result], attrs: dict[str, Any], shard_bytes: int
 ) -> Signature:
     """Shapes, layout and number of a node; equal nodes get the same number."""
+    global _weight
     key = (primitive.name, tuple(attrs.items()), tuple((r.aval, r.sharding) for r in results), shard_bytes)
     found = _known.get(key)
     if found is None:
         avals = [r.aval for r in results]
         outs = tuple(primitive.shape(avals, attrs))
         made = layout(primitive, avals, outs, [r.sharding for r in results], attrs, shard_bytes)
-        if len(_known) > KEPT:
+        points = sum(len(cut.points or ()) for s in (*made.needs, *made.outs) for cut in s.cuts)
+        _weight += 1 + points // 8
+        if _weight > KEPT:
             _known.clear()
+            _weight = 0
         found = _known[key] = Signature(primitive, outs, made, next(_numbers))
     return found
 
