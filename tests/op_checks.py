@@ -67,6 +67,7 @@ def outcomes(
         made = Tensor(Value.known(array))
         if cut is not None:
             made = made.reshard(cut(number, array.shape)).detach()
+            assert made.sharding == cut(number, array.shape)
         return made.requires_grad_() if tracked and is_real(array) else made
 
     runs = []

@@ -520,6 +520,21 @@ def step_of(x: Value, w: Value) -> tuple[Value, Value]:
     )
 
 
+def test_what_is_held_belongs_to_the_structure(start: Start, plans: list[Plan]) -> None:
+    start(2)
+    x = put(X, 4)
+    for held in (False, True, False, True):
+        y = emit("exp", x)
+        z = emit("negative", y)
+        if not held:
+            del y
+        session.flush()
+        np.testing.assert_allclose(session.fetch(z), -np.exp(X), rtol=1e-6)
+        if held:
+            np.testing.assert_allclose(session.fetch(y), np.exp(X), rtol=1e-6)
+    assert len(plans) == 2
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_one_call_for_each_worker_and_stage_whatever_the_number_of_shards(
     workers: int, start: Start, plans: list[Plan]
@@ -704,6 +719,20 @@ def test_loops_over_arrays_of_every_form(shape: tuple[int, ...], cuts: Any, star
     for got, again, want in zip(*results, expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
         assert same_bits(got, again)
+
+
+def test_a_step_that_needs_more_than_a_tile_of_what_another_makes(start: Start) -> None:
+    """Both could run by tiles of the same size, but not by the same tiles."""
+    square, long = np.random.default_rng(7).standard_normal((150, 150)), np.ones((300, 100)) / 100
+    for workers, cuts in itertools.product((1, 2), (None, 50)):
+        start(workers)
+        y, z = emit("exp", put(square, cuts)), emit("exp", put(long, cuts))
+        got = session.fetch(emit("softmax", y, dim=0))
+        np.testing.assert_allclose(got, softmax(np.exp(square), 0), rtol=1e-10)
+        got = session.fetch(emit("add", emit("permute", y, dims=(1, 0)), y))
+        np.testing.assert_allclose(got, np.exp(square).T + np.exp(square), rtol=1e-10)
+        got = session.fetch(emit("contract", z, z, subscripts="mk,nk->mn"))
+        np.testing.assert_allclose(got, np.exp(long) @ np.exp(long).T, rtol=1e-10)
 
 
 def test_a_temporary_that_is_viewed_keeps_its_buffer(start: Start) -> None:

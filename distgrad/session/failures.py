@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
-from distgrad.errors import DistgradError, WorkerError
+from distgrad.errors import WorkerError
 from distgrad.graph import Origin
 from distgrad.worker.execute import Failure
+
+E = TypeVar("E", bound=BaseException)
 
 
 def worker_error(failure: Failure, origin: Origin | None) -> WorkerError:
@@ -18,7 +21,7 @@ def worker_error(failure: Failure, origin: Origin | None) -> WorkerError:
     return kind(f"{prefix}{failure.message}{where}")
 
 
-def fresh(error: DistgradError) -> DistgradError:
+def fresh(error: E) -> E:
     """The error, to be raised: a copy, since the traceback of one that is kept would keep the user's tensors alive."""
     return copy.copy(error)
 
