@@ -50,6 +50,13 @@ class Cut:
             return Cut(size, step)
         return Cut(size, 0, points)
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:  # the points may be thousands, and are looked up again and again
+        return hash((self.size, self.step, self.points or ()))
+
     @property
     def count(self) -> int:
         """How many pieces there are; at least one."""
@@ -121,6 +128,13 @@ class Sharding:
     """How a tensor is cut: one `Cut` for each dimension. Two shardings with the same shape and cuts are equal."""
 
     cuts: tuple[Cut, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.cuts)
 
     @staticmethod
     def whole(shape: Sequence[int]) -> Sharding:

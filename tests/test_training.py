@@ -145,7 +145,8 @@ def check_same_bits(results: Mapping[Any, Arrays]) -> None:
 
 
 # The tests.
-@pytest.fixture(scope="session")
+# Not for the whole run: as Ray counts, each of these takes a quarter of the CPUs, which other tests want.
+@pytest.fixture(scope="module")
 def transports(ray_workers: Transport) -> Iterator[dict[str, Transport]]:
     """1, 2, 3 and 5 workers in this process, and 1, 2 and 3 in one Ray."""
     cluster = pytest.importorskip("distgrad.cluster")
