@@ -739,9 +739,10 @@ def test_a_temporary_that_is_viewed_keeps_its_buffer(start: Start) -> None:
     array = np.random.default_rng(6).standard_normal(100_003)
     start(2)
     x = put(array, 40_000)
-    a = emit("expand_dims", emit("exp", x), dims=(1,))
-    b = emit("expand_dims", emit("tanh", x), dims=(1,))
-    got = session.fetch(emit("subtract", a, b))
+    columns = [emit("expand_dims", emit(name, x), dims=(1,)) for name in ("exp", "tanh")]
+    difference = emit("subtract", *columns)
+    columns.clear()  # what is held would be kept, and so not be a temporary
+    got = session.fetch(difference)
     np.testing.assert_allclose(got, (np.exp(array) - np.tanh(array))[:, None], rtol=1e-12)
 
 
