@@ -139,7 +139,10 @@ def test_interrupted_program_leaves_nothing() -> None:
     pids = process.stdout.readline().split()
     time.sleep(2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
+    try:
+        _, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
     assert "KeyboardInterrupt" in err
     assert len(pids) == 2
     assert all(gone(int(pid)) for pid in pids)

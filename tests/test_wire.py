@@ -403,6 +403,54 @@ def test_the_error_names_what_is_wrong(path: Path, value: Any, text: str) -> Non
         decode(changed(SMALL, path, value))
 
 
+def tiled(*steps: tuple[str, list[int], int, dict[str, Any], int]) -> bytes:
+    """A program of one loop, by tiles of two rows, over whole slots."""
+    shapes: list[list[int]] = [[6, 6], [8], [6, 6], [6, 6], [8], [6]]
+    return msgpack.packb(
+        {
+            **SMALL,
+            "slots": [["float32", [[n, 0] for n in shape]] for shape in shapes],
+            "inputs": [0, 1],
+            "fragments": [
+                [1, [[2, [[name, ins, [out], attrs, 1, [], tile] for name, ins, out, attrs, tile in steps]]]]
+            ],
+            "departures": [],
+            "keep": [],
+        }
+    )
+
+
+SUM_ROWS = ("sum", [2], 5, {"dims": [0], "keepdim": False, "dtype": "float32"}, 0)
+
+
+def test_tiles_that_fit() -> None:
+    decode(tiled(("exp", [0], 2, {}, 0), SUM_ROWS, ("tanh", [2], 3, {}, 0)))
+    decode(tiled(("exp", [0], 2, {}, 1), ("softmax", [2], 3, {"dim": 0}, 1)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        (
+            [("exp", [0], 2, {}, 0), ("softmax", [2], 3, {"dim": 0}, 1)],
+            "made by other tiles than it is read by",
+        ),
+        (
+            [("exp", [0], 2, {}, 0), SUM_ROWS, ("add", [2, 5], 3, {}, 0)],
+            "made by other tiles than it is read by",
+        ),
+        ([("exp", [0], 2, {}, 0), ("exp", [1], 4, {}, 0)], "steps with other tiles"),
+        ([("exp", [0], 2, {}, 2)], "bad tile label 2"),
+        ([("exp", [0], 2, {}, -1)], "bad tile label -1"),
+        ([("exp", [0], 2, {}, 0), ("permute", [2], 3, {"dims": [1, 0]}, 1)], "made by other tiles"),
+        ([("reshape", [0], 2, {"shape": [6, 6]}, 0)], "bad tile label"),
+    ],
+)
+def test_tiles_that_do_not_fit_are_refused(steps: Any, text: str) -> None:
+    with pytest.raises(WireError, match=text):
+        decode(tiled(*steps))
+
+
 def test_a_missing_or_an_unknown_part_is_refused() -> None:
     for key in SMALL:
         with pytest.raises(WireError, match="expected a map with the keys"):

@@ -32,6 +32,9 @@ class Explanation:
     workers: int
     stages: tuple[StageCost, ...]
 
+    def __repr__(self) -> str:  # it was printed when it was made, and a prompt would do so again
+        return f"<distgrad.Explanation: {len(self.stages)} stages>"
+
     @property
     def flops(self) -> float:
         """Operations, all stages together."""

@@ -125,9 +125,15 @@ def _slice_put_rule(
 
 
 def _slice_put(
-    base: np.ndarray, src: np.ndarray, *, at: Place, slices: Sequence[tuple[int, int, int]]
+    base: np.ndarray,
+    src: np.ndarray,
+    *,
+    at: Place,
+    slices: Sequence[tuple[int, int, int]],
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    out = base.copy()
+    out = np.empty(base.shape, base.dtype) if out is None else out
+    np.copyto(out, base)
     cell = at.outs[0]
     part = tuple(
         (min(n, max(0, -(-(lo - start) // step))), min(n, max(0, -(-(hi - start) // step))))
@@ -144,6 +150,7 @@ primitive(
     lambda avals, attrs: (avals[0],),
     regroup=_slice_put_rule,
     attrs={"slices": "slices"},
+    into=True,
     placed=True,
     flops=0,
 )
@@ -188,9 +195,12 @@ def _part(grid: Sharding, d: int, start: int, aval: Aval) -> Sharding:
     return Sharding(tuple(cut if i == d else c for i, c in enumerate(grid.cuts)))
 
 
-def _cat(*arrays: np.ndarray, at: Place, dim: int, sizes: tuple[int, ...]) -> np.ndarray:
+def _cat(
+    *arrays: np.ndarray, at: Place, dim: int, sizes: tuple[int, ...], out: np.ndarray | None = None
+) -> np.ndarray:
     lo, hi = at.outs[0][dim]
-    out = np.empty([b - a for a, b in at.outs[0]], arrays[0].dtype)
+    if out is None:
+        out = np.empty([b - a for a, b in at.outs[0]], arrays[0].dtype)
     start = 0
     for array, region, n in zip(arrays, at.ins, sizes, strict=True):
         first, last = max(lo, start), min(hi, start + n)

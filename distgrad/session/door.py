@@ -140,6 +140,8 @@ def emit_all(name: str, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
             if sum(o.nbytes for o in outs) <= _inline_bytes:
                 made = apply(primitive, arrays, [o.shape for o in outs], attrs)  # type: ignore[arg-type]
                 return tuple(Value.known(array) for array in made)
+    if _session is None and any(v.result.array is None for v in inputs):
+        raise DistgradError(LOST)  # before workers are started in vain
     return current().record(primitive, inputs, attrs)
 
 
