@@ -219,7 +219,14 @@ def _cat(
 
 
 primitive(
-    "cat", _cat, _cat_shape, regroup=_cat_rule, attrs={"dim": "int", "sizes": "ints"}, placed=True, flops=0
+    "cat",
+    _cat,
+    _cat_shape,
+    regroup=_cat_rule,
+    attrs={"dim": "int", "sizes": "ints"},
+    into=True,
+    placed=True,
+    flops=0,
 )
 
 
