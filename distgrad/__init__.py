@@ -1,5 +1,7 @@
 """PyTorch's autograd for tensors whose shards live in Ray workers: `import distgrad as torch`."""
 
+from math import e, inf, nan, pi
+
 from distgrad import autograd, nn
 from distgrad.autograd import Variable
 from distgrad.dtype import (

@@ -248,6 +248,23 @@ def test_regroupings_of_operands_that_are_cut_differently(data: st.DataObject) -
     check_regrouping(case, shardings, data.draw(st.sampled_from([1, 24, 100])))
 
 
+@pytest.mark.parametrize(
+    "slices", [((0, 4, 2),), ((5, 2, 1),), ((4, 3, -2),), ((0, 1, 0),), (), ((0, 1, 1), (0, 1, 1))]
+)
+def test_slices_that_are_not_in_the_tensor_are_refused(slices: Any) -> None:
+    x = avals_of([normal(6)])
+    with pytest.raises(ValueError, match=r"slice|zip"):
+        TABLE["slice"].shape(x, {"slices": slices})
+    with pytest.raises(ValueError, match=r"slice|zip"):
+        TABLE["slice_put"].shape([*x, *avals_of([normal(*(s[1] for s in slices))])], {"slices": slices})
+
+
+def test_a_source_that_does_not_fill_its_slice_is_refused() -> None:
+    for source in (normal(2), normal(3, 1), normal(3, dtype="float64")):
+        with pytest.raises(ValueError, match="does not fill the slice"):
+            TABLE["slice_put"].shape(avals_of([normal(6), source]), {"slices": ((0, 3, 2),)})
+
+
 def test_every_primitive_is_tried() -> None:
     assert {*CASES, *(c.name for c in REGROUPINGS)} == set(TABLE)
 

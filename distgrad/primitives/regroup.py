@@ -84,6 +84,21 @@ def _slice_rule(
     return Layout(shardings[0].count, (shardings[0],), (_sliced(shardings[0], attrs["slices"]),))
 
 
+def _slice_shape(shape: tuple[int, ...], slices: Sequence[tuple[int, int, int]]) -> tuple[int, ...]:
+    """The lengths of a slice. Raises ValueError for one that goes backwards or reaches beyond the end."""
+    for n, (start, length, step) in zip(shape, slices, strict=True):
+        if step < 1 or (length and start + (length - 1) * step >= n):
+            raise ValueError(f"no slice (start, length, step) {start, length, step} of {n} elements")
+    return tuple(length for _, length, _ in slices)
+
+
+def _slice_put_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    base, src = avals
+    if src != (_slice_shape(base.shape, attrs["slices"]), base.dtype):
+        raise ValueError(f"{src} does not fill the slice {attrs['slices']} of {base}")
+    return (base,)
+
+
 def _local(slices: Sequence[tuple[int, int, int]], part: Region, base: Region) -> tuple[slice, ...]:
     """Where, in the piece `base` of a tensor, the elements `part` of its slice lie."""
     return tuple(
@@ -101,7 +116,7 @@ def _slice(a: np.ndarray, *, at: Place, slices: Sequence[tuple[int, int, int]]) 
 primitive(
     "slice",
     _slice,
-    lambda avals, attrs: (Aval(tuple(s[1] for s in attrs["slices"]), avals[0].dtype),),
+    lambda avals, attrs: (Aval(_slice_shape(avals[0].shape, attrs["slices"]), avals[0].dtype),),
     regroup=_slice_rule,
     attrs={"slices": "slices"},
     placed=True,
@@ -147,7 +162,7 @@ def _slice_put(
 primitive(
     "slice_put",
     _slice_put,
-    lambda avals, attrs: (avals[0],),
+    _slice_put_shape,
     regroup=_slice_put_rule,
     attrs={"slices": "slices"},
     into=True,

@@ -117,7 +117,10 @@ class Session:
                 captured = capture(nodes)
                 plan = self._plan(captured)
                 planned = True
-                self._check_room(plan.held_cut, plan.held_whole)
+                try:
+                    self._check_room(plan.held_cut, plan.held_whole)
+                except OutOfMemoryError as error:
+                    raise OutOfMemoryError(f"{error} {_largest(captured, plan)}") from None
                 self._run(captured, plan)
             except BaseException as error:
                 if planned or not isinstance(
@@ -338,6 +341,13 @@ class Session:
             for result in node.outputs:
                 result.error = DistgradError(LOST)
         self.pending.clear()
+
+
+def _largest(captured: Capture, plan: Plan) -> str:
+    """Which of the results that are to be stored needs most."""
+    result = max((captured.results[value] for value in plan.stored), key=lambda r: r.aval.nbytes)
+    maker = next((n for n in captured.nodes if any(o is result for o in n.outputs)), None)
+    return f"The largest, of shape {list(result.aval.shape)}, comes from {maker.origin if maker else 'an exchange'}."
 
 
 def _along_one(sharding: Sharding) -> Sharding:
