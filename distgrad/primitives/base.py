@@ -137,7 +137,7 @@ def _shape(x: Any) -> Shape:
 
 
 def _slices(x: Any) -> tuple[tuple[int, int, int], ...]:
-    """For each dimension (start, length, step); the step may be negative."""
+    """For each dimension (start, length, step)."""
     if type(x) not in (list, tuple):
         raise TypeError
     triples = tuple(_ints(s) for s in x)
