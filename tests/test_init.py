@@ -91,6 +91,21 @@ def test_more_memory_than_there_is_sends_nothing(monkeypatch: pytest.MonkeyPatch
         distgrad.synchronize()  # nothing is wanted now, so nothing is too much
 
 
+def test_what_is_gathered_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with distgrad.init("inproc", workers=2) as session:
+        a, b = (
+            distgrad.zeros(1 << 12, 1 << 14),
+            distgrad.zeros(1 << 14, 1 << 12),
+        )  # 256 MiB each, and never written
+        distgrad.synchronize()
+        nodes = [{**node, "available": 400 << 20} for node in session.transport.nodes()]
+        monkeypatch.setattr(session.transport, "nodes", lambda: nodes)
+        product = a @ b  # 64 MiB, but each worker would have all of b
+        with pytest.raises(OutOfMemoryError, match="needs 603,979,776 bytes"):
+            distgrad.synchronize()
+        del product
+
+
 def test_driver_keeps_no_large_tensor() -> None:
     array = np.arange(1 << 18, dtype=np.float32)
     with distgrad.init("inproc", workers=2, shard_bytes=1 << 16):

@@ -69,6 +69,7 @@ class Plan:
     boxed: dict[int, Boxed]
     held_cut: int = 0  # bytes of what is kept, cut over the workers
     held_whole: int = 0  # bytes of what is kept on every worker
+    passing: int = 0  # bytes that every worker is sent whole for one stage, at the most
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
 
@@ -214,6 +215,12 @@ class _Builder:
                 plan.held_whole += nbytes
             else:
                 plan.held_cut += nbytes
+        gathered: dict[int, int] = {}
+        for _, form in self.moves:
+            if form[1].count == 1:
+                level = self.level[form]
+                gathered[level] = gathered.get(level, 0) + self.values[form[0]].aval.nbytes
+        plan.passing = max(gathered.values(), default=0)
         return plan
 
     def _copies(self) -> list[Form]:

@@ -118,7 +118,7 @@ class Session:
                 plan = self._plan(captured)
                 planned = True
                 try:
-                    self._check_room(plan.held_cut, plan.held_whole)
+                    self._check_room(plan.held_cut, plan.held_whole + plan.passing)
                 except OutOfMemoryError as error:
                     raise OutOfMemoryError(f"{error} {_largest(captured, plan)}") from None
                 self._run(captured, plan)
