@@ -14,7 +14,7 @@ help:
 	@echo "make demo     predict late flights: logistic regression on a local Ray"
 	@echo "make lint     linter, formatter (looking only) and type checker"
 	@echo "make format   put the code into the formatter's form"
-	@echo "make bench    time distgrad beside torch"
+	@echo "make bench    time distgrad beside torch, JAX, Dask and HIPS autograd"
 	@echo "make clean    remove the environments and all that is generated"
 
 test: $(VENV)/.has-test

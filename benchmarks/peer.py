@@ -1,33 +1,72 @@
-"""One peer of one workload, in a process of its own: runs a step for each line on stdin and prints what it took."""
+"""One peer of one workload, in a process of its own: answers each line on stdin with a line of JSON.
+
+`check` runs the first step and gives its results' digests, `step` times one, `figures` gives what is measured once.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import resource
 import sys
 import time
+from typing import Any
 
-from benchmarks.workloads import CPU_TIMED, WORKLOADS
+import numpy as np
+
+from benchmarks.libraries import LIBRARIES
+from benchmarks.workloads import WORKLOADS
+
+PICKED = 16  # elements of each result that are compared
+
+
+def digest(result: Any) -> list[float]:
+    """Norm and some elements."""
+    if hasattr(result, "detach"):
+        result = result.detach()
+    if hasattr(result, "compute"):
+        result = result.compute()
+    array = np.asarray(result).ravel()
+    picked = np.linspace(0, array.size - 1, min(PICKED, array.size)).astype(np.int64)
+    return [float(np.linalg.norm(array.astype(np.float64))), *array[picked].astype(np.float64).tolist()]
 
 
 def main() -> None:
-    """`python -m benchmarks.peer WORKLOAD PEER`."""
-    name, peer = sys.argv[1:]
-    workload = WORKLOADS[name]
-    step = workload.prepare(peer)
-    clock = time.process_time if name in CPU_TIMED else time.perf_counter
-    for _ in range(2):
-        step()  # warm: pages, plans, caches
-    print("ready", flush=True)
+    """`python -m benchmarks.peer WORKLOAD PEER [--small]`."""
+    out = os.fdopen(os.dup(1), "w")  # nothing that a library prints may be taken for an answer
+    os.dup2(2, 1)
+    workload = WORKLOADS[sys.argv[1]]
+    if "--small" in sys.argv:
+        workload.shrink()
+    library = LIBRARIES[sys.argv[2]](workload)
+    step = library.prepare()
+    results: Any = None
+
+    def timed() -> dict[str, float]:
+        nonlocal results
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        cpu, start = time.process_time(), time.perf_counter()
+        results = None  # what a user's loop gives up before, or in, the next step
+        results = library.wait(step())
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        scale = library.scale / workload.repeats
+        return {
+            "seconds": seconds * scale,
+            "cpu": cpu * scale,
+            "faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults,
+        }
+
     for line in sys.stdin:
-        if line.strip() == "figures":
-            print(json.dumps(workload.figures()), flush=True)
-            continue
-        start = clock()
-        values = step()
-        seconds = clock() - start
-        print(
-            json.dumps({"seconds": seconds / getattr(workload, "repeats", 1), "values": values}), flush=True
-        )
+        match line.strip():
+            case "check":
+                timed()
+                answer: Any = [digest(result) for result in results]
+            case "step":
+                answer = timed()
+            case "figures":
+                answer = library.figures(timed)
+                answer["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        print(json.dumps(answer), file=out, flush=True)
 
 
 if __name__ == "__main__":

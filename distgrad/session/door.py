@@ -182,7 +182,10 @@ def synchronize() -> None:
 
 
 def memory() -> list[dict[str, int]]:
-    """For each worker a dict of bytes: `held` by tensors, `pooled` for reuse, and `rss`, the size of the process."""
+    """For each worker a dict of bytes: `held` by tensors, `pooled` for reuse, and `rss`, the size of the process.
+
+    Beside them `minor_faults`: pages that the process has touched for the first time.
+    """
     return current().memory()
 
 

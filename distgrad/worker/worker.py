@@ -203,8 +203,10 @@ class Worker:
         return (len(ids),)
 
     def memory(self) -> tuple[dict[str, int]]:
-        """Bytes: `held` by values, `pooled` for reuse, and `rss` of the process."""
-        return ({"worker": self.number, "held": self.pool.held, "pooled": self.pool.free, "rss": _rss()},)
+        """Bytes: `held` by values, `pooled` for reuse, and `rss` of the process; and its `minor_faults` so far."""
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        told = {"held": self.pool.held, "pooled": self.pool.free, "rss": _rss(), "minor_faults": faults}
+        return ({"worker": self.number, **told},)
 
 
 def _feed(raw: Any, slot: Slot) -> np.ndarray:

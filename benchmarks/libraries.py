@@ -1,0 +1,244 @@
+"""The peers' libraries, each set up once and fairly: two threads, two devices or two workers.
+
+A library has the workload's `method` that is written for it, the environment of its process, and `wait`, which returns
+when what a step began is done.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks.workloads.base import Step, Workload
+
+COPIED = 128 << 20  # bytes that are read, and as many written, to measure the memory bus
+ORDER = 4096  # of the matrices that are multiplied to measure BLAS
+
+
+class Library:
+    """Base: what runs a step needs nothing set up."""
+
+    method: ClassVar[str]
+    environment: ClassVar[dict[str, str]] = {}
+    scale = 1.0  # of the measured times
+
+    def __init__(self, workload: Workload):
+        self.workload = workload
+
+    def prepare(self) -> Step:
+        """The step of the workload in this library."""
+        return getattr(self.workload, self.method)(self)
+
+    def wait(self, results: Any) -> Any:
+        """The same results, computed."""
+        return results
+
+    def figures(self, step: Callable[[], Any]) -> dict[str, float]:
+        """What else is to be told of one more step; a name ends in its unit."""
+        return {}
+
+
+class Distgrad(Library):
+    """Two workers with one BLAS thread each."""
+
+    method = "eager"
+    options: ClassVar[dict[str, Any]] = {}
+
+    def prepare(self) -> Step:
+        import distgrad
+
+        self.module = distgrad
+        if self.workload.init is not None:
+            distgrad.init(**{**self.workload.init, **self.options})
+        return self.workload.eager(distgrad)
+
+    def wait(self, results: Any) -> Any:
+        if self.workload.init is not None:
+            self.module.synchronize()
+        return results
+
+    def figures(self, step: Callable[[], Any]) -> dict[str, float]:
+        """Page faults of the workers in one steady step, and their memory."""
+        if self.workload.init is None:
+            return {}
+        self.module.memory()
+        before = self.module.memory()  # the second call faults as the third will
+        idle = self.module.memory()
+        step()
+        after = self.module.memory()
+        faults = sum(a["minor_faults"] - b["minor_faults"] for a, b in zip(after, idle, strict=True))
+        faults -= sum(b["minor_faults"] - a["minor_faults"] for a, b in zip(before, idle, strict=True))
+        return {
+            "workers' minor page faults in a step": max(faults, 0),
+            "workers' memory, MB": sum(m["rss"] for m in after) / 1e6,
+            "workers' tensors, MB": sum(m["held"] for m in after) / 1e6,
+        }
+
+
+class OneWorker(Distgrad):
+    """To see what the second brings."""
+
+    options: ClassVar[dict[str, Any]] = {"workers": 1}
+
+
+class ManyShards(Distgrad):
+    """As the workload says."""
+
+    def prepare(self) -> Step:
+        self.options = self.workload.many
+        return super().prepare()
+
+
+class Torch(Library):
+    """Eager."""
+
+    method = "eager"
+
+    def prepare(self) -> Step:
+        import torch
+
+        torch.set_num_threads(self.workload.threads)
+        return self.workload.eager(torch)
+
+
+class Jax(Library):
+    """Under jit, rows over two CPU devices."""
+
+    method = "jax"
+
+    def prepare(self) -> Step:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", 2)
+        mesh = jax.sharding.Mesh(jax.devices(), ("rows",))
+        self._rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+        self._whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        self.np, self.nn, self.jit = jax.numpy, jax.nn, jax.jit
+        self.value_and_grad, self.vjp, self.jvp = jax.value_and_grad, jax.vjp, jax.jvp
+        self.wait = jax.block_until_ready
+        self.one_device = jax.device_put
+        self._put = jax.device_put
+        return super().prepare()
+
+    def rows(self, array: np.ndarray) -> Any:
+        """Cut along dimension 0."""
+        return self._put(array, self._rows)
+
+    def whole(self, array: np.ndarray) -> Any:
+        """A copy for each device."""
+        return self._put(array, self._whole)
+
+    def cross_entropy(self, z: Any, y: Any) -> Any:
+        """Mean over the rows."""
+        picked = self.np.take_along_axis(z, y[:, None], 1)[:, 0]
+        return (self.nn.logsumexp(z, 1) - picked).mean()
+
+
+class Dask(Library):
+    """Two threads, one BLAS thread in each; data and results stay as blocks."""
+
+    method = "dask"
+    environment: ClassVar[dict[str, str]] = {"OPENBLAS_NUM_THREADS": "1"}
+
+    def prepare(self) -> Step:
+        import dask
+        import dask.array
+
+        dask.config.set(scheduler="threads", num_workers=2)
+        self.np, self.persist, self._delayed = dask.array, dask.persist, dask.delayed
+        return super().prepare()
+
+    def rows(self, array: np.ndarray, blocks: int) -> Any:
+        """Cut along dimension 0, in memory."""
+        chunks = (-(-len(array) // blocks), *array.shape[1:])
+        return self.np.from_array(array, chunks=chunks).persist()
+
+    def sum_of_blocks(self, function: Callable[..., Any], arrays: Sequence[Any], *whole: np.ndarray) -> Any:
+        """The sums, over the blocks of `arrays`, of what `function` returns; not computed yet."""
+        blocks = zip(*(x.to_delayed().ravel() for x in arrays), strict=True)
+        call = self._delayed(function, pure=False)
+        return self._delayed(_sums, pure=False)([call(*block, *whole) for block in blocks])
+
+
+def _sums(parts: list[list[Any]]) -> list[Any]:
+    totals = list(parts[0])
+    for part in parts[1:]:
+        for k, value in enumerate(part):
+            totals[k] += value
+    return totals
+
+
+class Autograd(Library):
+    """HIPS autograd over NumPy, whose BLAS takes all cores."""
+
+    method = "autograd"
+
+    def prepare(self) -> Step:
+        import autograd
+        import autograd.numpy
+        from autograd.tracer import getval
+
+        self.np, self.getval = autograd.numpy, getval
+        self.grad, self.value_and_grad, self.make_vjp = (
+            autograd.grad,
+            autograd.value_and_grad,
+            autograd.make_vjp,
+        )
+        return super().prepare()
+
+    def cross_entropy(self, z: Any, y: Any) -> Any:
+        """Mean over the rows."""
+        z = z - self.np.max(z, 1, keepdims=True)
+        return self.np.mean(self.np.log(self.np.sum(self.np.exp(z), 1)) - z[np.arange(len(y)), y])
+
+
+class Limit(Library):
+    """What the machine can do: NumPy's product on all cores, or a copy by all cores, buffers warm."""
+
+    method = "limit"
+
+    def prepare(self) -> Step:
+        flops, nbytes = self.workload.flops_needed(), self.workload.bytes_needed()
+        if flops:
+            a, b, c = (np.ones((ORDER, ORDER), np.float32) for _ in range(3))
+            self.scale = flops / (2 * ORDER**3)
+            return lambda: [np.matmul(a, b, out=c)]
+        self.scale = nbytes / (2 * COPIED)
+        workers = os.cpu_count() or 1
+        sources, targets = (np.array_split(np.ones(COPIED, np.uint8), workers) for _ in range(2))
+
+        def step() -> list[Any]:
+            threads = [
+                threading.Thread(target=np.copyto, args=pair) for pair in zip(targets, sources, strict=True)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return []
+
+        return step
+
+
+LIBRARIES: dict[str, type[Library]] = {
+    "distgrad": Distgrad,
+    "torch": Torch,
+    "jax": Jax,
+    "dask": Dask,
+    "autograd": Autograd,
+    "one worker": OneWorker,
+    "many shards": ManyShards,
+    "limit": Limit,
+}
+STANDARD = ("distgrad", "torch", "jax", "dask", "autograd")
+
+
+def peers_of(workload: Workload) -> tuple[str, ...]:
+    """The names of those who run a workload, distgrad first and the limit last."""
+    peers = workload.peers or tuple(p for p in STANDARD if hasattr(workload, LIBRARIES[p].method))
+    limit = ("limit",) if workload.flops_needed() or workload.bytes_needed() else ()
+    return (*peers, *limit)

@@ -1,0 +1,221 @@
+"""Tables and a plot of what race.py measured."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.libraries import STANDARD
+from benchmarks.workloads import WORKLOADS
+
+Race = dict[str, Any]
+
+
+class Summary:
+    """Medians and ratios of one race."""
+
+    def __init__(self, race: Race):
+        self.workload = WORKLOADS[race["workload"]]
+        self.figures: dict[str, dict[str, float]] = race["figures"]
+        self.left_out: dict[str, str] = race["left out"]
+        self.seconds = {
+            name: [step[self.workload.clock if name != "limit" else "seconds"] for step in steps]
+            for name, steps in race["steps"].items()
+        }
+        self.median = {name: statistics.median(times) for name, times in self.seconds.items()}
+        self.cpu = {name: statistics.median(s["cpu"] for s in steps) for name, steps in race["steps"].items()}
+        self.faults = {
+            name: statistics.median(s["faults"] for s in steps) for name, steps in race["steps"].items()
+        }
+        ours = self.seconds["distgrad"]
+        # Ratios are taken within a round and then the median, since noise comes and goes with the rounds.
+        self.ratio = {
+            name: statistics.median(theirs / mine for theirs, mine in zip(times, ours, strict=False))
+            for name, times in self.seconds.items()
+        }
+        self.others = [name for name in self.seconds if name not in ("distgrad", "limit")]
+
+    @property
+    def best(self) -> str | None:
+        """The quickest of the peers that the goal is about."""
+        candidates = [name for name in self.others if name in (self.workload.against or self.others)]
+        return min(candidates, key=lambda name: self.ratio[name], default=None)
+
+    @property
+    def share(self) -> float | None:
+        """The limit's time over distgrad's."""
+        return self.ratio.get("limit")
+
+    def verdict(self) -> str:
+        """Goal, and whether it was reached."""
+        words = []
+        if self.workload.goal and self.best:
+            reached = self.ratio[self.best] >= self.workload.goal
+            words.append(f"{self.workload.goal:g} x: {'yes' if reached else 'no'}")
+        if self.workload.share_goal and self.share:
+            reached = self.share >= self.workload.share_goal
+            words.append(f"{self.workload.share_goal:g} of the limit: {'yes' if reached else 'no'}")
+        return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{_digits(seconds / size)} {unit}"
+    return f"{_digits(seconds * 1e6)} µs"
+
+
+def _digits(x: float) -> str:
+    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def text(race: Race) -> str:
+    """One race, a line for each peer."""
+    s = Summary(race)
+    lines = [f"{s.workload.name}: {s.workload.what}"]
+    lines.append(
+        f"  {'':12} {'median':>9}  {'min .. max':^21} {'ratio':>7}  {'own CPU':>9} {'own faults':>10} rounds"
+    )
+    for name, times in s.seconds.items():
+        spread = f"{duration(min(times)):>9} .. {duration(max(times)):<9}"
+        line = f"  {name:12} {duration(s.median[name]):>9}  {spread} {s.ratio[name]:6.2f}x"
+        if name != "limit":
+            line += f"  {duration(s.cpu[name]):>9} {s.faults[name]:10.0f} {len(times):4}"
+        lines.append(line)
+    lines += [f"  {name:12} left out: {why}" for name, why in s.left_out.items()]
+    if s.best:
+        lines.append(
+            f"  best peer: {s.best}, {s.ratio[s.best]:.2f} x distgrad's time; goal {s.verdict() or '-'}"
+        )
+    if s.share:
+        kind = "NumPy's matrix product" if s.workload.flops_needed() else "copying the bytes needed"
+        lines.append(f"  {s.share:.0%} of the limit: {kind}, all cores")
+    for name, figures in s.figures.items():
+        told = ", ".join(f"{figure} {value:,.0f}" for figure, value in figures.items())
+        lines.append(f"  {name}: {told}")
+    return "\n".join(lines)
+
+
+def markdown(races: Sequence[Race]) -> str:
+    """All races: a table for those with outside peers, and one for distgrad's own."""
+    summaries = [Summary(race) for race in races]
+    outside = [s for s in summaries if not s.workload.peers or set(s.others) & set(STANDARD)]
+    lines = [machine(), ""]
+    if outside:
+        names = STANDARD[1:]
+        lines += [
+            f"| workload | distgrad | {' | '.join(names)} | best peer, over distgrad | goal | limit | reached |",
+            "|---|" + "---|" * (len(names) + 5),
+        ]
+    for s in outside:
+        peers = [_peer(s, name) for name in names]
+        best = f"**{s.ratio[s.best]:.2f} x** ({s.best})" if s.best else ""
+        limit = [duration(s.median["limit"]), f"{s.share:.0%}"] if s.share else ["", ""]
+        cells = [
+            f"{s.workload.name}: {s.workload.what}",
+            _time(s, "distgrad"),
+            *peers,
+            best,
+            s.verdict(),
+            *limit,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    own = [s for s in summaries if s not in outside]
+    if own:
+        lines += ["", "| distgrad alone | | beside it | ratio | goal |", "|---|---|---|---|---|"]
+    for s in own:
+        beside = "; ".join(f"{name} {_time(s, name)}" for name in s.others)
+        ratio = f"{s.ratio[s.best]:.2f}" if s.best else ""
+        lines.append(f"| {s.workload.what} | {_time(s, 'distgrad')} | {beside} | {ratio} | {s.verdict()} |")
+    lines += ["", "| one step | driver's processor time | workers' minor page faults |", "|---|---|---|"]
+    for s in summaries:
+        faults = s.figures["distgrad"].get("workers' minor page faults in a step")
+        told = "" if faults is None else f"{faults:.0f}"
+        lines.append(f"| {s.workload.name} | {duration(s.cpu['distgrad'])} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def _time(s: Summary, name: str) -> str:
+    times = s.seconds[name]
+    return f"{duration(s.median[name])} ({duration(min(times))} to {duration(max(times))})"
+
+
+def _peer(s: Summary, name: str) -> str:
+    if name in s.seconds:
+        return f"{duration(s.median[name])}, {s.ratio[name]:.2f} x"
+    return s.left_out.get(name, "")
+
+
+def machine() -> str:
+    """What all this was measured on, in a sentence."""
+    model = platform.processor() or platform.machine()
+    cores = memory = ""
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        fields = dict(line.split(":", 1) for line in cpuinfo if ":" in line)
+        model = next((v.strip() for k, v in fields.items() if k.strip() == "model name"), model)
+        cores = f"{sum(line.startswith('processor') for line in cpuinfo)} cores, "
+        total = Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]
+        memory = f"{int(total) / 2**20:.0f} GiB, "
+    except (OSError, ValueError):
+        pass  # not Linux
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("torch", "jax", "dask", "autograd", "numpy", "ray")
+    )
+    return f"{model}, {cores}{memory}{platform.system()}, Python {platform.python_version()}; {versions}."
+
+
+def plot(races: Sequence[Race], path: Path) -> None:
+    """For each workload the peers' times over distgrad's, on a logarithmic axis, with the goals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    summaries = [Summary(race) for race in races]
+    summaries = [s for s in summaries if set(s.others) & set(STANDARD)][::-1]
+    if not summaries:
+        return
+    figure, axes = pyplot.subplots(figsize=(8, 1.2 + 0.62 * len(summaries)), layout="constrained")
+    names = STANDARD[1:]
+    height = 0.8 / len(names)
+    for k, name in enumerate(names):
+        rows = [row for row, s in enumerate(summaries) if name in s.ratio]
+        ratios = [summaries[row].ratio[name] for row in rows]
+        places = [row + 0.4 - height * (k + 0.5) for row in rows]
+        axes.barh(places, np.array(ratios) - 1, height * 0.9, left=1, label=name)
+        for place, ratio in zip(places, ratios, strict=True):
+            side = "left" if ratio >= 1 else "right"
+            axes.annotate(
+                f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}",
+                (ratio, place),
+                xytext=(2 if ratio >= 1 else -2, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=6,
+            )
+    for row, s in enumerate(summaries):
+        if s.workload.goal:
+            axes.plot(
+                [s.workload.goal] * 2, [row - 0.42, row + 0.42], color="black", linewidth=1, linestyle=":"
+            )
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xlabel(
+        "time over distgrad's (right of 1: distgrad is faster); dotted: the goal for the best peer"
+    )
+    axes.set_yticks(range(len(summaries)), [s.workload.name for s in summaries])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path)
+    pyplot.close(figure)

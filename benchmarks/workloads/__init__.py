@@ -1,0 +1,33 @@
+"""The workloads, in the order in which they run."""
+
+from __future__ import annotations
+
+from benchmarks.workloads.base import Workload
+from benchmarks.workloads.classify import Logistic, LogisticWide, Newton, Softmax
+from benchmarks.workloads.elementwise import Chain, Poly, Rosenbrock, Tiny
+from benchmarks.workloads.factorise import Factorise
+from benchmarks.workloads.network import Matmul, Mlp
+from benchmarks.workloads.own import Large, ScalingChain, ScalingMlp, Shards
+from benchmarks.workloads.train import Train
+
+WORKLOADS: dict[str, Workload] = {
+    w.name: w
+    for w in (
+        Poly(),
+        Chain(),
+        Logistic(),
+        LogisticWide(),
+        Softmax(),
+        Mlp(),
+        Matmul(),
+        Rosenbrock(),
+        Factorise(),
+        Newton(),
+        Train(),
+        Tiny(),
+        ScalingMlp(),
+        ScalingChain(),
+        Shards(),
+        Large(),
+    )
+}
