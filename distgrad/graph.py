@@ -7,7 +7,11 @@ planner can tell by looking.
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 import weakref
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +19,11 @@ import numpy as np
 from distgrad.primitives.base import Aval, Layout, Primitive
 from distgrad.sharding import Sharding
 
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+NO_COPIES: Mapping[Sharding, int] = {}
 
+
+# Places in the user's program.
 class Origin(NamedTuple):
     """Where an op was called: its name and the user's file and line."""
 
@@ -27,10 +35,63 @@ class Origin(NamedTuple):
         return f'{self.op}, called at File "{self.file}", line {self.line}'
 
 
+Place = tuple[str, Any, int]
+
+
+def place(op: str) -> Place:
+    """The op and the first frame outside this package; cheap to take, made readable by `origin`."""
+    frame: Any = sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
+        frame = frame.f_back
+    return op, frame.f_code, frame.f_lasti
+
+
+@functools.cache
+def _is_ours(file: str) -> bool:
+    return file.startswith(PACKAGE)
+
+
+def origin(where: Place) -> Origin:
+    """File and line of a place."""
+    op, code, instruction = where
+    line = code.co_firstlineno
+    for start, end, number in code.co_lines():
+        if start <= instruction < end and number is not None:
+            line = number
+    return Origin(op, code.co_filename, line)
+
+
+# Values.
+class Spec:
+    """What is known of a value before it is computed: shape, dtype and cuts.
+
+    `spec` gives the same object for the same ones, so that to hash or compare them costs nothing.
+    """
+
+    __slots__ = ("aval", "nbytes", "sharding")
+
+    def __init__(self, aval: Aval, sharding: Sharding):
+        self.aval = aval
+        self.sharding = sharding
+        self.nbytes = aval.nbytes
+
+
+@functools.lru_cache(maxsize=65536)
+def spec(aval: Aval, sharding: Sharding) -> Spec:
+    """The spec of values with this shape and dtype that are cut so."""
+    return Spec(aval, sharding)
+
+
+@functools.lru_cache(maxsize=65536)
+def whole(shape: tuple[int, ...], dtype: np.dtype) -> Spec:
+    """The spec of values that are not cut."""
+    return spec(Aval(shape, dtype), Sharding.whole(shape))
+
+
 class Node:
     """One primitive applied to results, with its layout and the place in the user's program that asked for it."""
 
-    __slots__ = ("attrs", "inputs", "key", "layout", "origin", "outputs", "primitive")
+    __slots__ = ("attrs", "inputs", "key", "layout", "outputs", "primitive", "where")
 
     def __init__(
         self,
@@ -38,16 +99,21 @@ class Node:
         inputs: tuple[Result, ...],
         attrs: dict[str, Any],
         layout: Layout,
-        origin: Origin | None,
+        where: Place,
         key: Any,
     ):
         self.primitive = primitive
         self.inputs = inputs
         self.attrs = attrs
         self.layout = layout
-        self.origin = origin
+        self.where = where
         self.key = key  # equal keys: same primitive, attributes, shapes, dtypes and shardings
         self.outputs: tuple[Result, ...] = ()
+
+    @property
+    def origin(self) -> Origin:
+        """File and line of the user's call."""
+        return origin(self.where)
 
 
 class Result:
@@ -63,18 +129,27 @@ class Result:
     A stored result may be known as well, once it was fetched.
     """
 
-    __slots__ = ("array", "aval", "box", "copies", "error", "handle", "id", "release", "sharding")
+    __slots__ = ("array", "box", "copies", "error", "handle", "id", "release", "spec")
 
-    def __init__(self, aval: Aval, sharding: Sharding):
-        self.aval = aval
-        self.sharding = sharding
-        self.array: np.ndarray | None = None
+    def __init__(self, spec: Spec, array: np.ndarray | None = None):
+        self.spec = spec
+        self.array = array
         self.id: int | None = None
-        self.copies: dict[Sharding, int] = {}
+        self.copies = NO_COPIES
         self.box: Any = None
         self.error: Any = None
-        self.handle: weakref.ref[Value] | None = None
+        self.handle: weakref.ref[Value] | None = None  # None: never was an operand of a node or made by one
         self.release: Any = None  # called with the id when the last reference is gone
+
+    @property
+    def aval(self) -> Aval:
+        """Shape and dtype."""
+        return self.spec.aval
+
+    @property
+    def sharding(self) -> Sharding:
+        """How it is cut."""
+        return self.spec.sharding
 
     @property
     def pending(self) -> bool:
@@ -100,29 +175,31 @@ class Value:
 
     def __init__(self, result: Result):
         self.result = result
-        result.handle = weakref.ref(self)
+
+    def watched(self) -> Value:
+        """The value itself; from now on its result knows whether it is still held."""
+        self.result.handle = weakref.ref(self)
+        return self
 
     @staticmethod
     def known(array: np.ndarray) -> Value:
         """A value that the driver has at hand. The array must not be changed after this."""
-        result = Result(Aval(array.shape, array.dtype), Sharding.whole(array.shape))
-        result.array = array
-        return Value(result)
+        return Value(Result(whole(array.shape, array.dtype), array))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of each dimension."""
-        return self.result.aval.shape
+        return self.result.spec.aval.shape
 
     @property
     def dtype(self) -> np.dtype:
         """NumPy's dtype of the elements."""
-        return self.result.aval.dtype
+        return self.result.spec.aval.dtype
 
     @property
     def sharding(self) -> Sharding:
         """How it is cut."""
-        return self.result.sharding
+        return self.result.spec.sharding
 
     @property
     def array(self) -> np.ndarray | None:

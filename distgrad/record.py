@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import os
 import re
-import sys
 import threading
 import types
 import weakref
@@ -15,10 +13,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from distgrad.dtype import OF_NUMPY
-from distgrad.graph import Origin, Value
+from distgrad.graph import Place, Value, origin
 from distgrad.storage import Version
-
-PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after "
@@ -155,28 +151,6 @@ class set_grad_enabled(_Setting):
         return super().__call__(function)
 
 
-# Places in the user's program.
-Place = tuple[str, Any, int]
-
-
-def place(op: str) -> Place:
-    """The op and the first frame outside this package; cheap to take, made readable by `origin`."""
-    frame: Any = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame = frame.f_back
-    return op, frame.f_code, frame.f_lasti
-
-
-def origin(where: Place) -> Origin:
-    """File and line of a place."""
-    op, code, instruction = where
-    line = code.co_firstlineno
-    for start, end, number in code.co_lines():
-        if start <= instruction < end and number is not None:
-            line = number
-    return Origin(op, code.co_filename, line)
-
-
 # Nodes.
 Edge = tuple["Node | None", int]
 NO_EDGE: Edge = (None, 0)
@@ -261,48 +235,45 @@ def retain(node: Node, output: int, tensor: Any) -> None:
 class Saved:
     """A value kept for backward, with what is needed to make a tensor of it again.
 
-    `counter` and `number` tell whether the storage was changed since. `node` and `output` are the tensor's place in the
-    graph; an output of the node that saves it (`is_output`) has no node here, so that there is no cycle.
+    `counter` and `number` tell whether the storage was changed since. `edge` is the tensor's place in the graph; an
+    output of the node that saves it (`is_output`) has no node there, so that there is no cycle.
     `tensor` is for the message alone, which names its latest grad_fn.
     """
 
-    __slots__ = ("counter", "is_output", "node", "number", "output", "requires_grad", "tensor", "value")
+    __slots__ = ("counter", "edge", "is_output", "number", "tensor", "value")
 
     def __init__(
         self,
         value: Value,
         counter: Version | None,
-        requires_grad: bool,
-        node: Node | None,
-        output: int,
+        edge: Edge = NO_EDGE,
         is_output: bool = False,
         tensor: Any = None,
     ):
         self.value = value
         self.counter = counter
         self.number = counter.number if counter is not None else 0
-        self.requires_grad = requires_grad
-        self.node = node
-        self.output = output
+        self.edge = edge
         self.is_output = is_output
         self.tensor = None if tensor is None else weakref.ref(tensor)
 
-    def check(self, owner: Node, where: Place | None) -> None:
-        """Raise torch's error if the storage was changed after this was saved."""
+    def changed(self, owner: Node, where: Place | None) -> RuntimeError:
+        """torch's error for a storage that was changed after this was saved."""
         counter = self.counter
-        if counter is None or counter.number == self.number:
-            return
-        producer = owner if self.is_output else self.node
+        assert counter is not None
+        producer = owner if self.is_output else self.edge[0]
         tensor = None if self.tensor is None else self.tensor()
         if tensor is not None:
             producer = tensor.grad_fn
         made = ""
         if producer is not None and not isinstance(producer, AccumulateGrad):
             name = re.sub(r"Backward\d*$", "", producer.name())
-            made = f", which is output {self.output} of {'torch::autograd::' * (name == 'CopySlices')}{name},"
+            made = (
+                f", which is output {self.edge[1]} of {'torch::autograd::' * (name == 'CopySlices')}{name},"
+            )
         lines = "" if where is None else f"\nSaved by {origin(where)}."
         lines += "" if counter.changed is None else f"\nChanged by {origin(counter.changed)}."
-        raise RuntimeError(
+        return RuntimeError(
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"[{OF_NUMPY[self.value.dtype].tensor_type} {list(self.value.shape)}]{made} is at "
             f"version {counter.number}; "

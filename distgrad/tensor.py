@@ -54,24 +54,21 @@ class Tensor(Contents):
         "__dict__",
         "__weakref__",
         "_accumulate",
-        "_counter",
         "_grad",
         "_node",
         "_output",
         "_requires_grad",
         "_storage",
+        "_versions",
         "_view",
     )
     __array_priority__ = 1000
     __module__ = "distgrad"
 
     def __init__(self, *data: Any):
-        if len(data) == 1 and type(data[0]) is Value:
-            value = data[0]
-        else:
-            value = _old_constructor(data)
+        value = data[0] if data and type(data[0]) is Value else _old_constructor(data)
         self._storage = Storage(value)
-        self._counter = Version()
+        self._versions: Version | None = None  # made when it is asked for
         self._view: View | None = None
         self._requires_grad = False
         self._grad: Tensor | None = None
@@ -107,6 +104,13 @@ class Tensor(Contents):
 
         def __eq__(self, other: Any) -> Any: ...
         def __ne__(self, other: Any) -> Any: ...
+
+    @property
+    def _counter(self) -> Version:
+        """Counts the changes in place of this tensor and of those that share its storage, but for `.data`."""
+        if self._versions is None:
+            self._versions = Version()
+        return self._versions
 
     # Contents.
     @property
@@ -288,7 +292,7 @@ class Tensor(Contents):
     def detach(self) -> Tensor:
         """The same contents, on the same storage, with no history."""
         alias = self._alias()
-        alias._counter = self._counter
+        alias._versions = self._counter
         return alias
 
     def detach_(self) -> Tensor:
@@ -321,9 +325,11 @@ class Tensor(Contents):
 
 def unpack(saved: Saved, owner: Node, where: Any) -> Tensor:
     """The tensor that `owner` saved, checked; in a graph again if ops are being recorded."""
-    saved.check(owner, where)
-    node = saved.node
-    if not grad_mode.enabled or not saved.requires_grad:
+    counter = saved.counter
+    if counter is not None and counter.number != saved.number:
+        raise saved.changed(owner, where)
+    node, output = saved.edge
+    if not grad_mode.enabled or not (saved.is_output or node is not None):
         return Tensor(saved.value)
     if isinstance(node, AccumulateGrad) and node.variable._value is saved.value:
         return node.variable
@@ -333,7 +339,7 @@ def unpack(saved: Saved, owner: Node, where: Any) -> Tensor:
         tensor._accumulate = weakref.ref(node)
     else:
         tensor._node = owner if saved.is_output else node
-        tensor._output = saved.output
+        tensor._output = output
     return tensor
 
 

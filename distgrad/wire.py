@@ -16,6 +16,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from distgrad.dtype import NAMES
 from distgrad.errors import WireError
 from distgrad.primitives import MERGES, TABLE, Aval, Layout, Primitive
 from distgrad.primitives.base import ATTR_TYPES, DTYPES
@@ -434,7 +435,7 @@ def _cut(raw: Any, what: str) -> Cut:
 
 def pack_array(array: np.ndarray) -> list[Any]:
     """`[dtype, shape, bytes]`, in C order."""
-    return [array.dtype.name, array.shape, array.tobytes()]
+    return [NAMES.get(array.dtype) or array.dtype.name, array.shape, array.tobytes()]
 
 
 def unpack_array(raw: Any) -> np.ndarray:

@@ -25,7 +25,7 @@ def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[
     edges, found = [], []
     for i, (out, g) in enumerate(zip(outputs, gradients, strict=False)):
         if isinstance(g, Tensor):
-            if g.shape != out.shape:
+            if g._avals.shape != out._avals.shape:
                 raise RuntimeError(
                     f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and "
                     f"output[{i}] has a shape of {out.shape}."

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad import session
+from distgrad.graph import place
 from distgrad.ops.arithmetic import add
 from distgrad.ops.convert import _own, _reshard
 from distgrad.ops.inplace import write
-from distgrad.record import AccumulateGrad, Edge, Node, grad_mode, place
+from distgrad.record import AccumulateGrad, Edge, Node, grad_mode
 from distgrad.tensor import Tensor
 
 
@@ -52,9 +53,10 @@ def run(
             grads = buffers.pop(node, None)
             if grads is None or (needed is not None and node not in needed):
                 continue
-            for output, g in enumerate(grads):
-                if g is not None and (node, output) in captured:
-                    captured[node, output] = g
+            if captured:
+                for output, g in enumerate(grads):
+                    if g is not None and (node, output) in captured:
+                        captured[node, output] = g
             _visit(node, grads, buffers, needed, captured, accumulate, create_graph, keep_graph)
         return [captured[edge] for edge in inputs or ()]
     finally:
@@ -81,7 +83,10 @@ def _visit(
     if needed is not None and not needed[node]:
         return
     edges = node.next_functions
-    wanted = [n is not None and (needed is None or n in needed) for n, _ in edges]
+    if needed is None:
+        wanted = [n is not None for n, _ in edges]
+    else:
+        wanted = [n is not None and n in needed for n, _ in edges]
     results = node.apply(grads, wanted)
     for (target, output), g, use in zip(edges, results, wanted, strict=True):
         if use and g is not None:
@@ -138,9 +143,9 @@ def _fill_retained(node: Node, grads: list[Any]) -> None:
 
 def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
     """Accumulate a gradient in a leaf, with the leaf's sharding: in place, or as a new tensor with `create_graph`."""
-    cuts = variable.sharding
-    if g.sharding is not cuts and g.sharding != cuts:
-        g = _reshard(g, cuts)
+    spec = variable._avals.result.spec
+    if g._avals.result.spec is not spec and g.sharding != spec.sharding:
+        g = _reshard(g, spec.sharding)
     old = variable._grad
     if old is None:
         variable._grad = _own(g) if create_graph else Tensor(g._value)

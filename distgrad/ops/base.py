@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.graph import Value
+from distgrad.graph import Value, place
 from distgrad.ops import inplace as writing
 from distgrad.ops.helpers import (
     Dims,
@@ -53,7 +53,7 @@ from distgrad.ops.helpers import (
 from distgrad.ops.kind import Kind
 from distgrad.ops.node import Like, OpNode, SavedList, make_view
 from distgrad.ops.table import OPS, Op, call, register
-from distgrad.record import NO_EDGE, Edge, Saved, grad_mode, place
+from distgrad.record import NO_EDGE, Edge, Saved, grad_mode
 from distgrad.session import current_op
 from distgrad.tensor import Tensor
 
@@ -263,17 +263,18 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
     edges: list[Edge] = []
     needs: list[bool] = []
     likes: list[Any] = []
-    for formula in kind.formulas:
-        item, operand = args[formula.place], operands[formula.place]
-        if formula.is_list:
+    for _, i, is_list, _, _ in kind.formulas:
+        item = args[i]
+        if is_list:
             mine = [t._edge if isinstance(t, Tensor) else NO_EDGE for t in item]
             edges += mine
             needs.append(any(node is not None for node, _ in mine))
-            likes.append([(v.result.aval, v.result.sharding) for v in operand])
+            likes.append([v.result.spec for v in operands[i]])
         elif isinstance(item, Tensor):
-            edges.append(item._edge)
-            needs.append(item._requires_grad)
-            likes.append((operand.result.aval, operand.result.sharding))
+            edge = item._edge
+            edges.append(edge)
+            needs.append(edge[0] is not None)
+            likes.append(operands[i].result.spec)
         else:
             edges += [NO_EDGE] * kind.number_edges
             needs.append(False)
@@ -293,35 +294,30 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
             saved[name] = SavedList(map(_keep, item, operand))
         else:
             before = changed is not None and item is changed
-            saved[name] = Saved(operand, None, *_graph(item)) if before else _keep(item, operand)
+            saved[name] = Saved(operand, None, item._edge) if before else _keep(item, operand)
     return node
-
-
-def _graph(item: Tensor) -> tuple[bool, Any, int]:
-    return (True, *item._edge) if item._requires_grad else (False, None, 0)
 
 
 def _keep(item: Any, operand: Any) -> Any:
     if isinstance(item, Tensor):
-        return Saved(operand, item._counter, *_graph(item), tensor=item)
-    return Saved(operand, None, False, None, 0) if type(operand) is Value else operand
+        return Saved(operand, item._counter, item._edge, False, item)
+    return Saved(operand, None) if type(operand) is Value else operand
 
 
 def _function(kind: Kind) -> Callable[..., Any]:
     """The function that users call."""
-    count, bind, run, formulas = kind.count, kind.bind, kind.run, kind.formulas
-    exact, name = not kind.runs, kind.name
+    tails, bind, run, formulas, name = kind.tails, kind.bind, kind.run, kind.formulas, kind.name
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if kwargs or len(args) != count or not exact:
-            args = bind(args, kwargs)
+        tail = None if kwargs else tails.get(len(args))
+        args = bind(args, kwargs) if tail is None else args + tail
         operands, tracked = unwrap(kind, args)
         current_op.name = name
         out = run(*operands)
         node = None
         if tracked and formulas and grad_mode.enabled:
             first = out if type(out) is Value else out[0] if out else None
-            if first is not None and first.result.aval.dtype.kind == "f":
+            if first is not None and first.result.spec.aval.dtype.kind == "f":
                 node = record(kind, args, operands)
         if type(out) is not Value:
             return _several(kind, args, out, node)
@@ -332,7 +328,7 @@ def _function(kind: Kind) -> Callable[..., Any]:
             tensor._node = node
             tensor._requires_grad = True
             if kind.plan(node.needs).out:
-                node.saved["out"] = Saved(out, tensor._counter, True, None, 0, True)
+                node.saved["out"] = Saved(out, tensor._counter, is_output=True)
         return tensor
 
     functools.update_wrapper(call, kind.body)
@@ -350,7 +346,7 @@ def _several(kind: Kind, args: tuple[Any, ...], outs: Sequence[Value], node: Any
         if tracked:
             tensor._node, tensor._output, tensor._requires_grad = node, i, True
         tensors.append(tensor)
-        saved.append(Saved(out, tensor._counter, tracked, None, i, tracked))
+        saved.append(Saved(out, tensor._counter, (None, i), tracked))
     if node is not None and kind.plan(node.needs).out:
         node.saved["out"] = saved
     return tuple(tensors) if kind.returns is None else kind.returns(tensors)
@@ -373,7 +369,7 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
         value = writing.write(self, value, place(name))
         if node is not None:
             if kind.plan(node.needs).out:
-                node.saved["out"] = Saved(value, self._counter, True, None, 0, True)
+                node.saved["out"] = Saved(value, self._counter, is_output=True)
             writing.rebase(self, node)
         return self
 

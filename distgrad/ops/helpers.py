@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -18,11 +19,18 @@ from distgrad.sharding import Sharding
 Operand = Value | int | float | bool
 Ints = tuple[int, ...]
 Dims = int | Sequence[int] | None
+NUMBERS = (float, int, bool)
 FLOAT32_MAX = 3.4028234e38
 
 
 def constant(number: Any, numpy_dtype: np.dtype) -> Value:
     """A 0-d value."""
+    if number and type(number) in NUMBERS:  # not 0.0, which equals -0.0
+        return _known_constant(number, numpy_dtype)
+    return _constant(number, numpy_dtype)
+
+
+def _constant(number: Any, numpy_dtype: np.dtype) -> Value:
     if type(number) is float and numpy_dtype.itemsize == 4 and not -FLOAT32_MAX <= number <= FLOAT32_MAX:
         number = number if number != number else float("inf") * (1 if number > 0 else -1)
     try:
@@ -31,27 +39,24 @@ def constant(number: Any, numpy_dtype: np.dtype) -> Value:
         return Value.known(np.array(number).astype(numpy_dtype))
 
 
+_known_constant = functools.lru_cache(maxsize=4096, typed=True)(_constant)
+
+
 def common_dtype(*operands: Operand) -> np.dtype:
     """The dtype that torch's promotion gives for these operands."""
-    first = None
-    for x in operands:
-        if type(x) is not Value:
-            break
-        d = x.result.aval.dtype
-        if first is None:
-            first = d
-        elif d is not first:
-            break
-    else:
-        assert first is not None
-        return first
-    if len(operands) == 2:  # a tensor and a number of the same or a lower kind
+    if (
+        len(operands) == 2
+    ):  # the usual cases: tensors of one dtype, a tensor and a number of the same or a lower kind
         a, b = operands
-        a, b = (a, b) if type(a) is Value else (b, a)
-        if type(a) is Value and type(b) is not Value:
-            kind = a.result.aval.dtype.kind
-            if kind == "f" or (kind == "i" and type(b) is int):
-                return a.result.aval.dtype
+        if type(a) is not Value:
+            a, b = b, a
+        if type(a) is Value:
+            d = a.result.spec.aval.dtype
+            if type(b) is Value:
+                if b.result.spec.aval.dtype is d:
+                    return d
+            elif d.kind == "f" or (d.kind == "i" and type(b) is int):
+                return d
     dims: list[np.dtype] = []
     zeros: list[np.dtype] = []
     numbers: list[np.dtype] = []
@@ -67,7 +72,7 @@ def cast(x: Operand, numpy_dtype: np.dtype) -> Value:
     """`x` as a value of this dtype; a number becomes a 0-d constant."""
     if type(x) is not Value:
         return constant(x, numpy_dtype)
-    if x.result.aval.dtype == numpy_dtype:
+    if x.result.spec.aval.dtype == numpy_dtype:
         return x
     return session.emit("cast", x, dtype=NAMES[numpy_dtype])
 
@@ -81,7 +86,7 @@ def elementwise(primitive: str, *operands: Operand, floating: bool = False, **at
     if floating and common.kind != "f":
         common = default_numpy()
     return session.emit(primitive, *[
-        x if type(x) is Value and x.result.aval.dtype is common else cast(x, common) for x in operands
+        x if type(x) is Value and x.result.spec.aval.dtype is common else cast(x, common) for x in operands
     ], **attrs)  # fmt: skip
 
 

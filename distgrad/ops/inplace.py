@@ -7,10 +7,10 @@ from typing import Any
 
 from distgrad import session
 from distgrad.dtype import castable
-from distgrad.graph import Value
+from distgrad.graph import Place, Value
 from distgrad.ops.helpers import cast, title
 from distgrad.ops.node import Like, OpNode
-from distgrad.record import Edge, Node, Place, grad_mode, retain
+from distgrad.record import Edge, Node, grad_mode, retain
 from distgrad.tensor import Tensor
 
 LEAF = "a leaf Variable that requires grad is being used in an in-place operation."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -40,15 +41,10 @@ class Kind:
         signature = inspect.signature(body)
         self.name = name
         self.body = body
-        self.run = body  # called with all arguments by position
         self.names = tuple(signature.parameters)
         self.count = len(self.names)
         self.positional = sum(p.kind is not p.KEYWORD_ONLY for p in signature.parameters.values())
-        if self.positional < self.count:
-            by_name = self.names[self.positional :]
-            self.run = lambda *args: body(
-                *args[: -len(by_name)], **dict(zip(by_name, args[-len(by_name) :], strict=True))
-            )
+        self.run = _by_position(body, self.count)
         self.defaults = {n: p.default for n, p in signature.parameters.items() if p.default is not p.empty}
         notes = {n: str(p.annotation) for n, p in signature.parameters.items()}
         self.lists = tuple(n for n, note in notes.items() if "[Value" in note)
@@ -59,6 +55,7 @@ class Kind:
         )
         self.numbers = {n for n in self.tensors if "Operand" in notes[n] or "Value" not in notes[n]}
         self.runs = tuple(i for i, n in enumerate(self.names) if notes[n] == "Ints")
+        self.tails = {} if self.runs else self._tails()
         self.slots = tuple((self.names.index(n), n in self.numbers) for n in self.tensors)
         self.list_slots = tuple(self.names.index(n) for n in self.lists)
         self.formulas: tuple[Formula, ...] = tuple(
@@ -82,6 +79,15 @@ class Kind:
             )
         return Formula(argument, self.names.index(argument), argument in self.lists, function, takes)
 
+    def _tails(self) -> dict[int, tuple[Any, ...]]:
+        """From how many arguments may be given by position to the defaults of the rest."""
+        tails: dict[int, tuple[Any, ...]] = {}
+        for given in range(self.positional + 1):
+            rest = self.names[given:]
+            if all(name in self.defaults for name in rest):
+                tails[given] = tuple(self.defaults[name] for name in rest)
+        return tails
+
     def plan(self, needs: tuple[bool, ...]) -> Plan:
         """What to save when the formulas marked in `needs` will run."""
         found = self.plans.get(needs)
@@ -99,6 +105,9 @@ class Kind:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments in order, defaults filled in; torch's errors."""
+        tail = None if kwargs else self.tails.get(len(args))
+        if tail is not None:
+            return args + tail
         if self.runs:
             args = self._gather_run(args)
         if len(args) > self.positional:
@@ -144,3 +153,11 @@ class Kind:
         raise TypeError(
             f"{self.name}(): argument '{self.names[index]}' (position {index + 1}) must be Tensor, not {kind}"
         )
+
+
+def _by_position(body: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """The same function, all of whose `count` arguments are given by position, those by keyword too."""
+    if not isinstance(body, types.FunctionType) or body.__code__.co_kwonlyargcount == 0:
+        return body
+    code = body.__code__.replace(co_argcount=count, co_kwonlyargcount=0)
+    return types.FunctionType(code, body.__globals__, body.__name__, None, body.__closure__)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.dtype import OF_NUMPY
-from distgrad.graph import Value
+from distgrad.graph import Spec, Value, spec
 from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind
 from distgrad.ops.table import OPS
@@ -40,8 +40,8 @@ class Like(NamedTuple):
         return self.full(0)
 
 
-def _like(aval: Aval, sharding: Sharding) -> Like:
-    return Like(aval.shape, aval.dtype, sharding)
+def _like(spec: Spec) -> Like:
+    return Like(spec.aval.shape, spec.aval.dtype, spec.sharding)
 
 
 class OpNode(Node):
@@ -50,7 +50,7 @@ class OpNode(Node):
     __slots__ = ("holds", "likes", "needs", "saved", "where")
     kind: Kind
     holds: bool  # whether tensors are saved
-    likes: list[Any]  # for each formula (aval, sharding) of its argument, a list of them for a list
+    likes: list[Any]  # for each formula the spec of its argument, a list of them for a list
     needs: tuple[bool, ...]  # which formulas run
     saved: Any  # from the arguments' names to what was saved of them; None once it was dropped
     where: Any  # the user's line that called the op
@@ -64,28 +64,30 @@ class OpNode(Node):
         at_hand: dict[str, Any] = {"g": grads if kind.multi else grads[0], "needs": None}
         results: list[Any] = []
         edge = 0
-        for formula, need, like in zip(kind.formulas, self.needs, self.likes, strict=True):
-            n = len(like) if formula.is_list else 0 if like is None and not kind.number_edges else 1
-            if not need or not any(wanted[edge : edge + n]):
+        for (_, _, is_list, function, takes), need, like in zip(
+            kind.formulas, self.needs, self.likes, strict=True
+        ):
+            n = len(like) if is_list else 0 if like is None and not kind.number_edges else 1
+            if not need or True not in wanted[edge : edge + n]:
                 results += [None] * n
                 edge += n
                 continue
             args = []
-            for name in formula.takes:
+            for name in takes:
                 if name == "like":
-                    args.append([_like(*one) for one in like] if formula.is_list else _like(*like))
+                    args.append([_like(one) for one in like] if is_list else _like(like))
                     continue
                 if name not in at_hand:
                     at_hand[name] = self._restore(saved[name])
                 elif name == "needs":
                     at_hand[name] = {f.argument: n for f, n in zip(kind.formulas, self.needs, strict=True)}
                 args.append(at_hand[name])
-            gradient = formula.function(*args)
-            if formula.is_list:
+            gradient = function(*args)
+            if is_list:
                 gradient = [None] * n if gradient is None else gradient
-                results += [fitted(g, *one) for g, one in zip(gradient, like, strict=True)]
+                results += [fitted(g, one) for g, one in zip(gradient, like, strict=True)]
             else:
-                results.append(fitted(gradient, *like))
+                results.append(fitted(gradient, like))
             edge += n
         return results
 
@@ -106,15 +108,17 @@ class SavedList(list[Any]):
     """Several saved tensors under one name."""
 
 
-def fitted(g: Any, aval: Any, sharding: Sharding) -> Any:
+def fitted(g: Any, like: Spec) -> Any:
     """A gradient brought to the shape and dtype of the argument it is for: broadcasting and promotion undone."""
     if g is None:
         return None
-    value = g._avals
-    if value.shape != aval.shape:
-        g = OPS["sum_to_size"].function(g, aval.shape)
-    if value.dtype != aval.dtype:
-        g = OPS["_to_copy"].function(g, OF_NUMPY[aval.dtype])
+    found = g._avals.result.spec
+    if found is like:
+        return g
+    if found.aval.shape != like.aval.shape:
+        g = OPS["sum_to_size"].function(g, like.aval.shape)
+    if found.aval.dtype != like.aval.dtype:
+        g = OPS["_to_copy"].function(g, OF_NUMPY[like.aval.dtype])
     return g
 
 
@@ -162,7 +166,8 @@ class OpStep:
         formula = self.kind.formulas[0]
         gs = g if self.index is None else [None] * self.index + [g]
         given = {"g": gs, "like": self.like, **dict(zip(self.kind.names[1:], self.own, strict=True))}
-        return fitted(formula.function(*[given[n] for n in formula.takes]), self.like, self.like.sharding)
+        like = spec(Aval(self.like.shape, self.like.dtype), self.like.sharding)
+        return fitted(formula.function(*[given[n] for n in formula.takes]), like)
 
     def layout(self, array: np.ndarray) -> np.ndarray:
         """The same view of a NumPy array."""
@@ -183,7 +188,7 @@ def make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, i
         base, depth = before.base, before.depth
     else:
         base, depth = source, len(steps) - 1
-    tensor._storage, tensor._counter = source._storage, source._counter
+    tensor._storage, tensor._versions = source._storage, source._counter
     view = View(steps, value, source._storage.generation, base, depth, source._counter.number)
     view.creation = before.creation if before is not None else None
     if not grad_mode.enabled:

@@ -178,7 +178,7 @@ LabelRule = Callable[[Sequence[Aval], Attrs], Labels]
 RegroupRule = Callable[[Sequence[Aval], Sequence[Sharding], Attrs, int], Layout]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Primitive:
     """One kernel with its rules.
 

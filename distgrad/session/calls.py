@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import DistgradError, WorkerError
-from distgrad.graph import Origin
+from distgrad.graph import Place, origin
 from distgrad.session.failures import fresh, worker_error
 from distgrad.wire import pack_array
 from distgrad.worker.execute import Failure
@@ -42,7 +42,7 @@ class _Call(NamedTuple):
 
     serial: int
     replies: list[Handle]
-    origins: Sequence[Origin | None]  # of each step
+    places: Sequence[Place | None]  # of each step
     freed: list[int]  # what it was to free
 
 
@@ -90,7 +90,7 @@ class Calls:
         feeds: Sequence[np.ndarray] = (),
         boxes: Sequence[tuple[tuple[str, ...], Box]] = (),
         returns: tuple[str, ...] = (),
-        origins: Sequence[Origin | None] = (),
+        places: Sequence[Place | None] = (),
     ) -> Box:
         """Send one program to every worker. Waits only if too many stages are on their way.
 
@@ -124,7 +124,7 @@ class Calls:
         except BaseException:  # some workers may not have heard of it
             self.freed.extend(freed)
             raise
-        self._in_flight.append(_Call(self._serial, sent.replies, origins, freed))
+        self._in_flight.append(_Call(self._serial, sent.replies, places, freed))
         while len(self._in_flight) > IN_FLIGHT:
             error = self._collect()
             self._late = self._late or error
@@ -196,7 +196,7 @@ class Calls:
                 failure = Failure(*raw)
                 key = (failure.serial, failure.step)
                 if failure.serial == call.serial and key not in self._errors:
-                    origin = call.origins[failure.step] if failure.step < len(call.origins) else None
-                    self._errors[key] = worker_error(failure, origin)
+                    where = call.places[failure.step] if failure.step < len(call.places) else None
+                    self._errors[key] = worker_error(failure, origin(where) if where is not None else None)
                     first = first or self._errors[key]
         return first

@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
-from distgrad.graph import Node, Result, Value
+from distgrad.graph import NO_COPIES, Node, Result, Value, place, spec
 from distgrad.plan.build import Form, Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.explain import Explanation, explanation
@@ -18,7 +18,7 @@ from distgrad.primitives import Aval, Primitive
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import apply
-from distgrad.session.signature import origin, signature
+from distgrad.session.signature import current_op, signature
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import Move, encode
 from distgrad.worker.exchange import held
@@ -74,15 +74,19 @@ class Session:
         self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]
     ) -> tuple[Value, ...]:
         """Add a node to the pending graph."""
-        results = tuple(v.result for v in inputs)
+        results = []
         with self.lock:
-            for result in results:
+            for value in inputs:
+                result = value.result
+                if result.handle is None:
+                    value.watched()
                 self._usable(result)
-            made = signature(primitive, results, attrs, self.shard_bytes)
-            node = Node(primitive, results, attrs, made.layout, origin(), made.number)
-            node.outputs = tuple(Result(a, s) for a, s in zip(made.outs, made.layout.outs, strict=True))
+                results.append(result)
+            made = signature(primitive, [r.spec for r in results], attrs, self.shard_bytes)
+            node = Node(primitive, tuple(results), attrs, made.layout, place(current_op.name), made.number)
+            node.outputs = tuple([Result(out) for out in made.outs])
+            values = tuple([Value(result).watched() for result in node.outputs])
             self.pending.append(node)
-            values = tuple(Value(r) for r in node.outputs)
             if len(self.pending) >= PENDING:
                 self.flush()
         return values
@@ -97,11 +101,12 @@ class Session:
                 raise DistgradError(LOST)
             if result.release.__self__ is not self:
                 result.id = result.box = result.release = None
-                result.copies = {}
-        if array is not None and result.id is None and result.sharding.count > 1:  # from an earlier session
-            self._upload(result, array, result.sharding)
+                result.copies = NO_COPIES
+        if array is None or result.id is not None:
             return
-        if array is not None and result.id is None and array.nbytes > FEED:
+        if result.spec.sharding.count > 1:  # from an earlier session
+            self._upload(result, array, result.sharding)
+        elif array.nbytes > FEED:
             self._upload(result, array, default_sharding(array.shape, array.itemsize, self.shard_bytes))
 
     # Flush
@@ -171,10 +176,11 @@ class Session:
             box = (kept[b.stage, b.channel], b.what, b.channel, b.position)
             self._settle(captured.results[value], None, box)
         for value, cuts in plan.copies:
-            copies = captured.results[value].copies
-            copies[cuts] = ids[value, cuts]
+            result = captured.results[value]
+            copies = {**result.copies, cuts: ids[value, cuts]}
             if len(copies) > COPIES:
                 self.release(copies.pop(next(iter(copies))))
+            result.copies = copies
 
     def _settle(self, result: Result, number: int | None, box: Any) -> None:
         result.id = number
@@ -190,7 +196,7 @@ class Session:
             feeds=[captured.results[v].array for v in stage.feeds],  # type: ignore[misc]
             boxes=list(zip(stage.program.boxes, sources, strict=True)),
             returns=stage.returns,
-            origins=[captured.nodes[n].origin if n >= 0 else None for n in stage.nodes],
+            places=[captured.nodes[n].where if n >= 0 else None for n in stage.nodes],
         )
 
     def explain(self, results: Sequence[Result]) -> Explanation:
@@ -300,7 +306,7 @@ class Session:
         sharding = sharding or default_sharding(array.shape, array.itemsize, self.shard_bytes)
         if len(sharding.cut_dims) > 1:
             sharding = _along_one(sharding)
-        value = Value(Result(Aval(array.shape, array.dtype), sharding))
+        value = Value(Result(spec(Aval(array.shape, array.dtype), sharding)))
         with self.lock:
             self._upload(value.result, array, sharding)
         return value
@@ -324,7 +330,7 @@ class Session:
         except BaseException:
             self.release(number)
             raise
-        result.sharding = sharding
+        result.spec = spec(result.aval, sharding)
         self._settle(result, number, None)
         result.array = None
 

@@ -14,9 +14,9 @@ import numpy as np
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.plan.explain import Explanation
-from distgrad.primitives import TABLE
+from distgrad.primitives import TABLE, Primitive
 from distgrad.session.core import FEED, LOST, Session
-from distgrad.session.inline import apply
+from distgrad.session.inline import small
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
@@ -122,24 +122,19 @@ def current() -> Session:
 
 def emit(name: str, *inputs: Value, **attrs: Any) -> Value:
     """Apply the primitive `name` to `inputs`: computed at once where all is small and known, else recorded."""
-    return emit_all(name, *inputs, **attrs)[0]
+    return _emit(TABLE[name], inputs, attrs)[0]
 
 
-def emit_all(name: str, *inputs: Value, **attrs: Any) -> tuple[Value, ...]:
+def emit_all(name: str, *inputs: Value, **attrs: Any) -> Sequence[Value]:
     """The same for a primitive with several results."""
-    primitive = TABLE[name]
-    cuts = attrs.get("cuts")
-    if _inline_bytes and (cuts is None or cuts.count == 1):
-        # What is cut stays on the workers, also once it was fetched: looking at a tensor changes nothing.
-        arrays = [v.result.array if v.result.sharding.count == 1 else None for v in inputs]
-        known = 0
-        for array in arrays:
-            known += _inline_bytes + 1 if array is None else array.nbytes
-        if known <= _inline_bytes:
-            outs = primitive.shape([v.result.aval for v in inputs], attrs)
-            if sum(o.nbytes for o in outs) <= _inline_bytes:
-                made = apply(primitive, arrays, [o.shape for o in outs], attrs)  # type: ignore[arg-type]
-                return tuple(Value.known(array) for array in made)
+    return _emit(TABLE[name], inputs, attrs)
+
+
+def _emit(primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence[Value]:
+    if _inline_bytes:
+        values = small(primitive, inputs, attrs, _inline_bytes)
+        if values is not None:
+            return values
     if _session is None and any(v.result.array is None for v in inputs):
         raise DistgradError(LOST)  # before workers are started in vain
     return current().record(primitive, inputs, attrs)
