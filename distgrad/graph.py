@@ -38,9 +38,12 @@ class Origin(NamedTuple):
 Place = tuple[str, Any, int]
 
 
-def place(op: str) -> Place:
-    """The op and the first frame outside this package; cheap to take, made readable by `origin`."""
-    frame: Any = sys._getframe(1)
+def place(op: str, above: int = 1) -> Place:
+    """The op and the first frame outside this package; cheap to take, made readable by `origin`.
+
+    Each frame that is looked at costs 0.2 us: `above` says how far above this one the first can be.
+    """
+    frame: Any = sys._getframe(above)
     while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
         frame = frame.f_back
     return op, frame.f_code, frame.f_lasti

@@ -40,6 +40,7 @@ def run(
         The gradient of each of `inputs`, None where there is none; an empty list with `accumulate`.
     """
     before, grad_mode.enabled = grad_mode.enabled, create_graph
+    caller, session.current_op.caller = session.current_op.caller, place("backward", 2)[1:]
     try:
         captured: dict[Edge, Tensor | None] = dict.fromkeys(inputs or ())
         order = _reachable([node for node, _ in roots if node is not None])
@@ -61,6 +62,7 @@ def run(
         return [captured[edge] for edge in inputs or ()]
     finally:
         grad_mode.enabled = before
+        session.current_op.caller = caller
 
 
 def _visit(
@@ -83,14 +85,10 @@ def _visit(
     if needed is not None and not needed[node]:
         return
     edges = node.next_functions
-    if needed is None:
-        wanted = [n is not None for n, _ in edges]
-    else:
-        wanted = [n is not None and n in needed for n, _ in edges]
-    results = node.apply(grads, wanted)
-    for (target, output), g, use in zip(edges, results, wanted, strict=True):
-        if use and g is not None:
-            assert target is not None
+    wanted = [n is not None and (needed is None or n in needed) for n, _ in edges]
+    for edge, g in zip(edges, node.apply(grads, wanted), strict=True):
+        target, output = edge
+        if g is not None and target is not None and (needed is None or target in needed):
             _feed(buffers, target, output, g)
     if not keep_graph:
         node.release()
@@ -122,7 +120,7 @@ def _feed(buffers: dict[Node, list[Any]], node: Node, output: int, g: Tensor) ->
     """Add a gradient to those that wait for a node's output."""
     grads = buffers.get(node)
     if grads is None:
-        buffers[node] = [None] * output + [g]
+        buffers[node] = [g] if output == 0 else [None] * output + [g]
         return
     if len(grads) <= output:
         grads += [None] * (output + 1 - len(grads))

@@ -287,7 +287,7 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
     node.needs, node.likes = key, likes
     node.saved = saved = {name: args[i] for name, i in plan.others}
     node.holds = plan.out or bool(plan.tensors)
-    node.where = place(kind.name) if node.holds else None
+    node.where = place(kind.name, 3) if node.holds else None
     for name, i in plan.tensors:
         item, operand = args[i], operands[i]
         if type(operand) is list:

@@ -78,50 +78,47 @@ class Capture:
 
 def needed(pending: Sequence[Node], roots: Iterable[Result] | None) -> list[Node]:
     """The nodes that `roots` need, or (None) that anything that is still held needs; in their order."""
-    marked = {id(r) for r in roots} if roots is not None else None
-    read: set[int] = set()
+    read = set(roots or ())
+    held = roots is None
     chosen = []
     for node in reversed(pending):
-        if any(id(o) in read or (o.wanted if marked is None else id(o) in marked) for o in node.outputs):
-            chosen.append(node)
-            read.update(id(r) for r in node.inputs)
+        for out in node.outputs:
+            if out in read or (held and out.wanted):
+                chosen.append(node)
+                read.update(node.inputs)
+                break
     chosen.reverse()
     return chosen
 
 
 def capture(nodes: list[Node]) -> Capture:
     """Number the values of `nodes` and make the key of their structure."""
-    externals: list[External] = []
-    outside: list[Result] = []
+    made = dict.fromkeys([out for node in nodes for out in node.outputs])
+    outside = dict.fromkeys([r for node in nodes for r in node.inputs if r not in made])
+    results = [*outside, *made]
+    numbers = {result: number for number, result in enumerate(results)}
+    ins = [tuple([numbers[r] for r in node.inputs]) for node in nodes]
     boxes: list[Any] = []
-    numbers: dict[int, int] = {}
-    made = {id(o) for node in nodes for o in node.outputs}
-    for node in nodes:
-        for result in node.inputs:
-            if id(result) not in made and id(result) not in numbers:
-                numbers[id(result)] = len(outside)
-                outside.append(result)
-                externals.append(_external(result, boxes))
-    results = list(outside)
-    for node in nodes:
-        for result in node.outputs:
-            numbers[id(result)] = len(results)
-            results.append(result)
-    ins = [tuple(numbers[id(r)] for r in node.inputs) for node in nodes]
+    externals = [_external(result, boxes) for result in outside]
     wanted = [r.wanted for r in results]
     key = (
-        tuple(zip((n.key for n in nodes), ins, strict=True)),
-        tuple((e, r.aval, r.sharding) for e, r in zip(externals, outside, strict=True)),
+        tuple([n.key for n in nodes]),
+        tuple(ins),
+        tuple(externals),
+        tuple([r.spec for r in outside]),
         tuple(wanted),
     )
     return Capture(key, nodes, results, boxes, externals, ins, wanted)
 
 
+FEED, STORED = External("feed"), External("stored")
+
+
 def _external(result: Result, boxes: list[Any]) -> External:
     if result.id is not None:
-        return External("stored", copies=tuple(result.copies))
+        return External("stored", copies=tuple(result.copies)) if result.copies else STORED
     if result.array is not None:
-        return External("feed")
+        return FEED
     box, what, channel, position = result.box
     if not any(b is box for b in boxes):
         boxes.append(box)

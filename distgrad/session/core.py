@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
-from distgrad.graph import NO_COPIES, Node, Result, Value, place, spec
+from distgrad.graph import NO_COPIES, Node, Result, Value, spec
 from distgrad.plan.build import Form, Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.explain import Explanation, explanation
@@ -18,7 +18,7 @@ from distgrad.primitives import Aval, Primitive
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import apply
-from distgrad.session.signature import current_op, signature
+from distgrad.session.signature import here, signature
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import Move, encode
 from distgrad.worker.exchange import held
@@ -83,7 +83,7 @@ class Session:
                 self._usable(result)
                 results.append(result)
             made = signature(primitive, [r.spec for r in results], attrs, self.shard_bytes)
-            node = Node(primitive, tuple(results), attrs, made.layout, place(current_op.name), made.number)
+            node = Node(primitive, tuple(results), attrs, made.layout, here(), made.number)
             node.outputs = tuple([Result(out) for out in made.outs])
             values = tuple([Value(result).watched() for result in node.outputs])
             self.pending.append(node)

@@ -14,7 +14,7 @@ import numpy as np
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.plan.explain import Explanation
-from distgrad.primitives import TABLE, Primitive
+from distgrad.primitives import TABLE
 from distgrad.session.core import FEED, LOST, Session
 from distgrad.session.inline import small
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
@@ -122,15 +122,12 @@ def current() -> Session:
 
 def emit(name: str, *inputs: Value, **attrs: Any) -> Value:
     """Apply the primitive `name` to `inputs`: computed at once where all is small and known, else recorded."""
-    return _emit(TABLE[name], inputs, attrs)[0]
+    return emit_all(name, *inputs, **attrs)[0]
 
 
 def emit_all(name: str, *inputs: Value, **attrs: Any) -> Sequence[Value]:
     """The same for a primitive with several results."""
-    return _emit(TABLE[name], inputs, attrs)
-
-
-def _emit(primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence[Value]:
+    primitive = TABLE[name]
     if _inline_bytes:
         values = small(primitive, inputs, attrs, _inline_bytes)
         if values is not None:

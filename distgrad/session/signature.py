@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from distgrad.graph import Spec, spec
+from distgrad.graph import Place, Spec, place, spec
 from distgrad.primitives import Layout, Primitive
 from distgrad.primitives.rules import layout
 
@@ -29,9 +29,16 @@ _weight = 0
 
 class _CurrentOp(threading.local):
     name = "?"  # of the op that is running
+    caller: tuple[Any, int] | None = None  # code and instruction that all ops come from, during backward
 
 
 current_op = _CurrentOp()
+
+
+def here() -> Place:
+    """The op that is running and where the user called it; for `Session.record`, which `emit_all` calls."""
+    caller = current_op.caller
+    return place(current_op.name, 4) if caller is None else (current_op.name, *caller)
 
 
 def signature(
