@@ -25,12 +25,13 @@ def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[
     edges, found = [], []
     for i, (out, g) in enumerate(zip(outputs, gradients, strict=False)):
         if isinstance(g, Tensor):
-            if g._avals.shape != out._avals.shape:
+            given, aval = g._avals.result.spec.aval, out._avals.result.spec.aval
+            if given.shape != aval.shape:
                 raise RuntimeError(
                     f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and "
                     f"output[{i}] has a shape of {out.shape}."
                 )
-            g = g if g.dtype is out.dtype else g.to(out.dtype)
+            g = g if given.dtype is aval.dtype else g.to(out.dtype)
         elif g is None:
             if out.requires_grad:
                 if out.numel() != 1:

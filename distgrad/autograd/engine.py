@@ -6,6 +6,7 @@ highest number down meets every node after all that feed it, and needs no counti
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,88 +44,81 @@ def run(
     caller, session.current_op.caller = session.current_op.caller, place("backward", 2)[1:]
     try:
         captured: dict[Edge, Tensor | None] = dict.fromkeys(inputs or ())
-        order = _reachable([node for node, _ in roots if node is not None])
-        needed = None if inputs is None else _needed(order, {node for node, _ in inputs})
-        buffers: dict[Node, list[Any]] = {}
-        for (node, output), g in zip(roots, gradients, strict=True):
-            if node is not None:
-                _feed(buffers, node, output, g)
-        while order:
-            node = order.pop()
-            grads = buffers.pop(node, None)
-            if grads is None or (needed is not None and node not in needed):
+        needed = None if inputs is None else _needed([node for node, _ in roots], {n for n, _ in inputs})
+        waiting = _Waiting()
+        for edge, g in zip(roots, gradients, strict=True):
+            waiting.add(edge, g)
+        while waiting.order:
+            node, grads = waiting.pop()
+            if needed is not None and node not in needed:
                 continue
             if captured:
                 for output, g in enumerate(grads):
                     if g is not None and (node, output) in captured:
                         captured[node, output] = g
-            _visit(node, grads, buffers, needed, captured, accumulate, create_graph, keep_graph)
+            if node.retained is not None:
+                _fill_retained(node, grads)
+            if type(node) is AccumulateGrad:
+                if accumulate:
+                    deposit(node.variable, grads[0], create_graph)
+                continue
+            if needed is not None and not needed[node]:
+                continue
+            edges = node.next_functions
+            wanted = [n is not None and (needed is None or n in needed) for n, _ in edges]
+            for edge, g, use in zip(edges, node.apply(grads, wanted), wanted, strict=True):
+                if use and g is not None:
+                    waiting.add(edge, g)
+            if not keep_graph:
+                node.release()
         return [captured[edge] for edge in inputs or ()]
     finally:
         grad_mode.enabled = before
         session.current_op.caller = caller
 
 
-def _visit(
-    node: Node,
-    grads: list[Any],
-    buffers: dict[Node, list[Any]],
-    needed: dict[Node, bool] | None,
-    captured: dict[Edge, Tensor | None],
-    accumulate: bool,
-    create_graph: bool,
-    keep_graph: bool,
-) -> None:
-    """Run one node and pass its gradients on."""
-    if node.retained is not None:
-        _fill_retained(node, grads)
-    if isinstance(node, AccumulateGrad):
-        if accumulate:
-            deposit(node.variable, grads[0], create_graph)
-        return
-    if needed is not None and not needed[node]:
-        return
-    edges = node.next_functions
-    wanted = [n is not None and (needed is None or n in needed) for n, _ in edges]
-    for edge, g in zip(edges, node.apply(grads, wanted), strict=True):
-        target, output = edge
-        if g is not None and target is not None and (needed is None or target in needed):
-            _feed(buffers, target, output, g)
-    if not keep_graph:
-        node.release()
+class _Waiting:
+    """Gradients that wait for their node to be visited, the node that was made last first."""
+
+    def __init__(self) -> None:
+        self.order: list[tuple[int, Node]] = []  # a heap of (-number, node)
+        self.gradients: dict[Node, list[Any]] = {}
+
+    def add(self, edge: Edge, g: Tensor) -> None:
+        """Add a gradient to those that wait for a node's output."""
+        node, output = edge
+        if node is None:
+            return
+        grads = self.gradients.get(node)
+        if grads is None:
+            self.gradients[node] = [g] if output == 0 else [None] * output + [g]
+            heapq.heappush(self.order, (-node.number, node))
+            return
+        if len(grads) <= output:
+            grads += [None] * (output + 1 - len(grads))
+        grads[output] = g if grads[output] is None else add(grads[output], g)
+
+    def pop(self) -> tuple[Node, list[Any]]:
+        """The next node, to which nothing more will be added, and the gradients of its outputs."""
+        _, node = heapq.heappop(self.order)
+        return node, self.gradients.pop(node)
 
 
-def _reachable(roots: list[Node]) -> list[Node]:
-    """All nodes that the roots lead to, the last made at the end."""
-    seen = set(roots)
+def _needed(roots: list[Node | None], targets: set[Node | None]) -> dict[Node, bool]:
+    """The nodes on a way to one of the targets; True for those that must run, False for targets that need not."""
+    seen = {node for node in roots if node is not None}
     stack = list(seen)
     while stack:
         for node, _ in stack.pop().next_functions:
             if node is not None and node not in seen:
                 seen.add(node)
                 stack.append(node)
-    return sorted(seen, key=lambda node: node.number)
-
-
-def _needed(order: list[Node], targets: set[Node | None]) -> dict[Node, bool]:
-    """The nodes on a way to one of the targets; True for those that must run, False for targets that need not."""
     needed: dict[Node, bool] = {}
-    for node in order:
+    for node in sorted(seen, key=lambda node: node.number):
         runs = any(n in needed for n, _ in node.next_functions)
         if runs or node in targets:
             needed[node] = runs
     return needed
-
-
-def _feed(buffers: dict[Node, list[Any]], node: Node, output: int, g: Tensor) -> None:
-    """Add a gradient to those that wait for a node's output."""
-    grads = buffers.get(node)
-    if grads is None:
-        buffers[node] = [g] if output == 0 else [None] * output + [g]
-        return
-    if len(grads) <= output:
-        grads += [None] * (output + 1 - len(grads))
-    grads[output] = g if grads[output] is None else add(grads[output], g)
 
 
 def _fill_retained(node: Node, grads: list[Any]) -> None:

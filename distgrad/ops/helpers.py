@@ -85,9 +85,10 @@ def elementwise(primitive: str, *operands: Operand, floating: bool = False, **at
     common = common_dtype(*operands)
     if floating and common.kind != "f":
         common = default_numpy()
-    return session.emit(primitive, *[
+    values = [
         x if type(x) is Value and x.result.spec.aval.dtype is common else cast(x, common) for x in operands
-    ], **attrs)  # fmt: skip
+    ]
+    return session.apply(primitive, values, attrs)[0]
 
 
 def broadcast_to(x: Value, shape: tuple[int, ...], cuts: Sharding | None = None) -> Value:

@@ -6,6 +6,7 @@ and sends its programs, one call for each worker and stage, without waiting. `fe
 
 from distgrad.session.core import Session
 from distgrad.session.door import (
+    apply,
     constant,
     current,
     emit,
@@ -25,6 +26,7 @@ from distgrad.session.signature import current_op
 
 __all__ = [
     "Session",
+    "apply",
     "constant",
     "current",
     "current_op",

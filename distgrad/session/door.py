@@ -122,11 +122,16 @@ def current() -> Session:
 
 def emit(name: str, *inputs: Value, **attrs: Any) -> Value:
     """Apply the primitive `name` to `inputs`: computed at once where all is small and known, else recorded."""
-    return emit_all(name, *inputs, **attrs)[0]
+    return apply(name, inputs, attrs)[0]
 
 
 def emit_all(name: str, *inputs: Value, **attrs: Any) -> Sequence[Value]:
     """The same for a primitive with several results."""
+    return apply(name, inputs, attrs)
+
+
+def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence[Value]:
+    """The same for operands and attributes that are put together already; what is not known yet is recorded."""
     primitive = TABLE[name]
     if _inline_bytes:
         values = small(primitive, inputs, attrs, _inline_bytes)

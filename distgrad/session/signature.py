@@ -36,7 +36,7 @@ current_op = _CurrentOp()
 
 
 def here() -> Place:
-    """The op that is running and where the user called it; for `Session.record`, which `emit_all` calls."""
+    """The op that is running and where the user called it; for `Session.record`, which `apply` calls."""
     caller = current_op.caller
     return place(current_op.name, 4) if caller is None else (current_op.name, *caller)
 
