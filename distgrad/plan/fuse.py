@@ -14,8 +14,10 @@ from typing import Any
 from distgrad.sharding import Cut
 from distgrad.wire import Fragment, Loop, Slot, Step
 
-TILE = 16384  # elements of the largest array in a tile: a float32 tile of 64 KiB stays in a core's cache
-READ = 65536  # elements of an array that is only read: it passes through the cache once, from memory
+TILE = (
+    256 << 10
+)  # bytes of the largest array that a tile makes: some of them fit into a core's second-level cache
+READ = 1 << 20  # bytes of a tile of an array that is only read: it passes through the cache once, from memory
 HEAVY = 32768  # multiply-adds for each row from which a product runs on whole shards: BLAS blocks for itself
 
 
@@ -95,7 +97,8 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
     labels = step.layout.labels
     if labels is None or (step.primitive.view and not escaping.isdisjoint(step.outs)):
         return None
-    if max(slots[i].sharding.largest for i in (*step.ins, *step.outs)) <= TILE and step.layout.shards == 1:
+    largest = max(slots[i].sharding.largest * slots[i].dtype.itemsize for i in (*step.ins, *step.outs))
+    if largest <= TILE and step.layout.shards == 1:
         return None
     if step.layout.grid:
         label: int | None = step.layout.grid[0][0]
@@ -153,7 +156,7 @@ def _length(step: Step, label: int) -> int:
 
 
 def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
-    """Rows of a tile: as many as keep what the loop makes within `TILE` elements and what it reads within `READ`."""
+    """Rows of a tile: as many as keep what the loop makes within `TILE` bytes and what it reads within `READ`."""
     made = {slot for step in steps if not step.primitive.view for slot in step.outs}
     rows = READ
     for step in steps:
@@ -163,5 +166,6 @@ def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
             dim = _dim(names, step.tile)
             if dim is not None:
                 row = math.prod(c.longest for d, c in enumerate(slots[i].sharding.cuts) if d != dim)
-                rows = min(rows, (TILE if i in made else READ) // max(1, row))
+                nbytes = max(1, row) * slots[i].dtype.itemsize
+                rows = min(rows, (TILE if i in made else READ) // nbytes)
     return max(1, rows)

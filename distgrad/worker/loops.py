@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,8 +20,6 @@ from distgrad.primitives.rules import place
 from distgrad.sharding import Bounds, Cut, Region
 from distgrad.wire import Loop, Program, Step
 from distgrad.worker.pool import Pool
-
-_INTO, _MAKE, _COPY, _ADD = range(4)  # how a step's result gets to where it belongs
 
 
 class Local(Protocol):
@@ -43,16 +42,7 @@ class _Read(NamedTuple):
     region: tuple[tuple[int, int, int], ...]
 
 
-class _Task(NamedTuple):
-    """A step, ready for tiles of one size: call `fn` on `operands`, and bring the result to `register` in way `how`."""
-
-    number: int
-    step: Step
-    fn: Callable[..., Any]
-    operands: tuple[int, ...]
-    register: int
-    how: int
-    target: np.ndarray | None
+Calls = list[tuple[Step, Callable[[], None]]]
 
 
 def _tile_dim(names: tuple[int | None, ...], tile: int | None) -> int | None:
@@ -87,13 +77,15 @@ class LoopRunner:
         self._find_grids()
         self._number_registers()
         self._assign_buffers()
-        self.buffers: list[np.ndarray] = []  # kept between runs: fresh memory is dear
+        self.regs: list[Any] = [None] * self.registers
+        self.tile = (0, 0)  # the tile and the shard that run now, for kernels that want to know
+        self.placed: dict[int, Place] = {}
         self._extents: dict[
             Any, dict[int, tuple[int, ...]]
         ] = {}  # by the lengths of a shard: shape of each result
         self._ready: dict[
-            Any, tuple[list[_Task], dict[int, np.ndarray]]
-        ] = {}  # tasks by lengths, rows and skips
+            Any, tuple[Calls, dict[int, np.ndarray]]
+        ] = {}  # by lengths, rows, and steps left out
 
     # Prepared once
 
@@ -189,7 +181,7 @@ class LoopRunner:
         step that was begun last, for whoever catches an error.
         """
         bounds = [_bounds(cuts, shard) for cuts in self.grids]
-        regs: list[Any] = [None] * self.registers
+        regs = self.regs if self.tiled else [None] * self.registers
         streams: list[tuple[int, np.ndarray, int]] = []
         for read in self.reads:
             array = local.get(read.slot)
@@ -226,7 +218,11 @@ class LoopRunner:
                 if step.primitive.placed:
                     kwargs["at"] = where
                 if step.primitive.into:
-                    kwargs["out"] = self.pool.take(_extent(where.outs[0]), self.slots[step.outs[0]].dtype)
+                    outs = zip(where.outs, step.outs, strict=True)
+                    made = tuple(
+                        self.pool.take(_extent(region), self.slots[slot].dtype) for region, slot in outs
+                    )
+                    kwargs["out"] = made[0] if len(made) == 1 else made
             results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
             results = results if isinstance(results, tuple) else (results,)
             for slot, result in zip(step.outs, results, strict=True):
@@ -258,95 +254,173 @@ class LoopRunner:
             if slot not in skip:
                 out[slot] = self.pool.take(extents[slot], self.slots[slot].dtype)
                 dim = self.out_dim[slot]
-                if dim is not None:
+                if dim is None:
+                    regs[self.of_slot[slot]] = out[slot]
+                else:
                     streams.append((self.of_slot[slot], out[slot], dim))
-        placed = {n: self._place(n, shard) for n, step in enumerate(self.steps) if step.primitive.placed}
+        self.placed = {n: self._place(n, shard) for n, step in enumerate(self.steps) if step.primitive.placed}
         first, end = bounds[self.span[0]][self.span[1]] if self.span is not None else (0, self.length)
         selects = [(r, array, (slice(None),) * d) for r, array, d in streams]
-        tasks: list[_Task] = []
-        size = -1
-        for start in range(first, max(end, first + 1), self.rows):
-            stop = min(start + self.rows, end)
-            for register, array, before in selects:
-                regs[register] = array[(*before, slice(start - first, stop - first))]
-            if stop - start != size:
-                size = stop - start
-                tasks, targets = self._tasks(lengths, extents, size, skip)
-                for register, buffer in targets.items():
-                    regs[register] = buffer
-            for n, step, fn, operands, register, how, target in tasks:
-                running[0] = step
-                args = [regs[r] for r in operands]
-                if n in placed:
-                    fn = partial(fn, at=_tile_place(step, placed[n], start, stop))
-                if how == _INTO:
-                    fn(*args, out=regs[register])
-                elif how == _MAKE:
-                    result = fn(*args)
-                    if isinstance(result, tuple):
-                        self._spread(step, result, regs, out)
-                    else:
-                        regs[register] = result
-                elif how == _COPY:
-                    np.copyto(regs[register], fn(*args))
-                else:
-                    slot = step.outs[0]
-                    part = fn(*args) if target is None else fn(*args, out=target)
-                    if start == first:
-                        out[slot][...] = part
-                    else:
-                        self.total[slot](out[slot], part, out=out[slot])
+        calls: Calls = []
+        known = None
+        try:
+            for start in range(first, max(end, first + 1), self.rows):
+                self.tile = start, stop = start, min(start + self.rows, end)
+                for register, array, before in selects:
+                    regs[register] = array[(*before, slice(start - first, stop - first))]
+                if (stop - start, start == first) != known:
+                    known = stop - start, start == first
+                    calls, targets = self._calls(lengths, extents, *known, skip)
+                    for register, buffer in targets.items():
+                        regs[register] = buffer
+                for step, call in calls:  # noqa: B007 - read where a call fails
+                    call()
+        except Exception:
+            running[0] = step
+            raise
+        finally:
+            regs[:] = [None] * len(regs)  # what was read is not kept alive
         return out
 
-    def _tasks(
-        self, lengths: tuple[int, ...], extents: dict[int, tuple[int, ...]], rows: int, skip: set[int]
-    ) -> tuple[list[_Task], dict[int, np.ndarray]]:
-        """The tasks for tiles of `rows`, and the temporaries that registers point to."""
-        key = (lengths, rows, frozenset(skip))
+    def _calls(
+        self,
+        lengths: tuple[int, ...],
+        extents: dict[int, tuple[int, ...]],
+        rows: int,
+        first: bool,
+        skip: set[int],
+    ) -> tuple[Calls, dict[int, np.ndarray]]:
+        """The calls for a tile of `rows`, and the temporaries that registers point to.
+
+        A tile is some dozen calls of some microseconds, so what they need is bound to them beforehand.
+        """
+        key = (lengths, rows, first, frozenset(skip))
         if key in self._ready:
             return self._ready[key]
-        if not self.buffers:
-            self.buffers = [np.empty(n, np.uint8) for n in self.buffer_bytes]
-        tasks, targets = [], {}
+        targets: dict[int, np.ndarray] = {}
+        calls: Calls = []
         for n, step in enumerate(self.steps):
-            slot = step.outs[0]
-            if slot in skip:
-                continue
-            fn = partial(step.primitive.kernel, **step.attrs) if step.attrs else step.primitive.kernel
-            register = self.of_slot[slot]
-            target: np.ndarray | None = None
-            if slot in self.buffer_of:
-                shape = list(extents[slot])
-                dim = self.out_dim[slot]
-                if dim is not None:
-                    shape[dim] = rows
-                dtype = self.slots[slot].dtype
-                flat = self.buffers[self.buffer_of[slot]][: math.prod(shape) * dtype.itemsize]
-                target = flat.view(dtype).reshape(shape)
-            if slot in self.total:
-                how = _ADD
-            elif len(step.outs) > 1 or (not step.primitive.into and slot not in self.escaping):
-                how = _MAKE
-            elif step.primitive.into:
-                how = _INTO
-                if target is not None:
-                    targets[register] = target
-            else:
-                how = _COPY
-            tasks.append(_Task(n, step, fn, self.operands[n], register, how, target))
+            if step.outs[0] not in skip:
+                calls.append((step, self._call(n, extents, rows, first, targets)))
         if len(self._ready) > 64:
             self._ready.clear()
-        self._ready[key] = tasks, targets
-        return tasks, targets
+        self._ready[key] = calls, targets
+        return calls, targets
 
-    def _spread(
-        self, step: Step, results: tuple[np.ndarray, ...], regs: list[Any], out: dict[int, np.ndarray]
-    ) -> None:
-        for slot, result in zip(step.outs, results, strict=True):
-            if slot in out:
-                np.copyto(regs[self.of_slot[slot]], result)
+    def _call(
+        self,
+        n: int,
+        extents: dict[int, tuple[int, ...]],
+        rows: int,
+        first: bool,
+        targets: dict[int, np.ndarray],
+    ) -> Callable[[], None]:
+        """Step `n`, bound to its registers. Adds the temporaries that it makes to `targets`."""
+        step, regs, operands = self.steps[n], self.regs, self.operands[n]
+        kernel: Callable[..., Any] = (
+            partial(step.primitive.kernel, **step.attrs) if step.attrs else step.primitive.kernel
+        )
+        if step.primitive.placed:
+            kernel = partial(self._at, n, kernel)
+        get = _getter(operands)
+        made = [self._target(slot, extents, rows) for slot in step.outs]
+        registers = [self.of_slot[slot] for slot in step.outs]
+        if step.outs[0] in self.total:
+            return _summing(
+                kernel, regs, get, registers[0], self.total[step.outs[0]], step.primitive.into, first, made[0]
+            )
+        if not step.primitive.into:
+            copied = [slot in self.escaping for slot in step.outs]
+            return _making(kernel, regs, get, registers, copied)
+        targets.update((r, t) for r, t in zip(registers, made, strict=True) if t is not None)
+        if all(r in targets for r in (*operands, *registers)):  # all of it lies in temporaries
+            out = tuple(targets[r] for r in registers)
+            return partial(kernel, *[targets[r] for r in operands], out=out[0] if len(out) == 1 else out)
+        return _writing(kernel, regs, get, registers)
+
+    def _target(self, slot: int, extents: dict[int, tuple[int, ...]], rows: int) -> np.ndarray | None:
+        """The temporary of a slot."""
+        if slot not in self.buffer_of:
+            return None
+        shape = list(extents[slot])
+        dim = self.out_dim[slot]
+        if dim is not None:
+            shape[dim] = rows
+        number = self.buffer_of[slot]
+        return self.pool.scratch(number, self.buffer_bytes[number], tuple(shape), self.slots[slot].dtype)
+
+    def _at(self, n: int, kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a kernel that wants to know where the tile lies."""
+        return kernel(*args, at=_tile_place(self.steps[n], self.placed[n], *self.tile), **kwargs)
+
+
+# A call: take the operands from the registers, run the kernel, bring the result to where it belongs.
+
+
+def _getter(registers: tuple[int, ...]) -> Callable[[list[Any]], tuple[Any, ...]]:
+    if len(registers) > 1:
+        return itemgetter(*registers)
+    return lambda regs: tuple([regs[r] for r in registers])
+
+
+def _writing(
+    kernel: Callable[..., Any], regs: list[Any], get: Callable[..., Any], registers: list[int]
+) -> Callable[[], None]:
+    if len(registers) > 1:
+        place = itemgetter(*registers)
+
+        def call_many() -> None:
+            kernel(*get(regs), out=place(regs))
+
+        return call_many
+    (register,) = registers
+
+    def call() -> None:
+        kernel(*get(regs), out=regs[register])
+
+    return call
+
+
+def _making(
+    kernel: Callable[..., Any],
+    regs: list[Any],
+    get: Callable[..., Any],
+    registers: list[int],
+    copied: list[bool],
+) -> Callable[[], None]:
+    def call() -> None:
+        results = kernel(*get(regs))
+        results = results if isinstance(results, tuple) else (results,)
+        for register, copy, result in zip(registers, copied, results, strict=True):
+            if copy:
+                np.copyto(regs[register], result)
             else:
-                regs[self.of_slot[slot]] = result
+                regs[register] = result
+
+    return call
+
+
+def _summing(
+    kernel: Callable[..., Any],
+    regs: list[Any],
+    get: Callable[..., Any],
+    register: int,
+    merge: Callable[..., Any],
+    into: bool,
+    first: bool,
+    target: np.ndarray | None,
+) -> Callable[[], None]:
+    """The first tile's part is the beginning of the sum; the others are put to it in their order."""
+    if first and into:
+        return _writing(kernel, regs, get, [register])
+    if first:
+        return _making(kernel, regs, get, [register], [True])
+
+    def call() -> None:
+        part = kernel(*get(regs)) if target is None else kernel(*get(regs), out=target)
+        merge(regs[register], part, out=regs[register])
+
+    return call
 
 
 def _bounds(cuts: tuple[Cut, ...], shard: int) -> list[Bounds]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 _GRAIN = 4096
+_LINE = 64  # bytes of a cache line
 _SMALL = 32768  # below this, malloc does as well
 
 
@@ -37,6 +38,19 @@ class Pool:
         self.held = 0
         self.free = 0
         self._blocks: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+        self._scratch: list[np.ndarray] = []
+
+    def scratch(self, number: int, nbytes: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array at the beginning of buffer `number`, which has `nbytes` at least, and which all tile loops share.
+
+        Only one loop runs at a time, and its temporaries do not outlive it, so the cache knows this memory.
+        """
+        while len(self._scratch) <= number:
+            self._scratch.append(_lines(0))
+        if self._scratch[number].nbytes < nbytes:
+            self._scratch[number] = _lines(nbytes)
+        used = math.prod(shape) * dtype.itemsize
+        return self._scratch[number][:used].view(dtype).reshape(shape)
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array with undefined contents, in C order."""
@@ -73,3 +87,10 @@ class Pool:
                 self.free -= oldest
             if not blocks:
                 del self._blocks[oldest]
+
+
+def _lines(nbytes: int) -> np.ndarray:
+    """Memory that begins with a cache line."""
+    memory = np.empty(nbytes + _LINE, np.uint8)
+    first = -memory.ctypes.data % _LINE
+    return memory[first : first + nbytes]
