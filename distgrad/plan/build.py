@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from distgrad.plan.capture import Capture, NodeInfo, ValueInfo
 from distgrad.plan.fuse import fuse
+from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import TABLE, Aval
 from distgrad.primitives.rules import layout
 from distgrad.sharding import Sharding
@@ -77,13 +78,12 @@ class Plan:
 def build(captured: Capture, shard_bytes: int) -> Plan:
     """Make the plan for a capture."""
     values, nodes = captured.values(), list(enumerate(captured.infos()))
-    builder = _Builder(values, nodes, shard_bytes)
-    deferred = builder.deferrable()
+    deferred = _Builder(values, nodes, shard_bytes).deferrable()
     if deferred:
         read = {v for number, node in nodes if number in deferred for v in node.ins}
         values = [info._replace(wanted=info.wanted or v in read) for v, info in enumerate(values)]
-        builder = _Builder(values, [(n, node) for n, node in nodes if n not in deferred], shard_bytes)
-    plan = builder.plan()
+        nodes = [(n, node) for n, node in nodes if n not in deferred]
+    plan = _Builder(*rewrite(values, nodes, shard_bytes), shard_bytes).plan()
     plan.deferred = sorted(deferred)
     return plan
 

@@ -89,8 +89,10 @@ def explanation(plan: Plan, captured: Capture, workers: int) -> Explanation:
                     flops += copies * _flops(program, step)
                     computed += copies * sum(program.slots[i].aval.nbytes for i in step.outs)
         stored = 0
-        for value, sharding in stage.keep:
-            stored += captured.results[value].aval.nbytes * (workers if sharding.count == 1 else 1)
+        for slot in program.keep:
+            stored += program.slots[slot].aval.nbytes * (
+                workers if program.slots[slot].sharding.count == 1 else 1
+            )
         for departure in program.departures:
             lines.append(_departure_line(program, departure, workers))
         moved = sum(_moved(program, d, workers) for d in program.departures)

@@ -44,7 +44,6 @@ def solve(
     The largest operand that is cut (of equals the one with most shards) stays where it is and its cuts become the
     grid. Where none is cut, a result that is larger than a shard gets its default cuts, or those of `hint`.
     """
-    sizes = sizes_of(labels, avals, outs)
     if all(s.count == 1 for s in shardings):
         grid = _grid_of_result(labels, outs, hint, shard_bytes)
     else:
@@ -52,7 +51,13 @@ def solve(
         primary = max(cut, key=lambda i: (avals[i].nbytes, shardings[i].count, -i))
         grid = _grid_of_operand(labels.ins[primary], avals[primary], shardings[primary], shard_bytes)
         grid = grid or _grid_of_result(labels, outs, hint, shard_bytes)
-    grid = _ordered(grid, labels)
+    return on_grid(labels, avals, outs, shardings, _ordered(grid, labels))
+
+
+def on_grid(
+    labels: Labels, avals: Sequence[Aval], outs: Sequence[Aval], shardings: Sequence[Sharding], grid: Grid
+) -> Layout:
+    """The layout of a node with a label rule that runs on this grid."""
     needs = tuple(
         s if s.count == 1 else _sharding(names, aval.shape, grid) or Sharding.whole(aval.shape)
         for names, aval, s in zip(labels.ins, avals, shardings, strict=True)
@@ -62,6 +67,7 @@ def solve(
         _sharding(names, aval.shape, grid, partly=True) for names, aval in zip(labels.outs, outs, strict=True)
     )
     count = math.prod(cut.count for _, cut in grid)
+    sizes = sizes_of(labels, avals, outs)
     return Layout(count, needs, results, labels, grid, tuple(sizes.items()), merged)  # type: ignore[arg-type]
 
 

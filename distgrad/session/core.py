@@ -157,9 +157,9 @@ class Session:
         still = {b.stage for b in plan.boxed.values()}
         try:
             for n, stage in enumerate(plan.stages):
-                for value, cuts in stage.keep:
-                    ids[value, cuts] = self._new_id(captured.results[value].aval, cuts)
-                    made.add(ids[value, cuts])
+                for form, slot in zip(stage.keep, stage.program.keep, strict=True):
+                    ids[form] = self._new_id(stage.program.slots[slot].aval, form[1])
+                    made.add(ids[form])
                 boxes[n] = self._submit(stage, ids, captured, boxes)
                 if n - 1 not in still:  # the next stage is the only one to read it
                     boxes.pop(n - 1, None)

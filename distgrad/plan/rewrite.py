@@ -1,0 +1,152 @@
+"""The same results from less work: rules over the captured nodes, before they are given stages.
+
+- *Fold*: arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar.
+- *Share*: what two nodes compute alike is computed once.
+- *Drop*: what nobody reads is not computed.
+- *Recut*: a result that all its readers need in other cuts is made in those cuts, where that moves less.
+
+No rule changes a bit of any result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distgrad.plan.capture import NodeInfo, ValueInfo
+from distgrad.primitives import TABLE, Aval
+from distgrad.primitives.rules import layout, on_grid
+from distgrad.sharding import Sharding
+
+Numbered = tuple[int, NodeInfo]  # a node, and the number of the node in the capture that it comes from
+
+# Element by element, and exact: one element at a time they give the bits that they give in an array.
+_FOLDED = frozenset(
+    [
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "negative",
+        "maximum",
+        "minimum",
+        "square",
+        "integer_power",
+        "cast",
+    ]
+)
+
+
+def rewrite(
+    values: Sequence[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int
+) -> tuple[list[ValueInfo], list[Numbered]]:
+    """The values and nodes to plan. Values keep their numbers; new ones, all scalars, stand at the end."""
+    known = list(values)
+    return known, _recut(known, _dropped(known, _folded(known, nodes, shard_bytes)), shard_bytes)
+
+
+def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
+    """Fold and share."""
+    scalar: dict[int, int] = {}  # of a value whose elements are all the same: the scalar
+    same: dict[int, int] = {}  # of a value that was computed before: the value
+    seen: dict[object, tuple[int, ...]] = {}
+    done: list[Numbered] = []
+
+    def add(number: int, node: NodeInfo) -> None:
+        key = (node.primitive.name, tuple(node.attrs.items()), node.ins, node.layout.outs)
+        before = seen.setdefault(key, node.outs)
+        if before is not node.outs and not any(values[v].wanted for v in node.outs):
+            same.update(zip(node.outs, before, strict=True))
+            scalar.update((v, scalar[b]) for v, b in zip(node.outs, before, strict=True) if b in scalar)
+        else:
+            done.append((number, node))
+
+    for number, old in nodes:
+        node = old._replace(ins=tuple(same.get(v, v) for v in old.ins))
+        (out, *_) = node.outs
+        if node.primitive.name == "expand" and not values[node.ins[0]].aval.shape:
+            scalar[out] = node.ins[0]
+        elif node.primitive.name in _FOLDED and not scalar.keys().isdisjoint(node.ins):
+            ins = tuple(scalar.get(v, v) for v in node.ins)
+            avals = [values[v].aval for v in ins]
+            if all(not aval.shape for aval in avals):
+                scalar[out] = len(values)
+                small = Aval((), values[out].aval.dtype)
+                values.append(ValueInfo(small, Sharding.whole(()), False, None))
+                whole = [Sharding.whole(())] * len(ins)
+                made = layout(node.primitive, avals, [small], whole, node.attrs, shard_bytes)
+                add(number, NodeInfo(node.primitive, node.attrs, made, ins, (scalar[out],)))
+                scalar[out] = same.get(scalar[out], scalar[out])
+                attrs = {"shape": values[out].aval.shape, "cuts": values[out].sharding}
+                made = layout(TABLE["expand"], [small], [values[out].aval], whole[:1], attrs, shard_bytes)
+                node = NodeInfo(TABLE["expand"], attrs, made, (scalar[out],), node.outs)
+            elif node.primitive.shape(avals, node.attrs)[0].shape == values[out].aval.shape:
+                node = _laid(node._replace(ins=ins), values, node.layout.outs[0])
+        add(number, node)
+    return done
+
+
+def _dropped(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+    """The nodes without those that nobody needs."""
+    read: set[int] = set()
+    kept = []
+    for number, node in reversed(nodes):
+        if any(values[v].wanted or v in read for v in node.outs):
+            read.update(node.ins)
+            kept.append((number, node))
+    kept.reverse()
+    return kept
+
+
+def _recut(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
+    """Make results in the cuts in which they are read. Changes the shardings in `values`."""
+    needs: dict[int, set[Sharding]] = {}
+    done = []
+    for number, old in reversed(nodes):
+        node = old
+        (out, *_) = node.outs
+        cuts = needs.get(out, set())
+        if len(cuts) == 1 and not values[out].wanted and cuts != {values[out].sharding}:
+            (target,) = cuts
+            moved = _moved(node, values, target, needs)
+            if moved is not None and moved <= 1:
+                values[out] = values[out]._replace(sharding=target)
+                node = _laid(node, values, target)
+        for value, need in zip(node.ins, node.layout.needs, strict=True):
+            needs.setdefault(value, set()).add(need)
+        done.append((number, node))
+    done.reverse()
+    return done
+
+
+def _moved(
+    node: NodeInfo, values: Sequence[ValueInfo], target: Sharding, needs: dict[int, set[Sharding]]
+) -> int | None:
+    """How many operands would have to be cut otherwise for a result that is cut like `target`; None: it cannot be."""
+    labels = node.layout.labels
+    if labels is None or labels.merge is not None or len(node.outs) != 1 or target.count == 1:
+        return None
+    if any(label not in labels.outs[0] for names in labels.ins for label in names if label is not None):
+        return None
+    if any(labels.outs[0][d] is None for d in target.cut_dims):
+        return None
+    made = _laid(node, values, target)
+    if made.layout.outs != (target,):
+        return None
+    pairs = {(v, need) for v, need in zip(node.ins, made.layout.needs, strict=True)}
+    return sum(need != values[v].sharding and need not in needs.get(v, ()) for v, need in pairs)
+
+
+def _laid(node: NodeInfo, values: Sequence[ValueInfo], target: Sharding) -> NodeInfo:
+    """The node with its result cut like `target`."""
+    avals = [values[v].aval for v in node.ins]
+    assert node.primitive.labels is not None
+    labels = node.primitive.labels(avals, node.attrs)
+    grid = tuple(
+        (label, target.cuts[d])
+        for d, label in enumerate(labels.outs[0])
+        if label is not None and target.cuts[d].count > 1
+    )
+    attrs = {**node.attrs, "cuts": target} if "cuts" in node.attrs else node.attrs
+    outs = [values[v].aval for v in node.outs]
+    made = on_grid(labels, avals, outs, [values[v].sharding for v in node.ins], grid)
+    return node._replace(attrs=attrs, layout=made)
