@@ -214,6 +214,8 @@ for _dim, _make in itertools.product((0, 1, 2), (normal, integers)):
     case("scatter_add", lambda i, s, d=_dim: added(i, s, d, 3), _idx, _make(*_shape), dim=_dim, size=3)
     _idx = integers(_shape[_dim], low=-3, high=3)
     case("index_add", lambda i, s, d=_dim: added(i, s, d, 3), _idx, _make(*_shape), dim=_dim, size=3)
+    _idx = integers(_shape[_dim], low=-13, high=13)  # a result larger than what is added
+    case("index_add", lambda i, s, d=_dim: added(i, s, d, 13), _idx, _make(*_shape), dim=_dim, size=13)
 case("index_add", lambda i, s: added(i, s, 0, 4), integers(9, low=0, high=4), normal(9), dim=0, size=4)
 
 

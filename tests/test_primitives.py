@@ -166,6 +166,12 @@ def test_kernel_gives_the_reference(name: str, number: int, sample: Any) -> None
             (into,) = run_whole(primitive, arrays, attrs, out=out)
             assert into is out
             np.testing.assert_array_equal(out, result)
+    if primitive.onto:
+        (result,) = results
+        base = np.full_like(result, 3)
+        (onto,) = run_whole(primitive, arrays, attrs, onto=base)
+        assert onto is base
+        np.testing.assert_allclose(onto, result + 3, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -188,8 +194,8 @@ def test_no_rule_is_dropped(name: str, sample: Any) -> None:
     for number, c in enumerate(CASES[name]):
         primitive, arrays, attrs, _ = sample(name, number)
         labels = primitive.labels(avals_of(arrays), attrs)
-        # take and gather leave a small operand whole, which costs less than to merge partial results
-        if name not in ("take", "gather") or labels.merge:
+        # these leave a small operand whole, which costs less than to merge partial results
+        if name not in ("take", "gather", "index_add") or labels.merge:
             assert dropped(primitive, arrays, attrs, labels) == [], c
 
 

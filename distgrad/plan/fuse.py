@@ -120,6 +120,10 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
         return None
     if any(label not in names for names in labels.outs) and len(labels.outs) > 1:
         return None
+    if labels.merge == "disjoint" and label not in labels.outs[0]:
+        return None  # each tile would go through the whole result
+    if step.primitive.onto and not any(label in names for names in labels.ins):
+        return None  # each tile would go through all operands
     return label
 
 

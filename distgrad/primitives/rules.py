@@ -41,16 +41,16 @@ def solve(
 ) -> Layout:
     """The layout of a node with a label rule.
 
-    The largest operand that is cut (of equals the one with most shards) stays where it is and its cuts become the
-    grid. Where none is cut, a result that is larger than a shard gets its default cuts, or those of `hint`.
+    The largest operand that is cut where the rule allows (of equals the one with most shards) stays where it is and
+    its cuts become the grid. Where there is none, a result that is larger than a shard gets its default cuts, or those
+    of `hint`; else the largest operand is cut anew.
     """
-    if all(s.count == 1 for s in shardings):
-        grid = _grid_of_result(labels, outs, hint, shard_bytes)
-    else:
-        cut = [i for i, s in enumerate(shardings) if s.count > 1]
-        primary = max(cut, key=lambda i: (avals[i].nbytes, shardings[i].count, -i))
-        grid = _grid_of_operand(labels.ins[primary], avals[primary], shardings[primary], shard_bytes)
-        grid = grid or _grid_of_result(labels, outs, hint, shard_bytes)
+    order = sorted(range(len(avals)), key=lambda i: (avals[i].nbytes, shardings[i].count, -i), reverse=True)
+    grids = [_grid_of_operand(labels.ins[i], shardings[i]) for i in order]
+    grid = next((g for g in grids if g), ()) or _grid_of_result(labels, outs, hint, shard_bytes)
+    if not grid:
+        cut = [i for i in order if shardings[i].count > 1]
+        grid = _recut(labels.ins[cut[0]], avals[cut[0]], shard_bytes) if cut else ()
     return on_grid(labels, avals, outs, shardings, _ordered(grid, labels))
 
 
@@ -118,9 +118,8 @@ def _grid_of_result(labels: Labels, outs: Sequence[Aval], hint: Sharding | None,
     return tuple((names[d], hint.cuts[d]) for d in hint.cut_dims)  # type: ignore[misc]
 
 
-def _grid_of_operand(names: tuple[int | None, ...], aval: Aval, sharding: Sharding, shard_bytes: int) -> Grid:
-    grid = tuple((names[d], sharding.cuts[d]) for d in sharding.cut_dims if names[d] is not None)
-    return grid or _recut(names, aval, shard_bytes)  # type: ignore[return-value]
+def _grid_of_operand(names: tuple[int | None, ...], sharding: Sharding) -> Grid:
+    return tuple((names[d], sharding.cuts[d]) for d in sharding.cut_dims if names[d] is not None)  # type: ignore[misc]
 
 
 def _recut(names: tuple[int | None, ...], aval: Aval, shard_bytes: int) -> Grid:

@@ -153,7 +153,8 @@ class LoopRunner:
         for n, step in enumerate(self.steps):
             for slot in step.outs:
                 dim = self.out_dim[slot]
-                if not step.primitive.into or (slot in self.escaping and slot not in self.total):
+                onto = step.primitive.onto and slot in self.total
+                if not step.primitive.into or onto or (slot in self.escaping and slot not in self.total):
                     continue
                 lengths = [cut.longest for cut in self.slots[slot].sharding.cuts]
                 if dim is not None:
@@ -325,6 +326,8 @@ class LoopRunner:
         get = _getter(operands)
         made = [self._target(slot, extents, rows) for slot in step.outs]
         registers = [self.of_slot[slot] for slot in step.outs]
+        if step.outs[0] in self.total and step.primitive.onto and not first:
+            return _adding(kernel, regs, get, registers[0])
         if step.outs[0] in self.total:
             return _summing(
                 kernel, regs, get, registers[0], self.total[step.outs[0]], step.primitive.into, first, made[0]
@@ -419,6 +422,15 @@ def _summing(
     def call() -> None:
         part = kernel(*get(regs)) if target is None else kernel(*get(regs), out=target)
         merge(regs[register], part, out=regs[register])
+
+    return call
+
+
+def _adding(
+    kernel: Callable[..., Any], regs: list[Any], get: Callable[..., Any], register: int
+) -> Callable[[], None]:
+    def call() -> None:
+        kernel(*get(regs), onto=regs[register])
 
     return call
 
