@@ -14,6 +14,7 @@ from distgrad.ops.activations import logsigmoid
 from distgrad.ops.base import Like, Tensor, Value, call, cast, common_dtype, constant, elementwise, op, reduce
 from distgrad.ops.binary import clamp
 from distgrad.ops.compare import where
+from distgrad.ops.gathering import scatter
 from distgrad.ops.helpers import title
 from distgrad.ops.pointwise import log, log1p, refuse
 from distgrad.ops.samples import real, whole
@@ -103,26 +104,20 @@ def _check_classes(target: Value, classes: int, ignore_index: int) -> None:
             raise IndexError(f"Target {wrong[0]} is out of bounds.")
 
 
-def _class_numbers(classes: int, dim: int, ndim: int) -> Value:
-    shape = tuple(classes if d == dim else 1 for d in range(ndim))
-    return session.emit("iota", shape=shape, dim=dim, cuts=None)
-
-
 def _nll_input(
     g: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int, out: Any, like: Like
 ) -> Tensor:
-    """-weight at each target's class, 0 elsewhere: no class where the target is ignored."""
+    """-weight at each target's class, 0 elsewhere and where the target is ignored."""
     dim = _class_dim(like.ndim)
-    if reduction == MEAN:
-        g = g / out[1]
-    counted = target if not 0 <= ignore_index < like.shape[dim] else where(target == ignore_index, -1, target)
-    if like.ndim > 1:
-        counted = call("unsqueeze", counted, dim)
-        g = call("unsqueeze", g, dim) if reduction == NONE else g
+    if like.ndim == 1:
+        target = call("reshape", target, ())
+    ignored = target == ignore_index
+    safe = where(ignored, 0, target)
+    g = -(g / out[1]) if reduction == MEAN else -g
     if weight is not None:
-        sizes = tuple(-1 if d == dim else 1 for d in range(like.ndim))
-        g = g * call("reshape", weight, sizes)
-    return where(counted == Tensor(_class_numbers(like.shape[dim], dim, like.ndim)), -g, 0.0)
+        g = g * call("reshape", call("index_select", weight, 0, call("reshape", safe, (-1,))), safe.shape)
+    g = where(ignored, 0.0, g)
+    return scatter(like.zeros(), dim, call("unsqueeze", safe, dim), call("unsqueeze", g, dim))
 
 
 def _losses() -> list[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import _sparsetools
 
 from distgrad.primitives.base import Attrs, Aval, Labels, Place, primitive
-from distgrad.primitives.reductions import collapse, contiguous
+from distgrad.primitives.reductions import collapse, contiguous, row_starts
 
 Out = np.ndarray | None
 
@@ -43,6 +43,8 @@ def _positions(idx: np.ndarray, dim: int, size: int) -> np.ndarray:
 
 
 def _check_positions(idx: np.ndarray, dim: int, size: int) -> None:
+    if idx.size == 0 or np.maximum.reduce(idx.view(np.uint64), axis=None) < size:
+        return  # one pass: read without sign, negative indices are the largest
     if (wrong := _first_outside(idx, 0, size)) is not None:
         raise RuntimeError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
@@ -83,7 +85,7 @@ def _linear(idx: np.ndarray, dim: int, size: int) -> np.ndarray:
     if after > 1:
         flat = flat * after + np.arange(after)
     if before > 1:
-        flat = flat + np.arange(before)[:, None, None] * (size * after)
+        flat = flat + row_starts(before, size * after)[:, None, None]
     return flat.reshape(idx.shape)
 
 
@@ -172,9 +174,12 @@ def scatter(
 ) -> np.ndarray:
     """base, but out[i][idx[i][j][k]][k] = src[i][j][k] for dim 1, and so on; the last of equal indices wins."""
     _check_positions(idx, dim, size)
-    made = np.array(base, order="C")
+    made = out
+    if made is None or not made.flags.c_contiguous:
+        made = np.empty(base.shape, base.dtype)
+    np.copyto(made, base)
     made.reshape(-1)[_linear(idx, dim, size).reshape(-1)] = src.reshape(-1)
-    return _into(made, out)
+    return made if out is None or made is out else _into(made, out)
 
 
 def index_put(

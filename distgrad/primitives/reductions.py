@@ -34,6 +34,12 @@ def _ones(n: int, dtype: np.dtype) -> np.ndarray:
     return np.ones(n, dtype)
 
 
+@lru_cache(maxsize=64)
+def row_starts(rows: int, n: int) -> np.ndarray:
+    """Where the rows of a C-contiguous array of `rows` by `n` begin in its memory."""
+    return np.arange(rows) * n
+
+
 @lru_cache(maxsize=4096)
 def collapse(shape: Shape, dims: Ints) -> tuple[int, int, int] | None:
     """`shape` as (before, along, after) where `dims` are neighbours, else None."""
@@ -52,7 +58,7 @@ def reduced_shape(shape: Shape, dims: Ints, keepdim: bool) -> Shape:
     return tuple(1 if d in dims else n for d, n in enumerate(shape) if keepdim or d not in dims)
 
 
-def _reduce(ufunc: np.ufunc, x: np.ndarray, dims: Ints, out: np.ndarray) -> None:
+def reduce_into(ufunc: np.ufunc, x: np.ndarray, dims: Ints, out: np.ndarray) -> None:
     """Write `ufunc.reduce(x, dims)` into contiguous `out`, in an order fixed by the shape; `x` is not empty."""
     x = contiguous(x)
     three = collapse(x.shape, dims)
@@ -71,14 +77,19 @@ def _reduce(ufunc: np.ufunc, x: np.ndarray, dims: Ints, out: np.ndarray) -> None
 
 
 def _reduce_rows(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray) -> None:
-    """Each row to one element. For rows of 10: 0.2 ns an element by BLAS, 0.4 transposed, 1.5 to 4.4 plainly."""
+    """Each row to one element. For rows of 10: 0.2 ns an element by BLAS, 0.4 transposed, 1.5 to 4.4 plainly.
+
+    `reduceat` does what `reduce` does along rows, but sets out for each row in a third of the time.
+    """
     n = x.shape[1]
     if ufunc is np.add and 4 <= n <= GEMV and x.dtype.kind == "f":
         np.matmul(x, _ones(n, x.dtype), out=out)
     elif n < SHORT:
         ufunc.reduce(contiguous(x.T), axis=0, out=out)
-    else:
+    elif ufunc is np.add:
         ufunc.reduce(x, axis=1, out=out)
+    else:
+        ufunc.reduceat(x.reshape(-1), row_starts(*x.shape), out=out)
 
 
 def _reduce_columns(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray) -> None:
@@ -111,7 +122,7 @@ def _reduction(ufunc: np.ufunc, identity: Identity, result: str | None) -> Calla
         elif not dims:
             np.copyto(made, x, casting="unsafe")
         else:
-            _reduce(ufunc, x if x.dtype == target else x.astype(target), dims, made)
+            reduce_into(ufunc, x if x.dtype == target else x.astype(target), dims, made)
         return made
 
     return kernel
