@@ -8,7 +8,7 @@ result (promise P2).
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -23,19 +23,23 @@ DEFAULT_SHARD_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Cut:
-    """The cut points of one dimension: every `step` elements, or at the explicit `points` (0 and `size` included).
+    """The cut points of one dimension: regular ones, or the explicit `points` (0 and `size` included).
 
-    Equal cuts compare equal: points that lie `step` apart are kept as a step. Shards may be empty.
+    Regular cut points are `i * step - offset` for i = 0, 1 ... `count`; what lies outside of the dimension is moved to
+    its end, so that pieces there are empty. So `x[1:]` of an evenly cut x takes no more room than x. A step of 0 means
+    one piece. Equal cuts compare equal: points that are regular are kept as such, and in one way only.
     """
 
     size: int
     step: int = 0
     points: tuple[int, ...] | None = None
+    offset: int = 0
+    count: int = 1  # how many pieces there are
 
     @staticmethod
     def even(size: int, step: int) -> Cut:
         """Cut `size` elements every `step`; the last piece is shorter where it does not divide."""
-        return Cut(size, step if 0 < step < size else 0)
+        return Cut(size, step, count=-(-size // step)) if 0 < step < size else Cut(size)
 
     @staticmethod
     def at(size: int, points: Sequence[int]) -> Cut:
@@ -43,26 +47,44 @@ class Cut:
         points = tuple(int(p) for p in points)
         if len(points) < 2 or points[0] != 0 or points[-1] != size or any(a > b for a, b in pairwise(points)):
             raise ValueError(f"cut points must rise from 0 to {size}, got {points}")
-        if len(points) == 2:
+        count = len(points) - 1
+        first = bisect_right(points, 0)
+        inner = points[first : bisect_left(points, size)]
+        steps = {b - a for a, b in pairwise(inner)}
+        step = steps.pop() if steps else max(inner[0], size - inner[0]) if inner else size
+        if steps or (inner and step < max(inner[0], size - inner[-1])):
+            return Cut(size, 0, points, 0, count)
+        return Cut.regular(size, step, first * step - points[first] if size else 0, count)
+
+    @staticmethod
+    def regular(size: int, step: int, offset: int, count: int) -> Cut:
+        """Cut at `i * step - offset` for i = 0, 1 ... `count`: the first is not behind 0, the last not before `size`.
+
+        The numbers may be others than those given, where they make the same pieces.
+        """
+        if count == 1:
             return Cut(size)
-        step = points[1]
-        if step > 0 and len(points) == -(-size // step) + 1 and points == (*range(0, size, step), size):
-            return Cut(size, step)
-        return Cut(size, 0, points)
+        if size == 0:
+            return Cut(0, 1, None, 0, count)
+        first, last = offset // step + 1, (size + offset - 1) // step  # the points that lie inside
+        if first >= last:
+            inner = first * step - offset
+            step = max(inner, size - inner) if first == last else size
+            offset = first * step - (inner if first == last else size)
+        return Cut(size, step, None, offset, count)
 
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
     def _hash(self) -> int:  # the points may be thousands, and are looked up again and again
-        return hash((self.size, self.step, self.points or ()))
+        return hash((self.size, self.step, self.offset, self.count, self.points or ()))
 
     @property
-    def count(self) -> int:
-        """How many pieces there are; at least one."""
-        if self.points is not None:
-            return len(self.points) - 1
-        return -(-self.size // self.step) if self.step else 1
+    def is_even(self) -> bool:
+        """Whether there is a cut every `step` elements from 0, and no empty piece."""
+        usual = -(-self.size // self.step) if self.step else 1
+        return self.points is None and self.offset == 0 and self.count == usual
 
     def bounds(self, i: int) -> Bounds:
         """First and last-plus-one element of piece `i`."""
@@ -70,57 +92,69 @@ class Cut:
             return self.points[i], self.points[i + 1]
         if not self.step:
             return 0, self.size
-        return i * self.step, min(self.size, (i + 1) * self.step)
+        lo = i * self.step - self.offset
+        return min(self.size, max(0, lo)), min(self.size, max(0, lo + self.step))
 
     @cached_property
     def edges(self) -> tuple[int, ...]:
         """All cut points, 0 and `size` included."""
         if self.points is not None:
             return self.points
-        return (*range(0, self.size, self.step), self.size) if self.step else (0, self.size)
+        return (0, *(self.bounds(i)[1] for i in range(self.count)))
 
     @property
     def longest(self) -> int:
         """Length of the longest piece."""
         if self.points is not None:
             return max(b - a for a, b in pairwise(self.points))
-        return self.step or self.size
+        return min(self.step or self.size, self.size)
 
     def overlapping(self, lo: int, hi: int) -> range:
         """The numbers of the pieces that share elements with `lo:hi`; empty pieces inside are among them."""
         if hi <= lo:
             return range(0)
         if self.points is None:
-            return range(lo // self.step, (hi - 1) // self.step + 1) if self.step else range(1)
+            step = self.step or self.size
+            return range((lo + self.offset) // step, (hi - 1 + self.offset) // step + 1)
         return range(bisect_right(self.points, lo) - 1, bisect_right(self.points, hi - 1))
 
     def scaled(self, factor: int) -> Cut:
         """The same cut of a dimension in which each element has become `factor` elements."""
-        if self.points is None and factor:
-            return Cut(self.size * factor, self.step * factor)
-        return Cut.at(self.size * factor, [p * factor for p in self.edges])
+        if self.points is None:
+            return Cut.regular(self.size * factor, self.step * factor, self.offset * factor, self.count)
+        return Cut.at(self.size * factor, [p * factor for p in self.points])
 
     def divided(self, factor: int) -> Cut | None:
         """The cut of the dimension whose elements are runs of `factor` elements here; None if a cut splits a run."""
         if factor == 0 or self.size % factor:
             return None
+        if self.size == 0:
+            return self
         if self.points is None:
-            return None if self.step % factor else Cut(self.size // factor, self.step // factor)
+            if self.step % factor or self.offset % factor:
+                return None
+            return Cut.regular(self.size // factor, self.step // factor, self.offset // factor, self.count)
         if any(p % factor for p in self.points):
             return None
         return Cut.at(self.size // factor, [p // factor for p in self.points])
 
     def sliced(self, start: int, length: int, step: int) -> Cut:
         """The cut that `start : start + length*step : step` inherits (`step` positive); pieces may be empty."""
-        if self.count == 1:
-            return Cut(length)
+        if self.points is None and self.step % step == 0:
+            return Cut.regular(length, self.step // step, (self.offset + start) // step, self.count)
         return Cut.at(
             length, [min(length, max(0, -(-(p - start) // step))) for p in self.edges[:-1]] + [length]
         )
 
+    def unshifted(self) -> Cut:
+        """The regular cut with the same step and as many pieces, of which the first begins at 0."""
+        return Cut.regular(self.size, self.step, 0, self.count)
+
     def wire(self) -> list[int]:
-        """As a list of integers: `[size, step]` or `[size, -1, *points]`."""
-        return [self.size, self.step] if self.points is None else [self.size, -1, *self.points]
+        """As a list of integers: `[size, step]`, `[size, step, offset, count]` or `[size, -1, *points]`."""
+        if self.points is not None:
+            return [self.size, -1, *self.points]
+        return [self.size, self.step] if self.is_even else [self.size, self.step, self.offset, self.count]
 
 
 @dataclass(frozen=True)
@@ -191,7 +225,9 @@ class Sharding:
 
 
 def _points_text(cut: Cut) -> str:
-    return f"every {cut.step}" if cut.points is None else str(list(cut.points))
+    if cut.points is not None:
+        return str(list(cut.points))
+    return f"every {cut.step}" + ("" if cut.is_even else f" from {-cut.offset}, {cut.count} pieces")
 
 
 @lru_cache(maxsize=4096)
@@ -274,8 +310,13 @@ def sharding_from_wire(cuts: Sequence[Sequence[int]]) -> Sharding:
 def _cut_from_wire(c: Sequence[int]) -> Cut:
     if len(c) < 2 or any(type(i) is not int for i in c) or c[0] < 0:
         raise ValueError(f"not a cut: {c!r}")
-    if c[1] == -1:
-        return Cut.at(c[0], c[2:])
-    if len(c) != 2 or c[1] < 0 or (c[1] and c[1] >= c[0]):
-        raise ValueError(f"not a cut: {c!r}")
-    return Cut(c[0], c[1])
+    size, step, *rest = c
+    if step == -1:
+        return Cut.at(size, rest)
+    if not rest and step >= 0 and (not step or step < size):
+        return Cut.even(size, step)
+    if len(rest) == 2 and step > 0 <= rest[0] and rest[1] > 1 and rest[1] * step - rest[0] >= size:
+        cut = Cut.regular(size, step, *rest)
+        if cut.wire() == list(c):
+            return cut
+    raise ValueError(f"not a cut: {c!r}")

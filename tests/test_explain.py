@@ -51,6 +51,15 @@ def test_a_reshard_moves_what_lies_elsewhere() -> None:
     assert torch.explain(x.reshard(1 << 11)).bytes_moved == 0
 
 
+def test_slices_that_meet_move_only_what_lies_across_a_border() -> None:
+    x = torch.rand(1 << 17)  # 8 shards, 2 workers
+    torch.synchronize()
+    assert torch.explain(x[1:] - x[:-1]).bytes_moved == 4
+    told = torch.explain(x[4:] + x[2:-2] + x[:-4])
+    assert told.bytes_moved == (4 + 2) * 4
+    assert len(told.stages) == 2
+
+
 def test_nothing_is_pending(capsys: pytest.CaptureFixture[str]) -> None:
     told = torch.explain(torch.ones(3))
     assert told.stages == ()

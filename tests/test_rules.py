@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from primitive_cases import CASES, avals_of, normal, run, run_whole
 
-from distgrad.primitives import MERGES, TABLE, Labels, Layout, Primitive
+from distgrad.primitives import MERGES, TABLE, Aval, Labels, Layout, Primitive
 from distgrad.primitives.rules import agrees, layout, place
 from distgrad.sharding import Cut, Sharding
 from distgrad.wire import sum_of
@@ -316,6 +316,20 @@ def test_operands_that_are_cut_alike_stay_where_they_are() -> None:
     for name, n, attrs in (("add", 2, {}), ("exp", 1, {}), ("where", 3, {}), ("softmax", 1, {"dim": 1})):
         made = layout(TABLE[name], [x] * n, [x], [s] * n, attrs, 1)
         assert (made.needs, made.outs, made.shards, made.merged) == ((s,) * n, (s,), 4, False)
+
+
+def test_operands_that_are_shifted_meet_where_nothing_is() -> None:
+    base = Cut.even(20, 5)
+    shifted, more, apart = base.sliced(1, 17, 1), base.sliced(3, 17, 1), Cut.at(17, [0, 2, 9, 10, 17])
+    row = [(Aval((17,), np.dtype("float32")), Sharding((c,))) for c in (shifted, more, apart)]
+
+    def grid(*which: int) -> Cut:
+        avals, shardings = zip(*(row[i] for i in which), strict=True)
+        return layout(TABLE["add"], avals, avals[:1], shardings, {}, 8).grid[0][1]
+
+    assert grid(0, 0) == shifted
+    assert grid(0, 1) == grid(1, 0) == base.sliced(0, 17, 1) == Cut.even(17, 5)
+    assert grid(0, 2) == shifted
 
 
 def test_a_small_operand_is_whole_on_every_worker_and_a_large_one_stays() -> None:

@@ -30,8 +30,11 @@ quick = settings(max_examples=150, deadline=None, derandomize=True, database=Non
 
 @st.composite
 def cuts(draw: st.DrawFn, longest: int = 9) -> Cut:
-    """Whole, even, or at points; pieces may be empty, and so may the dimension."""
+    """Whole, even, regular or at points; pieces may be empty, and so may the dimension."""
     size = draw(st.integers(0, longest))
+    if draw(st.booleans()):
+        step, offset = draw(st.integers(1, longest)), draw(st.integers(0, 2 * longest))
+        return Cut.regular(size, step, offset, max(1, -(-(size + offset) // step)) + draw(st.integers(0, 2)))
     if draw(st.booleans()):
         return Cut.even(size, draw(st.integers(0, longest)))
     inner = draw(st.lists(st.integers(0, size), max_size=4))
@@ -93,6 +96,35 @@ def test_an_empty_piece_tells_cuts_apart() -> None:
     assert Cut.at(4, [0, 2, 2, 4]) != Cut.at(4, [0, 2, 4])
     assert Cut.at(4, [0, 4, 4]) != Cut(4)
     assert Cut.at(0, [0, 0, 0]).count == 2
+
+
+@quick
+@given(st.integers(0, 9), st.integers(1, 9), st.integers(0, 20), st.integers(1, 5))
+def test_regular_points_outside_of_the_dimension_are_moved_to_its_ends(
+    size: int, step: int, offset: int, more: int
+) -> None:
+    count = -(-(size + offset) // step) + more
+    cut = Cut.regular(size, step, offset, count)
+    assert cut.points is None
+    assert cut.edges == (*(min(size, max(0, i * step - offset)) for i in range(count)), size)
+    assert sharding_from_wire(msgpack.unpackb(msgpack.packb([cut.wire()]))).cuts == (cut,)
+
+
+@pytest.mark.parametrize(
+    "wire", [[9, 3, 0, 3], [9, 3, 0, 2], [9, 3, -1, 4], [9, 0, 0, 1], [9, 3, 1], [9, 9, 0, 1]]
+)
+def test_a_regular_cut_is_read_only_as_it_is_written(wire: list[int]) -> None:
+    with pytest.raises(ValueError, match="not a cut"):
+        sharding_from_wire([wire])
+
+
+def test_slices_of_many_pieces_stay_small() -> None:
+    cut = Cut.even(1 << 40, 1 << 20)
+    for start, length, step in [(1, (1 << 40) - 1, 1), (5, 1 << 30, 1), (7, 1 << 30, 16), (1 << 39, 9, 1)]:
+        sliced = cut.sliced(start, length, step)
+        assert sliced.count == cut.count
+        assert len(sliced.wire()) == 4
+        assert sliced.unshifted().bounds(0)[0] == 0
 
 
 @pytest.mark.parametrize("points", [[], [0], [1, 4], [0, 3], [0, 5], [0, 3, 2, 4], [-1, 4], [0, -1, 4]])

@@ -205,8 +205,7 @@ def _cat_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs
 
 
 def _part(grid: Sharding, d: int, start: int, aval: Aval) -> Sharding:
-    n = aval.shape[d]
-    cut = Cut.at(n, [0, *(min(n, max(0, p - start)) for p in grid.cuts[d].edges[1:-1]), n])
+    cut = grid.cuts[d].sliced(start, aval.shape[d], 1)
     return Sharding(tuple(cut if i == d else c for i, c in enumerate(grid.cuts)))
 
 

@@ -42,12 +42,15 @@ def solve(
     """The layout of a node with a label rule.
 
     The largest operand that is cut where the rule allows (of equals the one with most shards) stays where it is and
-    its cuts become the grid. Where there is none, a result that is larger than a shard gets its default cuts, or those
+    its cuts become the grid. Operands that are cut alike but shifted, such as `x[1:]` and `x[:-1]`, meet where nothing
+    is shifted. Where there is none, a result that is larger than a shard gets its default cuts, or those
     of `hint`; else the largest operand is cut anew.
     """
     order = sorted(range(len(avals)), key=lambda i: (avals[i].nbytes, shardings[i].count, -i), reverse=True)
     grids = [_grid_of_operand(labels.ins[i], shardings[i]) for i in order]
-    grid = next((g for g in grids if g), ()) or _grid_of_result(labels, outs, hint, shard_bytes)
+    grid = _meeting(next((g for g in grids if g), ()), labels, shardings) or _grid_of_result(
+        labels, outs, hint, shard_bytes
+    )
     if not grid:
         cut = [i for i in order if shardings[i].count > 1]
         grid = _recut(labels.ins[cut[0]], avals[cut[0]], shard_bytes) if cut else ()
@@ -120,6 +123,23 @@ def _grid_of_result(labels: Labels, outs: Sequence[Aval], hint: Sharding | None,
 
 def _grid_of_operand(names: tuple[int | None, ...], sharding: Sharding) -> Grid:
     return tuple((names[d], sharding.cuts[d]) for d in sharding.cut_dims if names[d] is not None)  # type: ignore[misc]
+
+
+def _meeting(grid: Grid, labels: Labels, shardings: Sequence[Sharding]) -> Grid:
+    """The grid without the shift of a cut that another operand has with another shift.
+
+    So all slices of one tensor that have one length meet in the same cuts, each moved at most once and by little.
+    """
+    met = []
+    for label, cut in grid:
+        others = {
+            s.cuts[names.index(label)]
+            for names, s in zip(labels.ins, shardings, strict=True)
+            if label in names and s.count > 1
+        }
+        shifted = any(c.step == cut.step != 0 and c != cut for c in others)
+        met.append((label, cut.unshifted() if shifted else cut))
+    return tuple(met)
 
 
 def _recut(names: tuple[int | None, ...], aval: Aval, shard_bytes: int) -> Grid:
