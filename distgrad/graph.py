@@ -132,7 +132,7 @@ class Result:
     A stored result may be known as well, once it was fetched.
     """
 
-    __slots__ = ("array", "box", "copies", "error", "handle", "id", "release", "spec")
+    __slots__ = ("array", "box", "copies", "error", "handle", "id", "lease", "spec")
 
     def __init__(self, spec: Spec, array: np.ndarray | None = None):
         self.spec = spec
@@ -142,7 +142,7 @@ class Result:
         self.box: Any = None
         self.error: Any = None
         self.handle: weakref.ref[Value] | None = None  # None: never was an operand of a node or made by one
-        self.release: Any = None  # called with the id when the last reference is gone
+        self.lease: Lease | None = None  # of what the workers have of it
 
     @property
     def aval(self) -> Aval:
@@ -164,11 +164,19 @@ class Result:
         """Whether anybody but the pending nodes holds it."""
         return self.handle is not None and self.handle() is not None
 
+
+class Lease:
+    """What the workers of a session hold for a result under `ids`: when this goes, `session.release` is told."""
+
+    __slots__ = ("ids", "session")
+
+    def __init__(self, session: Any, ids: list[int]):
+        self.session = session
+        self.ids = ids
+
     def __del__(self) -> None:
-        if self.release is not None:
-            for number in (self.id, *self.copies.values()):
-                if number is not None:
-                    self.release(number)
+        for number in self.ids:
+            self.session.release(number)
 
 
 class Value:

@@ -284,10 +284,9 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
         return None
     node = kind.node_class(args)(tuple(edges))
     plan = kind.plans.get(key) or kind.plan(key)
-    node.needs, node.likes = key, likes
+    node.plan, node.likes = plan, likes
     node.saved = saved = {name: args[i] for name, i in plan.others}
-    node.holds = plan.out or bool(plan.tensors)
-    node.where = place(kind.name, 3) if node.holds else None
+    node.where = place(kind.name, 3) if plan.holds else None
     for name, i in plan.tensors:
         item, operand = args[i], operands[i]
         if type(operand) is list:
@@ -327,7 +326,7 @@ def _function(kind: Kind) -> Callable[..., Any]:
         if node is not None:
             tensor._node = node
             tensor._requires_grad = True
-            if kind.plan(node.needs).out:
+            if node.plan.out:
                 node.saved["out"] = Saved(out, tensor._counter, is_output=True)
         return tensor
 
@@ -347,7 +346,7 @@ def _several(kind: Kind, args: tuple[Any, ...], outs: Sequence[Value], node: Any
             tensor._node, tensor._output, tensor._requires_grad = node, i, True
         tensors.append(tensor)
         saved.append(Saved(out, tensor._counter, (None, i), tracked))
-    if node is not None and kind.plan(node.needs).out:
+    if node is not None and node.plan.out:
         node.saved["out"] = saved
     return tuple(tensors) if kind.returns is None else kind.returns(tensors)
 
@@ -368,7 +367,7 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
                 writing.check_view(self)
         value = writing.write(self, value, place(name))
         if node is not None:
-            if kind.plan(node.needs).out:
+            if node.plan.out:
                 node.saved["out"] = Saved(value, self._counter, is_output=True)
             writing.rebase(self, node)
         return self

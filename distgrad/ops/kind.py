@@ -29,9 +29,11 @@ class Formula(NamedTuple):
 class Plan(NamedTuple):
     """What is saved when a given set of arguments needs gradients."""
 
-    tensors: tuple[tuple[str, int], ...]
+    needs: tuple[bool, ...]  # which formulas run
+    tensors: tuple[tuple[str, int], ...]  # names and places of the arguments to save
     others: tuple[tuple[str, int], ...]
-    out: bool
+    out: bool  # whether the results are saved
+    holds: bool  # whether any tensor is
 
 
 class Kind:
@@ -95,11 +97,9 @@ class Kind:
             taken = {n for f, need in zip(self.formulas, needs, strict=True) if need for n in f.takes}
             kept = [(n, i) for i, n in enumerate(self.names) if n in taken]
             is_tensor = (*self.tensors, *self.lists)
-            found = Plan(
-                tuple(item for item in kept if item[0] in is_tensor),
-                tuple(item for item in kept if item[0] not in is_tensor),
-                "out" in taken,
-            )
+            tensors = tuple(item for item in kept if item[0] in is_tensor)
+            others = tuple(item for item in kept if item[0] not in is_tensor)
+            found = Plan(needs, tensors, others, "out" in taken, "out" in taken or bool(tensors))
             self.plans[needs] = found
         return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from distgrad.dtype import OF_NUMPY
 from distgrad.graph import Spec, Value, spec
 from distgrad.ops.helpers import broadcast_to, constant
-from distgrad.ops.kind import Kind
+from distgrad.ops.kind import Kind, Plan
 from distgrad.ops.table import OPS
 from distgrad.primitives import Aval
 from distgrad.record import Node, Saved, grad_mode
@@ -47,11 +47,10 @@ def _like(spec: Spec) -> Like:
 class OpNode(Node):
     """Backward node of an op. Subclasses carry the `kind` and torch's name."""
 
-    __slots__ = ("holds", "likes", "needs", "saved", "where")
+    __slots__ = ("likes", "plan", "saved", "where")
     kind: Kind
-    holds: bool  # whether tensors are saved
     likes: list[Any]  # for each formula the spec of its argument, a list of them for a list
-    needs: tuple[bool, ...]  # which formulas run
+    plan: Plan  # which formulas run and what is saved for them
     saved: Any  # from the arguments' names to what was saved of them; None once it was dropped
     where: Any  # the user's line that called the op
 
@@ -61,11 +60,11 @@ class OpNode(Node):
         if saved is None:
             raise freed()
         kind = self.kind
-        at_hand: dict[str, Any] = {"g": grads if kind.multi else grads[0], "needs": None}
+        at_hand: dict[str, Any] = {"g": grads if kind.multi else grads[0]}
         results: list[Any] = []
         edge = 0
         for (_, _, is_list, function, takes), need, like in zip(
-            kind.formulas, self.needs, self.likes, strict=True
+            kind.formulas, self.plan.needs, self.likes, strict=True
         ):
             n = len(like) if is_list else 0 if like is None and not kind.number_edges else 1
             if not need or True not in wanted[edge : edge + n]:
@@ -74,14 +73,15 @@ class OpNode(Node):
                 continue
             args = []
             for name in takes:
-                if name == "like":
+                if name in at_hand:
+                    args.append(at_hand[name])
+                elif name == "like":
                     args.append([_like(one) for one in like] if is_list else _like(like))
-                    continue
-                if name not in at_hand:
-                    at_hand[name] = self._restore(saved[name])
                 elif name == "needs":
-                    at_hand[name] = {f.argument: n for f, n in zip(kind.formulas, self.needs, strict=True)}
-                args.append(at_hand[name])
+                    args.append({f.argument: n for f, n in zip(kind.formulas, self.plan.needs, strict=True)})
+                else:
+                    at_hand[name] = item = self._restore(saved[name])
+                    args.append(item)
             gradient = function(*args)
             if is_list:
                 gradient = [None] * n if gradient is None else gradient
@@ -100,7 +100,7 @@ class OpNode(Node):
 
     def release(self) -> None:
         """Drop what was saved, if there are tensors in it."""
-        if self.holds:
+        if self.plan.holds:
             self.saved = None
 
 

@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
-from distgrad.graph import NO_COPIES, Node, Result, Value, spec
+from distgrad.graph import NO_COPIES, Lease, Node, Result, Value, spec
 from distgrad.plan.build import Form, Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.explain import Explanation, explanation
@@ -96,12 +96,11 @@ class Session:
         if result.error is not None:
             raise fresh(result.error)
         array = result.array
-        if result.id is not None or result.box is not None:
-            if result.release.__self__ is not self and array is None:
+        if result.lease is not None and result.lease.session is not self:
+            if array is None:
                 raise DistgradError(LOST)
-            if result.release.__self__ is not self:
-                result.id = result.box = result.release = None
-                result.copies = NO_COPIES
+            result.id = result.box = result.lease = None
+            result.copies = NO_COPIES
         if array is None or result.id is not None:
             return
         if result.spec.sharding.count > 1:  # from an earlier session
@@ -181,11 +180,13 @@ class Session:
             if len(copies) > COPIES:
                 self.release(copies.pop(next(iter(copies))))
             result.copies = copies
+            if result.lease is not None:
+                result.lease.ids = [number for number in (result.id, *copies.values()) if number is not None]
 
     def _settle(self, result: Result, number: int | None, box: Any) -> None:
         result.id = number
         result.box = box
-        result.release = self.release
+        result.lease = Lease(self, [] if number is None else [number])
 
     def _submit(self, stage: Stage, ids: dict[Form, int], captured: Capture, boxes: dict[int, Box]) -> Box:
         sources = [boxes[r.number] if r.kind == "stage" else captured.boxes[r.number] for r in stage.boxes]
