@@ -43,9 +43,10 @@ def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[
     if len(outputs) != len(gradients):
         raise RuntimeError(f"got {len(outputs)} tensors and {len(gradients)} gradients")
     for i, out in enumerate(outputs):
-        if not out.requires_grad:
+        edge = out._edge
+        if edge[0] is None:
             raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
-        edges.append(out._edge)
+        edges.append(edge)
     return edges, found
 
 

@@ -41,15 +41,19 @@ def run(
         The gradient of each of `inputs`, None where there is none; an empty list with `accumulate`.
     """
     before, grad_mode.enabled = grad_mode.enabled, create_graph
-    caller, session.current_op.caller = session.current_op.caller, place("backward", 2)[1:]
+    caller = session.current_op.caller
+    if session.is_initialized():  # else no op asks where it was called
+        session.current_op.caller = place("backward", 2)[1:]
     try:
         captured: dict[Edge, Tensor | None] = dict.fromkeys(inputs or ())
         needed = None if inputs is None else _needed([node for node, _ in roots], {n for n, _ in inputs})
-        waiting = _Waiting()
+        waiting: list[tuple[int, Node]] = []  # a heap of (-number, node): nodes that have a gradient
+        buffers: dict[Node, list[Any]] = {}  # for each of them the gradients of its outputs so far
         for edge, g in zip(roots, gradients, strict=True):
-            waiting.add(edge, g)
-        while waiting.order:
-            node, grads = waiting.pop()
+            _feed(waiting, buffers, edge, g)
+        while waiting:
+            _, node = heapq.heappop(waiting)
+            grads = buffers.pop(node)
             if needed is not None and node not in needed:
                 continue
             if captured:
@@ -68,7 +72,7 @@ def run(
             wanted = [n is not None and (needed is None or n in needed) for n, _ in edges]
             for edge, g, use in zip(edges, node.apply(grads, wanted), wanted, strict=True):
                 if use and g is not None:
-                    waiting.add(edge, g)
+                    _feed(waiting, buffers, edge, g)
             if not keep_graph:
                 node.release()
         return [captured[edge] for edge in inputs or ()]
@@ -77,31 +81,19 @@ def run(
         session.current_op.caller = caller
 
 
-class _Waiting:
-    """Gradients that wait for their node to be visited, the node that was made last first."""
-
-    def __init__(self) -> None:
-        self.order: list[tuple[int, Node]] = []  # a heap of (-number, node)
-        self.gradients: dict[Node, list[Any]] = {}
-
-    def add(self, edge: Edge, g: Tensor) -> None:
-        """Add a gradient to those that wait for a node's output."""
-        node, output = edge
-        if node is None:
-            return
-        grads = self.gradients.get(node)
-        if grads is None:
-            self.gradients[node] = [g] if output == 0 else [None] * output + [g]
-            heapq.heappush(self.order, (-node.number, node))
-            return
-        if len(grads) <= output:
-            grads += [None] * (output + 1 - len(grads))
-        grads[output] = g if grads[output] is None else add(grads[output], g)
-
-    def pop(self) -> tuple[Node, list[Any]]:
-        """The next node, to which nothing more will be added, and the gradients of its outputs."""
-        _, node = heapq.heappop(self.order)
-        return node, self.gradients.pop(node)
+def _feed(waiting: list[tuple[int, Node]], buffers: dict[Node, list[Any]], edge: Edge, g: Tensor) -> None:
+    """Add a gradient to those that wait for a node's output."""
+    node, output = edge
+    if node is None:
+        return
+    grads = buffers.get(node)
+    if grads is None:
+        buffers[node] = [g] if output == 0 else [None] * output + [g]
+        heapq.heappush(waiting, (-node.number, node))
+        return
+    if len(grads) <= output:
+        grads += [None] * (output + 1 - len(grads))
+    grads[output] = g if grads[output] is None else add(grads[output], g)
 
 
 def _needed(roots: list[Node | None], targets: set[Node | None]) -> dict[Node, bool]:

@@ -106,6 +106,7 @@ def op(
         if returns is not None:
             kind.returns = _named_tuple(title, returns)
         function = _function(kind)
+        KINDS[function] = kind
         names = _methods(title, method, bool(kind.names) and kind.names[0] in kind.tensors)
         register(
             Op(
@@ -181,16 +182,28 @@ def operators(**functions: Callable[..., Any] | str) -> None:
 
 
 def _operator(special: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    def binary(self: Tensor, other: Any) -> Any:
-        if not isinstance(other, OPERANDS):
-            return NotImplemented
-        return function(self, other)
+    kind = KINDS.get(function)
+    if kind is not None and 2 in kind.tails:  # the same without the way through the op's arguments
+        bound, tail = kind.bound, kind.tails[2]
+
+        def binary(self: Tensor, other: Any) -> Any:
+            if not isinstance(other, OPERANDS):
+                return NotImplemented
+            return bound((self, other, *tail))
+
+    else:
+
+        def binary(self: Tensor, other: Any) -> Any:
+            if not isinstance(other, OPERANDS):
+                return NotImplemented
+            return function(self, other)
 
     binary.__name__ = special
     binary.__doc__ = function.__doc__
     return binary
 
 
+KINDS: dict[Any, Kind] = {}  # from the functions that users call
 OPERANDS = (Tensor, int, float, np.ndarray, np.generic)
 
 
@@ -234,8 +247,7 @@ def _named_tuple(title: str, fields: tuple[str, ...]) -> Callable[..., Any]:
 
 def unwrap(kind: Kind, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
     """The arguments as the body takes them, and whether one requires grad."""
-    operands = list(args)
-    tracked = False
+    operands, tracked = list(args), False
     for i, numbers in kind.slots:
         item = args[i]
         if isinstance(item, Tensor):
@@ -286,7 +298,7 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
     plan = kind.plans.get(key) or kind.plan(key)
     node.plan, node.likes = plan, likes
     node.saved = saved = {name: args[i] for name, i in plan.others}
-    node.where = place(kind.name, 3) if plan.holds else None
+    node.where = place(kind.name, 4 if changed is None else 3) if plan.holds else None
     for name, i in plan.tensors:
         item, operand = args[i], operands[i]
         if type(operand) is list:
@@ -309,7 +321,9 @@ def _function(kind: Kind) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         tail = None if kwargs else tails.get(len(args))
-        args = bind(args, kwargs) if tail is None else args + tail
+        return bound(bind(args, kwargs) if tail is None else args + tail)
+
+    def bound(args: tuple[Any, ...]) -> Any:
         operands, tracked = unwrap(kind, args)
         current_op.name = name
         out = run(*operands)
@@ -331,6 +345,7 @@ def _function(kind: Kind) -> Callable[..., Any]:
         return tensor
 
     functools.update_wrapper(call, kind.body)
+    kind.bound = bound
     return call
 
 

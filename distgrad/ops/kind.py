@@ -71,6 +71,7 @@ class Kind:
         self.view: Callable[..., Any] | None = None
         self.layout: Callable[..., Any] | None = None
         self.node_class: Callable[[Sequence[Any]], type]
+        self.bound: Callable[[tuple[Any, ...]], Any]  # the op, called with a tuple of all its arguments
         self.plans: dict[tuple[bool, ...], Plan] = {}
 
     def _formula(self, argument: str, function: Callable[..., Any]) -> Formula:
