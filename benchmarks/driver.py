@@ -1,0 +1,117 @@
+"""The driver's own time for an op: steps of logistic regression and of a network, on workers that do nothing.
+
+`python -m benchmarks.driver [--profile]`. An op is one that the program, or a formula of backward, calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import pstats
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import distgrad as torch
+import distgrad.nn.functional as F
+from benchmarks.silent import Silent
+from distgrad.ops import base
+from distgrad.session import door
+
+Step = Callable[[], None]
+ROUNDS, STEPS = 15, 20
+
+
+def regression() -> Step:
+    """Logistic regression, 1 Mi rows of 16."""
+    x, y = torch.randn(1 << 20, 16), (torch.rand(1 << 20) < 0.5).float()
+    w = torch.zeros(16, requires_grad=True)
+
+    def step() -> None:
+        loss = F.binary_cross_entropy_with_logits(x @ w, y)
+        loss.backward()
+        with torch.no_grad():
+            w.sub_(0.1 * w.grad)
+        w.grad = None
+
+    return step
+
+
+def network() -> Step:
+    """Two hidden layers of 1024 on 64 Ki rows of 256, ten classes, gradient descent with momentum."""
+    x, y = torch.randn(65536, 256), torch.randint(0, 10, (65536,))
+    widths = ((256, 1024), (1024, 1024), (1024, 10))
+    layers = [(torch.randn(i, o).requires_grad_(), torch.zeros(o, requires_grad=True)) for i, o in widths]
+    pairs = [(p, torch.zeros_like(p)) for layer in layers for p in layer]
+
+    def step() -> None:
+        hidden = x
+        for w, b in layers[:-1]:
+            hidden = F.relu(hidden @ w + b)
+        w, b = layers[-1]
+        loss = F.cross_entropy(hidden @ w + b, y)
+        for p, _ in pairs:
+            p.grad = None
+        loss.backward()
+        with torch.no_grad():
+            for p, speed in pairs:
+                speed.mul_(0.9).add_(p.grad)
+                p.sub_(speed, alpha=0.1)
+
+    return step
+
+
+def ops(step: Step) -> int:
+    """How many ops a step calls."""
+    count = 0
+
+    def watch(frame: FrameType, event: str, arg: Any) -> None:
+        nonlocal count
+        count += event == "call" and frame.f_code is base.unwrap.__code__
+
+    sys.setprofile(watch)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def main() -> None:
+    """Print the time of a step and of an op."""
+    parser = argparse.ArgumentParser(prog="benchmarks.driver", description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--profile", action="store_true", help="print where the time goes")
+    args = parser.parse_args()
+    transport = Silent(args.workers)
+    door.attach(transport)
+    for prepare in (regression, network):
+        step = prepare()
+        for _ in range(STEPS):
+            step()
+        count, calls = ops(step), transport.calls
+        step()
+        calls = transport.calls - calls
+        times = []
+        for _ in range(ROUNDS):
+            start = time.process_time()
+            for _ in range(STEPS):
+                step()
+            times.append((time.process_time() - start) / STEPS * 1e6)
+        each = statistics.median(times)
+        print(
+            f"{prepare.__name__}: {each:.0f} us a step ({min(times):.0f} to {max(times):.0f}), "
+            f"{count} ops, {calls} calls: {each / count:.1f} us an op"
+        )
+        if args.profile:
+            with cProfile.Profile() as profile:
+                for _ in range(STEPS):
+                    step()
+            pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+
+
+if __name__ == "__main__":
+    main()
