@@ -16,17 +16,20 @@ from distgrad.primitives import MERGES
 from distgrad.sharding import Region, Sharding, owned
 from distgrad.wire import Move, Sum
 
+Take = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+
 
 class Tree:
     """A fixed binary tree of additions over leaves that come in rising order.
 
     Node (level, i) covers the leaves i * 2**level up to (i + 1) * 2**level. Siblings are merged as soon as both are
     there; a node whose sibling lies beyond the last leaf is taken as it is. So the additions are the same however the
-    leaves were spread.
+    leaves were spread. `take(shape, dtype)` gives memory for sums.
     """
 
-    def __init__(self, merge: Callable[..., Any] | None):
+    def __init__(self, merge: Callable[..., Any] | None, take: Take = np.empty):
         self.merge = merge
+        self.take = take
         self.stack: list[
             tuple[int, int, Any, bool]
         ] = []  # level, number, array, whether the array is our own
@@ -42,7 +45,7 @@ class Tree:
     def _join(self, left: Any, own: bool, right: Any) -> Any:
         if self.merge is None:
             return None
-        return self.merge(left, right, out=left) if own and left.ndim else np.asarray(self.merge(left, right))
+        return self.merge(left, right, out=left if own else self.take(left.shape, left.dtype))
 
     def finish(self) -> Any:
         """The result, when all leaves are there."""
@@ -83,9 +86,11 @@ def subtrees(what: Sum, shards: range) -> dict[int, list[tuple[int, int]]]:
     return {kept: [(level, i) for level, i, _, _ in tree.stack] for kept, tree in sorted(trees.items())}
 
 
-def merged(what: Sum, pieces: dict[int, list[Sequence[np.ndarray]]], workers: int, kept: int) -> np.ndarray:
+def merged(
+    what: Sum, pieces: dict[int, list[Sequence[np.ndarray]]], workers: int, kept: int, take: Take = np.empty
+) -> np.ndarray:
     """Sum number `kept`, from the arrays that each worker sent for it, in the order of `subtrees`."""
-    tree = Tree(MERGES[what.merge])
+    tree = Tree(MERGES[what.merge], take)
     for level, i, array in _ordered(what, pieces, workers, kept):
         tree.push(level, i, array)
     return tree.finish()

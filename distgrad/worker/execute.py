@@ -11,7 +11,7 @@ from distgrad.errors import WireError
 from distgrad.primitives import MERGES
 from distgrad.sharding import owned
 from distgrad.wire import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
-from distgrad.worker.exchange import Tree, held, inside, leaves, merged, overlaps, senders, sums_sent
+from distgrad.worker.exchange import Take, Tree, held, inside, leaves, merged, overlaps, senders, sums_sent
 from distgrad.worker.loops import LoopRunner
 from distgrad.worker.pool import Pool
 
@@ -144,8 +144,9 @@ class Runner:
                 if slot in sums:
                     _, kept, leaf = next(places[slot])
                     if kept not in pieces:
-                        pieces[kept] = Tree(MERGES[sums[slot].merge])
-                    pieces[kept].push(0, leaf, local.here[slot])
+                        pieces[kept] = Tree(MERGES[sums[slot].merge], self.pool.take)
+                    array = local.here[slot]  # a partial result, which nothing else reads
+                    pieces[kept].push(0, leaf, array, own=array.flags.writeable)
                 else:
                     pieces.append(_own(local.here[slot]))
         return made
@@ -160,7 +161,7 @@ class Runner:
                 return item
         shards = held(slot.sharding.count, at.workers, at.worker)
         if isinstance(arrival.what, Sum):
-            return receive_sums(arrival.what, items, at.workers, shards)
+            return receive_sums(arrival.what, items, at.workers, shards, self.pool.take)
         return receive_shards(arrival.what, items, at.workers, shards, slot.dtype, self.pool)
 
 
@@ -223,7 +224,7 @@ def _send(what: Sum | Move, value: Any, worker: int, workers: int, to: range) ->
 
 
 def receive_sums(
-    what: Sum, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range
+    what: Sum, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range, take: Take = np.empty
 ) -> list[np.ndarray]:
     """The sums `shards` from what each worker sent."""
     taken = [0] * workers
@@ -235,7 +236,7 @@ def receive_sums(
             n = counts[w].get(kept, 0)
             pieces[w] = list(items[w][taken[w] : taken[w] + n])
             taken[w] += n
-        result.append(np.asarray(merged(what, pieces, workers, kept)))
+        result.append(np.asarray(merged(what, pieces, workers, kept, take)))
     return result
 
 
