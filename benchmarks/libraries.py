@@ -15,8 +15,24 @@ import numpy as np
 
 from benchmarks.workloads.base import Step, Workload
 
+# Fresh pages are dear: here glibc keeps what is freed, and takes memory in huge pages. It suits every peer.
+KEEP_MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1"
+    ":glibc.malloc.trim_threshold=1000000000000:glibc.malloc.top_pad=67108864"
+}
 COPIED = 128 << 20  # bytes that are read, and as many written, to measure the memory bus
 ORDER = 4096  # of the matrices that are multiplied to measure BLAS
+
+
+def blas_kernels() -> dict[str, str]:
+    """The quickest kernels of NumPy's OpenBLAS: on AMD's newest processors it does not choose AVX-512 by itself."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            words = set(file.read().split())
+    except OSError:
+        return {}
+    best = words >= {"AuthenticAMD", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
+    return {"OPENBLAS_CORETYPE": "SkylakeX"} if best else {}
 
 
 class Library:
@@ -105,15 +121,22 @@ class Torch(Library):
         return self.workload.eager(torch)
 
 
+class TorchTuned(Torch):
+    """The same with a better allocator, as torch's tuning guide advises."""
+
+    environment: ClassVar[dict[str, str]] = KEEP_MEMORY
+
+
 class Jax(Library):
     """Under jit, rows over two CPU devices."""
 
     method = "jax"
+    devices: ClassVar[int] = 2
 
     def prepare(self) -> Step:
         import jax
 
-        jax.config.update("jax_num_cpu_devices", 2)
+        jax.config.update("jax_num_cpu_devices", self.devices)
         mesh = jax.sharding.Mesh(jax.devices(), ("rows",))
         self._rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
         self._whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -138,11 +161,18 @@ class Jax(Library):
         return (self.nn.logsumexp(z, 1) - picked).mean()
 
 
+class JaxTuned(Jax):
+    """On one device, whose threads share the work of an op: mostly quicker; and with memory kept."""
+
+    devices: ClassVar[int] = 1
+    environment: ClassVar[dict[str, str]] = KEEP_MEMORY
+
+
 class Dask(Library):
-    """Two threads, one BLAS thread in each; data and results stay as blocks."""
+    """Two threads, one BLAS thread in each; data and results stay as blocks. Tuned, as NumPy is."""
 
     method = "dask"
-    environment: ClassVar[dict[str, str]] = {"OPENBLAS_NUM_THREADS": "1"}
+    environment: ClassVar[dict[str, str]] = {**KEEP_MEMORY, **blas_kernels(), "OPENBLAS_NUM_THREADS": "1"}
 
     def prepare(self) -> Step:
         import dask
@@ -173,9 +203,13 @@ def _sums(parts: list[list[Any]]) -> list[Any]:
 
 
 class Autograd(Library):
-    """HIPS autograd over NumPy, whose BLAS takes all cores."""
+    """HIPS autograd over NumPy, whose BLAS takes all cores. Tuned, as NumPy is.
+
+    Written such that gradients stay float32: those of `mean`, `max` and `maximum` would be float64.
+    """
 
     method = "autograd"
+    environment: ClassVar[dict[str, str]] = {**KEEP_MEMORY, **blas_kernels()}
 
     def prepare(self) -> Step:
         import autograd
@@ -192,14 +226,20 @@ class Autograd(Library):
 
     def cross_entropy(self, z: Any, y: Any) -> Any:
         """Mean over the rows."""
-        z = z - self.np.max(z, 1, keepdims=True)
-        return self.np.mean(self.np.log(self.np.sum(self.np.exp(z), 1)) - z[np.arange(len(y)), y])
+        z = z - self.getval(z).max(1, keepdims=True)
+        picked = z[np.arange(len(y)), y]
+        return self.np.sum(self.np.log(self.np.sum(self.np.exp(z), 1)) - picked) / len(y)
+
+    def relu(self, x: Any) -> Any:
+        """max(x, 0)."""
+        return x * (x > 0)
 
 
 class Limit(Library):
     """What the machine can do: NumPy's product on all cores, or a copy by all cores, buffers warm."""
 
     method = "limit"
+    environment: ClassVar[dict[str, str]] = blas_kernels()
 
     def prepare(self) -> Step:
         flops, nbytes = self.workload.flops_needed(), self.workload.bytes_needed()
@@ -227,14 +267,17 @@ class Limit(Library):
 LIBRARIES: dict[str, type[Library]] = {
     "distgrad": Distgrad,
     "torch": Torch,
+    "torch tuned": TorchTuned,
     "jax": Jax,
+    "jax tuned": JaxTuned,
     "dask": Dask,
     "autograd": Autograd,
     "one worker": OneWorker,
     "many shards": ManyShards,
     "limit": Limit,
 }
-STANDARD = ("distgrad", "torch", "jax", "dask", "autograd")
+AS_INSTALLED = ("torch", "jax")  # with no setting but for the number of threads; all other peers are tuned
+STANDARD = ("distgrad", "torch", "torch tuned", "jax", "jax tuned", "dask", "autograd")
 
 
 def peers_of(workload: Workload) -> tuple[str, ...]:

@@ -21,12 +21,14 @@ PICKED = 16  # elements of each result that are compared
 
 
 def digest(result: Any) -> list[float]:
-    """Norm and some elements."""
+    """Norm and some elements; and whether float32 was kept."""
     if hasattr(result, "detach"):
         result = result.detach()
     if hasattr(result, "compute"):
         result = result.compute()
     array = np.asarray(result).ravel()
+    if array.size > 1 and not isinstance(result, list):
+        assert array.dtype == np.float32, array.dtype
     picked = np.linspace(0, array.size - 1, min(PICKED, array.size)).astype(np.int64)
     return [float(np.linalg.norm(array.astype(np.float64))), *array[picked].astype(np.float64).tolist()]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.libraries import STANDARD
+from benchmarks.libraries import AS_INSTALLED, STANDARD
 from benchmarks.workloads import WORKLOADS
 
 Race = dict[str, Any]
@@ -41,27 +41,24 @@ class Summary:
         }
         self.others = [name for name in self.seconds if name not in ("distgrad", "limit")]
 
-    @property
-    def best(self) -> str | None:
-        """The quickest of the peers that the goal is about."""
         candidates = [name for name in self.others if name in (self.workload.against or self.others)]
-        return min(candidates, key=lambda name: self.ratio[name], default=None)
+        # The quickest of the peers that the goal is about; and of those that were not tuned.
+        self.best = min(candidates, key=lambda name: self.ratio[name], default=None)
+        installed = [name for name in candidates if name in AS_INSTALLED]
+        self.best_installed = min(installed, key=lambda name: self.ratio[name], default=None)
 
     @property
     def share(self) -> float | None:
         """The limit's time over distgrad's."""
         return self.ratio.get("limit")
 
-    def verdict(self) -> str:
-        """Goal, and whether it was reached."""
-        words = []
-        if self.workload.goal and self.best:
-            reached = self.ratio[self.best] >= self.workload.goal
-            words.append(f"{self.workload.goal:g} x: {'yes' if reached else 'no'}")
-        if self.workload.share_goal and self.share:
-            reached = self.share >= self.workload.share_goal
-            words.append(f"{self.workload.share_goal:g} of the limit: {'yes' if reached else 'no'}")
-        return ", ".join(words)
+    def verdict(self, best: str | None) -> str:
+        """How many times as long as distgrad `best` takes, and whether that reaches the goal."""
+        if best is None:
+            return ""
+        goal = self.workload.goal
+        told = f" {'≥' if self.ratio[best] >= goal else '<'} {goal:g}" if goal else ""
+        return f"{self.ratio[best]:.2f} x{told} ({best})"
 
 
 def duration(seconds: float) -> str:
@@ -91,12 +88,13 @@ def text(race: Race) -> str:
         lines.append(line)
     lines += [f"  {name:12} left out: {why}" for name, why in s.left_out.items()]
     if s.best:
-        lines.append(
-            f"  best peer: {s.best}, {s.ratio[s.best]:.2f} x distgrad's time; goal {s.verdict() or '-'}"
-        )
+        lines.append(f"  best peer, and goal: {s.verdict(s.best)}")
+    if s.best_installed not in (None, s.best):
+        lines.append(f"  best of torch and JAX as installed: {s.verdict(s.best_installed)}")
     if s.share:
         kind = "NumPy's matrix product" if s.workload.flops_needed() else "copying the bytes needed"
-        lines.append(f"  {s.share:.0%} of the limit: {kind}, all cores")
+        goal = f"; goal {s.workload.share_goal:.0%}" if s.workload.share_goal else ""
+        lines.append(f"  {s.share:.0%} of the limit: {kind}, all cores{goal}")
     for name, figures in s.figures.items():
         told = ", ".join(f"{figure} {value:,.0f}" for figure, value in figures.items())
         lines.append(f"  {name}: {told}")
@@ -104,53 +102,55 @@ def text(race: Race) -> str:
 
 
 def markdown(races: Sequence[Race]) -> str:
-    """All races: a table for those with outside peers, and one for distgrad's own."""
+    """All races: a table for those with outside peers, one for distgrad's own, one of what a step costs beside time."""
     summaries = [Summary(race) for race in races]
-    outside = [s for s in summaries if not s.workload.peers or set(s.others) & set(STANDARD)]
+    outside = [s for s in summaries if set(s.others) & set(STANDARD)]
+    own = [s for s in summaries if s not in outside]
     lines = [machine(), ""]
     if outside:
         names = STANDARD[1:]
-        lines += [
-            f"| workload | distgrad | {' | '.join(names)} | best peer, over distgrad | goal | limit | reached |",
-            "|---|" + "---|" * (len(names) + 5),
-        ]
+        lines += _header(
+            "workload", "distgrad", *names, "best, goal", "best as installed, goal", "limit", "reached"
+        )
     for s in outside:
-        peers = [_peer(s, name) for name in names]
-        best = f"**{s.ratio[s.best]:.2f} x** ({s.best})" if s.best else ""
+        times = [_time(s, name) if name in s.seconds else s.left_out.get(name, "") for name in names]
         limit = [duration(s.median["limit"]), f"{s.share:.0%}"] if s.share else ["", ""]
-        cells = [
-            f"{s.workload.name}: {s.workload.what}",
-            _time(s, "distgrad"),
-            *peers,
-            best,
-            s.verdict(),
-            *limit,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    own = [s for s in summaries if s not in outside]
+        lines.append(
+            _row(
+                s.workload.name,
+                _time(s, "distgrad"),
+                *times,
+                s.verdict(s.best),
+                s.verdict(s.best_installed),
+                *limit,
+            )
+        )
+    if outside:
+        lines += ["", *(f"- {s.workload.name}: {s.workload.what}." for s in outside)]
     if own:
-        lines += ["", "| distgrad alone | | beside it | ratio | goal |", "|---|---|---|---|---|"]
+        lines += ["", *_header("distgrad alone", "", "beside it", "ratio, goal")]
     for s in own:
         beside = "; ".join(f"{name} {_time(s, name)}" for name in s.others)
-        ratio = f"{s.ratio[s.best]:.2f}" if s.best else ""
-        lines.append(f"| {s.workload.what} | {_time(s, 'distgrad')} | {beside} | {ratio} | {s.verdict()} |")
-    lines += ["", "| one step | driver's processor time | workers' minor page faults |", "|---|---|---|"]
+        lines.append(_row(s.workload.what, _time(s, "distgrad"), beside, s.verdict(s.best)))
+    lines += ["", *_header("a step of distgrad", "driver's processor time", "workers' minor page faults")]
     for s in summaries:
         faults = s.figures["distgrad"].get("workers' minor page faults in a step")
         told = "" if faults is None else f"{faults:.0f}"
-        lines.append(f"| {s.workload.name} | {duration(s.cpu['distgrad'])} | {told} |")
+        lines.append(_row(s.workload.name, duration(s.cpu["distgrad"]), told))
     return "\n".join(lines) + "\n"
+
+
+def _header(*cells: str) -> list[str]:
+    return [_row(*cells), "|" + "---|" * len(cells)]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _time(s: Summary, name: str) -> str:
     times = s.seconds[name]
     return f"{duration(s.median[name])} ({duration(min(times))} to {duration(max(times))})"
-
-
-def _peer(s: Summary, name: str) -> str:
-    if name in s.seconds:
-        return f"{duration(s.median[name])}, {s.ratio[name]:.2f} x"
-    return s.left_out.get(name, "")
 
 
 def machine() -> str:

@@ -47,7 +47,7 @@ class Poly(Workload):
         return step
 
     def dask(self, lib: Any) -> Step:
-        a, b = (lib.rows(x, 32) for x in self.arrays())
+        a, b = (lib.rows(x, 2) for x in self.arrays())
         results = self.by_hand(a, b)
         return lambda: lib.persist(*results)
 
@@ -73,7 +73,7 @@ class Tiny(Poly):
     what = "Q = 3*a**3 - b**2 on two elements, forward and backward"
     goal = 1.0
     against = ("autograd",)
-    peers = ("distgrad", "torch", "jax", "autograd")  # Dask is not meant for this
+    peers = ("distgrad", "torch", "jax", "autograd")  # nothing to tune; Dask is not meant for this
     threads = 1
     repeats = 1000
     init = None
@@ -172,7 +172,7 @@ class Chain(Workload):
         return step
 
     def dask(self, lib: Any) -> Step:
-        results = self.by_hand(lib.rows(*self.arrays(), 64))
+        results = self.by_hand(lib.rows(*self.arrays(), 16))
         return lambda: lib.persist(*results)
 
     def autograd(self, lib: Any) -> Step:
@@ -234,7 +234,7 @@ class Rosenbrock(Workload):
         return step
 
     def dask(self, lib: Any) -> Step:
-        x = lib.rows(*self.arrays(), 32)
+        x = lib.rows(*self.arrays(), 2)
         r = x[1:] - x[:-1] * x[:-1]
         s = 1 - x[:-1]
         loss = (100 * (r * r) + s * s).sum()

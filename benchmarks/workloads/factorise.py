@@ -72,7 +72,7 @@ class Factorise(Workload):
         i, j, r, u, v = self.arrays()
 
         def loss_function(u: Any, v: Any) -> Any:
-            return lib.np.mean((lib.np.sum(u[i] * v[j], 1) - r) ** 2)
+            return lib.np.sum((lib.np.sum(u[i] * v[j], 1) - r) ** 2) / self.ratings
 
         function = lib.value_and_grad(loss_function, (0, 1))
 
@@ -81,6 +81,9 @@ class Factorise(Workload):
             return [loss, *grads]
 
         return step
+
+    def reference(self) -> list[Any]:
+        return [s / self.ratings for s in super().reference()]
 
     @staticmethod
     def by_hand(i: np.ndarray, j: np.ndarray, r: np.ndarray, u: np.ndarray, v: np.ndarray) -> list[Any]:

@@ -76,7 +76,7 @@ class Mlp(Workload):
 
     def dask(self, lib: Any) -> Step:
         x, y, *parameters = self.arrays()
-        blocks = [lib.rows(x, 16), lib.rows(y, 16)]
+        blocks = [lib.rows(x, 8), lib.rows(y, 8)]
 
         def step() -> list[Any]:
             loss, *grads = lib.sum_of_blocks(self.by_hand, blocks, *parameters).compute()
@@ -92,8 +92,8 @@ class Mlp(Workload):
 
         def loss_function(parameters: Any) -> Any:
             w1, b1, w2, b2, w3, b3 = parameters
-            h = np_.maximum(np_.dot(x, w1) + b1, 0)
-            h = np_.maximum(np_.dot(h, w2) + b2, 0)
+            h = lib.relu(np_.dot(x, w1) + b1)
+            h = lib.relu(np_.dot(h, w2) + b2)
             return lib.cross_entropy(np_.dot(h, w3) + b3, y)
 
         function = lib.value_and_grad(loss_function)
@@ -105,6 +105,11 @@ class Mlp(Workload):
             return [loss, *parameters]
 
         return step
+
+    def reference(self) -> list[Any]:
+        arrays = self.arrays()
+        loss, *grads = (s / self.n for s in self.by_hand(*arrays))
+        return [loss, *(p - RATE * g for p, g in zip(arrays[2:], grads, strict=True))]
 
     @staticmethod
     def by_hand(x: np.ndarray, y: np.ndarray, *parameters: np.ndarray) -> list[Any]:
@@ -166,7 +171,7 @@ class Matmul(Workload):
 
     def dask(self, lib: Any) -> Step:
         a, b = self.arrays()
-        results = self.by_hand(lib.rows(a, 4), lib.rows(b, 1))
+        results = self.by_hand(lib.rows(a, 2), lib.rows(b, 1))
         return lambda: lib.persist(*results)
 
     def autograd(self, lib: Any) -> Step:
