@@ -97,7 +97,7 @@ from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.printing import get_printoptions, printoptions, set_printoptions
 from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
-from distgrad.session import init, is_initialized, memory, shutdown, synchronize
+from distgrad.session import init, is_initialized, memory, profile, shutdown, synchronize
 from distgrad.tensor import Tensor
 
 float, double, int, long, bool = float32, float64, int32, int64, bool_

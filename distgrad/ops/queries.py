@@ -43,7 +43,8 @@ def explain(*tensors: Tensor) -> Explanation:
 
     A line for each loop and each exchange of a stage, and for each stage the operations, and the bytes that it
     computes, holds on the workers and moves between them. The totals are `flops`, `bytes_computed`, `bytes_held` and
-    `bytes_moved` of the result. Tensors whose values are there already need nothing.
+    `bytes_moved` of the result; `peak_bytes` is the most that each worker will hold at one time, with what it holds
+    already. Tensors whose values are there already need nothing.
     """
     for tensor in tensors:
         if not isinstance(tensor, Tensor):

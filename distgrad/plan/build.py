@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from distgrad.plan.capture import Capture, NodeInfo, ValueInfo
 from distgrad.plan.fuse import fuse
+from distgrad.plan.memory import holders
 from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import TABLE, Aval
 from distgrad.primitives.rules import layout
@@ -48,6 +49,7 @@ class Stage:
         int
     ]  # for each step, in the program's order: the number of its node (-1: made by the planner)
     returns: tuple[str, ...]
+    holders: list[Slot | None]  # whose memory each of `keep` takes
     last_use: list[Form] = field(default_factory=list)  # kept forms that nothing needs after this stage
 
 
@@ -316,7 +318,9 @@ class _StageWriter:
         for value, pieces in boxed.items():
             if pieces.stage == level:
                 pieces.channel, pieces.position = positions[level, b.base(value)]
-        return Stage(program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels())
+        return Stage(
+            program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels(), holders(program)
+        )
 
     def _arrivals(
         self,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from distgrad.plan.build import Plan
+from distgrad.plan.build import Form, Plan
 from distgrad.plan.capture import Capture
+from distgrad.plan.memory import Footprint, footprints, peak
 from distgrad.primitives import Aval
 from distgrad.sharding import owned
 from distgrad.wire import Departure, Fragment, Move, Program, Step, Sum
@@ -31,6 +34,7 @@ class Explanation:
 
     workers: int
     stages: tuple[StageCost, ...]
+    peak_bytes: tuple[int, ...] = ()  # most bytes that each worker will hold, with what it holds already
 
     def __repr__(self) -> str:  # it was printed when it was made, and a prompt would do so again
         return f"<distgrad.Explanation: {len(self.stages)} stages>"
@@ -61,33 +65,74 @@ class Explanation:
         lines = []
         for n, stage in enumerate(self.stages):
             lines.append(
-                f"stage {n}: {_count(stage.flops)}flop, computes {_bytes(stage.computed)}, "
-                f"holds {_bytes(stage.held)}, moves {_bytes(stage.moved)}"
+                f"stage {n}: {number_text(stage.flops)}flop, computes {nbytes_text(stage.computed)}, "
+                f"holds {nbytes_text(stage.held)}, moves {nbytes_text(stage.moved)}"
             )
             lines += [f"  {line}" for line in stage.lines]
         lines.append(
-            f"in all, on {self.workers} workers: {_count(self.flops)}flop, computes {_bytes(self.bytes_computed)}, "
-            f"holds {_bytes(self.bytes_held)}, moves {_bytes(self.bytes_moved)}"
+            f"in all, on {self.workers} workers: {number_text(self.flops)}flop, "
+            f"computes {nbytes_text(self.bytes_computed)}, holds {nbytes_text(self.bytes_held)}, "
+            f"moves {nbytes_text(self.bytes_moved)}"
         )
+        peaks = ", ".join(nbytes_text(n) for n in self.peak_bytes)
+        lines.append(f"at most on each worker, with what is there already: {peaks}")
         return "\n".join(lines)
 
 
-def explanation(plan: Plan, captured: Capture, workers: int) -> Explanation:
-    """Work out the costs of a plan."""
+class Held(NamedTuple):
+    """Bytes that a worker holds, and what of them the next call frees."""
+
+    stored: int
+    freed: int
+
+
+class Predicted(NamedTuple):
+    """What is predicted of a stage: for each step operations and bytes of results, then bytes moved and held."""
+
+    steps: tuple[tuple[float, int], ...]
+    moved: int
+    footprints: tuple[Footprint, ...]
+
+
+def predicted(program: Program, workers: int) -> Predicted:
+    """Work out what a stage costs, all workers together."""
+    steps = []
+    for fragment in program.fragments:
+        copies = workers if fragment.count == 1 else 1
+        for loop in fragment.loops:
+            for step in loop.steps:
+                nbytes = sum(program.slots[i].aval.nbytes for i in step.outs)
+                steps.append((copies * _flops(program, step), copies * nbytes))
+    moved = sum(_moved(program, d, workers) for d in program.departures)
+    return Predicted(tuple(steps), moved, footprints(program, workers))
+
+
+def peaks(plan: Plan, stages: Sequence[Predicted], now: Sequence[Held]) -> tuple[int, ...]:
+    """The most bytes that each worker will hold while the plan runs, from what it holds before."""
+    found = []
+    for worker, before in enumerate(now):
+        needs = []
+        kept: dict[Form, int] = {}
+        for stage, costs in zip(plan.stages, stages, strict=True):
+            kept.update(zip(stage.keep, costs.footprints[worker].kept, strict=True))
+            needs.append((costs.footprints[worker], sum(kept[form] for form in stage.last_use)))
+        found.append(peak(before.stored, before.freed, needs))
+    return tuple(found)
+
+
+def explanation(plan: Plan, captured: Capture, now: Sequence[Held]) -> Explanation:
+    """Work out the costs of a plan, for workers that hold something already."""
+    workers = len(now)
+    costs = [predicted(stage.program, workers) for stage in plan.stages]
     stages = []
-    for stage in plan.stages:
+    for stage, cost in zip(plan.stages, costs, strict=True):
         program = stage.program
         numbers = iter(stage.nodes)
         lines: list[str] = []
-        flops, computed = 0.0, 0
         for fragment in program.fragments:
             for loop in fragment.loops:
                 steps = [(step, next(numbers)) for step in loop.steps]
                 lines.append(_line(fragment, loop.rows, steps, captured))
-                copies = workers if fragment.count == 1 else 1
-                for step, _ in steps:
-                    flops += copies * _flops(program, step)
-                    computed += copies * sum(program.slots[i].aval.nbytes for i in step.outs)
         stored = 0
         for slot in program.keep:
             stored += program.slots[slot].aval.nbytes * (
@@ -95,9 +140,10 @@ def explanation(plan: Plan, captured: Capture, workers: int) -> Explanation:
             )
         for departure in program.departures:
             lines.append(_departure_line(program, departure, workers))
-        moved = sum(_moved(program, d, workers) for d in program.departures)
-        stages.append(StageCost(tuple(lines), flops, computed, stored, moved))
-    return Explanation(workers, tuple(stages))
+        flops = sum(flops for flops, _ in cost.steps)
+        computed = sum(nbytes for _, nbytes in cost.steps)
+        stages.append(StageCost(tuple(lines), flops, computed, stored, cost.moved))
+    return Explanation(workers, tuple(stages), peaks(plan, costs, now))
 
 
 def _flops(program: Program, step: Step) -> float:
@@ -131,7 +177,7 @@ def _departure_line(program: Program, departure: Departure, workers: int) -> str
     what = "sum of" if isinstance(departure.what, Sum) else "reshard of"
     if isinstance(departure.what, Move) and departure.what.target.count == 1:
         what = "gather of"
-    moved = _bytes(_moved(program, departure, workers))
+    moved = nbytes_text(_moved(program, departure, workers))
     return f"exchange: {what} {slot.dtype.name}{list(slot.aval.shape)}, {moved} moved"
 
 
@@ -164,7 +210,8 @@ def _moved(program: Program, departure: Departure, workers: int) -> int:
     return total
 
 
-def _bytes(n: float) -> str:
+def nbytes_text(n: float) -> str:
+    """With three digits and a unit."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if n < 1024 or unit == "TiB":
             return f"{n:.0f} {unit}" if unit == "B" or n >= 100 else f"{n:.1f} {unit}"
@@ -172,7 +219,8 @@ def _bytes(n: float) -> str:
     raise AssertionError
 
 
-def _count(n: float) -> str:
+def number_text(n: float) -> str:
+    """With three digits and the letter of its thousands."""
     for unit in ("", "k", "M", "G", "T"):
         if n < 1000:
             return f"{n:.3g} {unit}"

@@ -22,6 +22,7 @@ from distgrad.session.door import (
     snapshot,
     synchronize,
 )
+from distgrad.session.profiling import profile
 from distgrad.session.signature import current_op
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "init",
     "is_initialized",
     "memory",
+    "profile",
     "shard_bytes",
     "shutdown",
     "snapshot",

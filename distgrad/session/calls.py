@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -11,8 +11,11 @@ import numpy as np
 
 from distgrad.errors import DistgradError, WorkerError
 from distgrad.graph import Place, origin
+from distgrad.plan.explain import Held
+from distgrad.plan.memory import stored_bytes
+from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
-from distgrad.wire import pack_array
+from distgrad.wire import Slot, pack_array
 from distgrad.worker.execute import Failure
 from distgrad.worker.transport import Handle, Transport
 from distgrad.worker.worker import unpack_large, unpack_small
@@ -57,7 +60,9 @@ class Calls:
         self.freed: deque[int] = (
             deque()
         )  # ids to be freed by the next call; filled by __del__, so at any moment
-        self.bytes: dict[int, float] = {}  # bytes that each worker holds, for each id
+        self.stored: dict[
+            int, Slot | None
+        ] = {}  # for each id whose memory it takes; None: that of another id
         self._serial = 0
         self._last_id = 0
         self._in_flight: deque[_Call] = deque()
@@ -66,18 +71,28 @@ class Calls:
             None  # what was found while a call was made, to be told by `check_late`
         )
 
-    def new_id(self, nbytes: float) -> int:
-        """An id to store a value under, of which each worker holds `nbytes`."""
+    def new_id(self, holder: Slot | None) -> int:
+        """An id to store a value under; `holder` tells the memory that it takes."""
         self._last_id += 1
-        self.bytes[self._last_id] = nbytes
+        self.stored[self._last_id] = holder
         return self._last_id
+
+    def held(self) -> list[Held]:
+        """For each worker the bytes that it stores, and those of them that the next call frees."""
+        freed = [self.stored.get(i) for i in list(self.freed)]
+        return [
+            Held(self._bytes(self.stored.values(), w), self._bytes(freed, w)) for w in range(self.workers)
+        ]
+
+    def _bytes(self, slots: Iterable[Slot | None], worker: int) -> int:
+        return sum(stored_bytes(slot, self.workers, worker) for slot in slots if slot is not None)
 
     def take_freed(self) -> list[int]:
         """The ids that the next call is to free."""
         freed = []
         while self.freed:
             number = self.freed.popleft()
-            self.bytes.pop(number, None)
+            self.stored.pop(number, None)
             freed.append(number)
         return freed
 
@@ -108,6 +123,7 @@ class Calls:
                 "feeds": [pack_array(a) for a in feeds],
                 "free": freed,
                 "stash": [box.serial for _, box in boxes],
+                "profile": measure.active is not None,
             }
         )
         count = 1 + ("large" in returns) + self.workers * ("each" in returns)
@@ -135,6 +151,10 @@ class Calls:
         late, self._late = self._late, None
         if late is not None:
             raise fresh(late)
+
+    def keep_late(self, error: DistgradError | None) -> None:
+        """Have an error told later."""
+        self._late = self._late or error
 
     def _received(self, boxes: Sequence[tuple[tuple[str, ...], Box]], worker: int) -> list[Any]:
         args: list[Any] = []
@@ -191,8 +211,12 @@ class Calls:
             return refused
         self._in_flight.popleft()
         first = None
-        for reply in replies:
-            for raw in msgpack.unpackb(reply, raw=False)["failures"]:
+        told = [msgpack.unpackb(reply, raw=False) for reply in replies]
+        if measure.active is not None and all("profile" in reply for reply in told):
+            figures = [reply["profile"] for reply in told]
+            measure.active.returned(self.epoch, call.serial, call.places, figures)
+        for reply in told:
+            for raw in reply["failures"]:
                 failure = Failure(*raw)
                 key = (failure.serial, failure.step)
                 if failure.serial == call.serial and key not in self._errors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import msgpack
@@ -15,12 +16,13 @@ from distgrad.plan.build import Form, Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.primitives import Aval, Primitive
+from distgrad.session import measure
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import apply
 from distgrad.session.signature import here, signature
 from distgrad.sharding import Sharding, default_sharding
-from distgrad.wire import Move, encode
+from distgrad.wire import Move, Slot, encode
 from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, receive_shards, receive_sums
 from distgrad.worker.pool import Pool
@@ -113,6 +115,7 @@ class Session:
     def flush(self) -> None:
         """Send what is pending and still needed. Does not wait for it."""
         with self.lock:
+            begin = perf_counter()
             nodes, self.pending = needed(self.pending, None), []
             if not nodes:
                 return
@@ -121,6 +124,8 @@ class Session:
                 captured = capture(nodes)
                 plan = self._plan(captured)
                 planned = True
+                if measure.active is not None:
+                    measure.active.planned(begin, captured, plan, self)
                 try:
                     self._check_room(plan.held_cut, plan.held_whole + plan.passing)
                 except OutOfMemoryError as error:
@@ -133,6 +138,8 @@ class Session:
                     self.pending = [node for node in nodes if any(o.pending for o in node.outputs)]
                 raise
             self.pending = [nodes[n] for n in plan.deferred]
+            if measure.active is not None:
+                measure.active.flushed(begin)
             self.calls.check_late()
 
     def _plan(self, captured: Capture) -> Plan:
@@ -156,10 +163,12 @@ class Session:
         still = {b.stage for b in plan.boxed.values()}
         try:
             for n, stage in enumerate(plan.stages):
-                for form, slot in zip(stage.keep, stage.program.keep, strict=True):
-                    ids[form] = self._new_id(stage.program.slots[slot].aval, form[1])
+                for form, holder in zip(stage.keep, stage.holders, strict=True):
+                    ids[form] = self.calls.new_id(holder)
                     made.add(ids[form])
                 boxes[n] = self._submit(stage, ids, captured, boxes)
+                if measure.active is not None:
+                    measure.active.sent(self.calls.epoch, boxes[n].serial, plan, n)
                 if n - 1 not in still:  # the next stage is the only one to read it
                     boxes.pop(n - 1, None)
                 done = [ids[form] for form in stage.last_use]
@@ -205,12 +214,9 @@ class Session:
         with self.lock:
             captured = capture(needed(self.pending, results))
             plan = build(captured, self.shard_bytes) if captured.nodes else Plan([], {}, {})
-            return explanation(plan, captured, self.transport.workers)
+            return explanation(plan, captured, self.calls.held())
 
     # Memory
-
-    def _new_id(self, aval: Aval, sharding: Sharding) -> int:
-        return self.calls.new_id(aval.nbytes if sharding.count == 1 else aval.nbytes / self.transport.workers)
 
     def release(self, number: int) -> None:
         """The value stored under `number` is needed no more. Called from __del__: only notes it."""
@@ -223,7 +229,7 @@ class Session:
         if need < ROOM_CHECKED:
             return
         there = sum({node["node"]: node["available"] for node in self.transport.nodes()}.values())
-        there += int(sum(self.calls.bytes.get(i, 0) for i in list(self.calls.freed)) * workers)
+        there += sum(held.freed for held in self.calls.held())
         if need > there:
             raise OutOfMemoryError(
                 f"the pending work needs {need:,} bytes on the workers, which have {there:,} bytes free. "
@@ -317,7 +323,7 @@ class Session:
             sharding = _along_one(sharding)
         workers = self.transport.workers
         self._check_room(*((0, array.nbytes) if sharding.count == 1 else (array.nbytes, 0)))
-        number = self._new_id(result.aval, sharding)
+        number = self.calls.new_id(Slot(array.dtype, sharding))
         sent = []
         try:
             for worker in range(workers):

@@ -6,7 +6,7 @@ import importlib
 import itertools
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE
+from distgrad.session import measure
 from distgrad.session.core import FEED, LOST, Session
 from distgrad.session.inline import small
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
@@ -79,6 +80,8 @@ def attach(
         leave=shutdown,
     )
     _inline_bytes, _shard_bytes = inline_bytes, shard_bytes
+    if measure.active is not None:
+        measure.active.join(_session)
     return _session
 
 
@@ -90,6 +93,8 @@ def detach() -> Transport | None:
         _inline_bytes, _shard_bytes = FEED, DEFAULT_SHARD_BYTES
         if session is None:
             return None
+        if measure.active is not None:
+            measure.active.leave(session)
         session.abandon()
         return session.transport
 
@@ -176,6 +181,13 @@ def synchronize() -> None:
     """Send all pending work and wait until the workers have done it. Raises what went wrong there."""
     if _session is not None:
         _session.synchronize()
+
+
+def measured(how: Callable[[Session], None]) -> None:
+    """Apply `how` to the session, if there is one: a profile begins or ends to measure it."""
+    if _session is not None:
+        with _session.lock:
+            how(_session)
 
 
 def memory() -> list[dict[str, int]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from distgrad.sharding import owned
 from distgrad.wire import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
 from distgrad.worker.exchange import Take, Tree, held, inside, leaves, merged, overlaps, senders, sums_sent
 from distgrad.worker.loops import LoopRunner
+from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 
 
@@ -67,15 +70,31 @@ class Runner:
                         self.partial.update((slot, sum_of(step.layout)) for slot in step.outs)
             self.fragments.append((fragment, runners, later & set().union(*made)))
 
+    @property
+    def scratch(self) -> int:
+        """Bytes of the buffers for tiles."""
+        loops = [runner.buffer_bytes for _, runners, _ in self.fragments for runner in runners]
+        return sum(max(sizes) for sizes in zip_longest(*loops, fillvalue=0))
+
     def bind(
-        self, at: Seat, inputs: Sequence[Pieces | Failure], feeds: Sequence[np.ndarray], boxes: Sequence[Any]
+        self,
+        at: Seat,
+        inputs: Sequence[Pieces | Failure],
+        feeds: Sequence[np.ndarray],
+        boxes: Sequence[Any],
+        meter: Meter | None = None,
     ) -> dict[int, Any]:
         """The slots that have values before anything runs. Raises WireError for boxes that do not fit."""
         env: dict[int, Any] = dict(zip(self.program.inputs, inputs, strict=True))
         env.update((slot, [array]) for slot, array in zip(self.program.feeds, feeds, strict=True))
+        if meter is not None:
+            meter.watch(feeds)
+            meter.arrived(boxes, at.worker)
         for arrival in self.program.arrivals:
             try:
-                env[arrival.slot] = self._receive(arrival, at, boxes)
+                env[arrival.slot] = made = self._receive(arrival, at, boxes)
+                if meter is not None and isinstance(made, list):
+                    meter.watch(made)
             except (AttributeError, TypeError, ValueError, LookupError, StopIteration) as error:
                 text = str(error) or type(error).__name__
                 raise WireError(
@@ -83,16 +102,15 @@ class Runner:
                 ) from None
         return env
 
-    def run(self, at: Seat, env: dict[int, Any]) -> None:
+    def run(self, at: Seat, env: dict[int, Any], meter: Meter | None = None) -> None:
         """Fill the slots that are kept or leave: with pieces, a Failure, or trees of partial results."""
         with np.errstate(all="ignore"):
-            for fragment, runners, escaping in self.fragments:
-                self._fragment(fragment, runners, escaping, at, env)
+            for number in range(len(self.fragments)):
+                self._fragment(number, at, env, meter)
 
-    def _fragment(
-        self, fragment: Fragment, runners: list[LoopRunner], escaping: set[int], at: Seat, env: dict[int, Any]
-    ) -> None:
+    def _fragment(self, number: int, at: Seat, env: dict[int, Any], meter: Meter | None) -> None:
         """Run one fragment. Where a step fails on its data, the rest of the fragment is run again without it."""
+        fragment = self.fragments[number][0]
         steps = [step for loop in fragment.loops for step in loop.steps]
         failed: dict[int, Failure] = {}
         while True:
@@ -103,7 +121,7 @@ class Runner:
                     failed.update(dict.fromkeys(step.outs, cause))
             running: list[Step | None] = [None]
             try:
-                made = self._shards(fragment, runners, escaping, at, set(failed), env, running)
+                made = self._shards(number, at, set(failed), env, running, meter)
             except Exception as error:  # a kernel may fail in any way
                 culprit = running[0]
                 if culprit is None or culprit.outs[0] in failed:
@@ -117,15 +135,15 @@ class Runner:
 
     def _shards(
         self,
-        fragment: Fragment,
-        runners: list[LoopRunner],
-        escaping: set[int],
+        number: int,
         at: Seat,
         failed: set[int],
         env: dict[int, Any],
         running: list[Step | None],
+        meter: Meter | None,
     ) -> dict[int, Any]:
         """The escaping slots' pieces, shard by shard. `running[0]` is the step that was begun last."""
+        fragment, runners, escaping = self.fragments[number]
         shards = held(fragment.count, at.workers, at.worker)
         made: dict[int, Any] = {}
         for slot in escaping - failed:
@@ -137,8 +155,11 @@ class Runner:
         }
         for shard in shards:
             local = _Local(env, first, shard)
-            for runner in runners:
-                local.here.update(runner.run(shard, local, failed, running))
+            for n, runner in enumerate(runners):
+                begin = perf_counter() if meter is not None else 0.0
+                local.here.update(runner.run(shard, local, failed, running, meter))
+                if meter is not None:
+                    meter.loop(number, n, shard, begin)
             running[0] = None
             for slot, pieces in made.items():
                 if slot in sums:

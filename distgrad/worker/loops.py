@@ -8,8 +8,9 @@ of a stored shard that is written in place, or a sum over the tiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import count
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ from distgrad.primitives import MERGES, Place
 from distgrad.primitives.rules import place
 from distgrad.sharding import Bounds, Cut, Region
 from distgrad.wire import Loop, Program, Step
+from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 
 
@@ -174,12 +176,17 @@ class LoopRunner:
     # For each shard
 
     def run(
-        self, shard: int, local: Local, skip: set[int], running: list[Step | None]
+        self,
+        shard: int,
+        local: Local,
+        skip: set[int],
+        running: list[Step | None],
+        meter: Meter | None = None,
     ) -> dict[int, np.ndarray]:
         """Run on one shard. `local` maps slots to their arrays: the shard's own piece, or all of a whole value.
 
         Returns the escaping slots' arrays. Steps that make a slot in `skip` are left out. `running[0]` is the
-        step that was begun last, for whoever catches an error.
+        step that was begun last, for whoever catches an error. A `meter` takes the times of the steps.
         """
         bounds = [_bounds(cuts, shard) for cuts in self.grids]
         regs = self.regs if self.tiled else [None] * self.registers
@@ -198,18 +205,24 @@ class LoopRunner:
             else:
                 streams.append((read.register, array, read.dim))
         if self.tiled:
-            return self._tiles(shard, bounds, regs, streams, skip, running)
-        return self._once(shard, regs, skip, running)
+            return self._tiles(shard, bounds, regs, streams, skip, running, meter)
+        return self._once(shard, regs, skip, running, meter)
 
     def _place(self, number: int, shard: int) -> Place:
         return place(self.steps[number].layout, shard, *self.shapes[number])
 
     def _once(
-        self, shard: int, regs: list[Any], skip: set[int], running: list[Step | None]
+        self,
+        shard: int,
+        regs: list[Any],
+        skip: set[int],
+        running: list[Step | None],
+        meter: Meter | None,
     ) -> dict[int, np.ndarray]:
         """Run the steps on the whole shard."""
         out: dict[int, np.ndarray] = {}
-        for n, step in enumerate(self.steps):
+        steps: Iterable[tuple[Step, int]] = zip(self.steps, count(), strict=False)
+        for step, n in steps if meter is None else meter.timing(steps):
             if step.outs[0] in skip:
                 continue
             running[0] = step
@@ -228,6 +241,8 @@ class LoopRunner:
             results = results if isinstance(results, tuple) else (results,)
             for slot, result in zip(step.outs, results, strict=True):
                 regs[self.of_slot[slot]] = array = np.asarray(result)  # indexing may have made it a scalar
+                if meter is not None:
+                    meter.watch([array])
                 if slot in self.escaping:
                     out[slot] = array
         return out
@@ -240,6 +255,7 @@ class LoopRunner:
         streams: list[tuple[int, np.ndarray, int]],
         skip: set[int],
         running: list[Step | None],
+        meter: Meter | None,
     ) -> dict[int, np.ndarray]:
         """Run the steps tile by tile."""
         lengths = tuple([hi - lo for grid in bounds for lo, hi in grid])
@@ -274,7 +290,7 @@ class LoopRunner:
                     calls, targets = self._calls(lengths, extents, *known, skip)
                     for register, buffer in targets.items():
                         regs[register] = buffer
-                for step, call in calls:  # noqa: B007 - read where a call fails
+                for step, call in calls if meter is None else meter.timing(calls):  # noqa: B007 - read below
                     call()
         except Exception:
             running[0] = step

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ _LINE = 64  # bytes of a cache line
 _SMALL = 32768  # below this, malloc does as well
 
 
-class _Block:
+class Block:
     """Memory on loan. NumPy arrays over it keep it alive; without any it goes back."""
 
     __slots__ = ("__array_interface__", "memory", "pool")
@@ -37,6 +38,7 @@ class Pool:
         self.spare = spare  # bytes that may wait for reuse; a quarter of what is held may, too
         self.held = 0
         self.free = 0
+        self.watch: Callable[[list[np.ndarray]], None] | None = None  # is shown all that is handed out
         self._blocks: OrderedDict[int, list[np.ndarray]] = OrderedDict()
         self._scratch: list[np.ndarray] = []
 
@@ -55,8 +57,12 @@ class Pool:
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array with undefined contents, in C order."""
         nbytes = math.prod(shape) * dtype.itemsize
-        if nbytes < _SMALL:
-            return np.empty(shape, dtype)
+        array = np.empty(shape, dtype) if nbytes < _SMALL else self._lend(nbytes).view(dtype).reshape(shape)
+        if self.watch is not None:
+            self.watch([array])
+        return array
+
+    def _lend(self, nbytes: int) -> np.ndarray:
         size = -(-nbytes // _GRAIN) * _GRAIN
         waiting = self._blocks.get(size)
         if waiting:
@@ -66,8 +72,8 @@ class Pool:
         else:
             memory = np.empty(size, np.uint8)
         self.held += size
-        flat: np.ndarray[Any, Any] = np.asarray(_Block(memory, self))
-        return flat[:nbytes].view(dtype).reshape(shape)
+        flat: np.ndarray[Any, Any] = np.asarray(Block(memory, self))
+        return flat[:nbytes]
 
     def give(self, memory: np.ndarray) -> None:
         """Take a block back, or let it go if enough are waiting."""

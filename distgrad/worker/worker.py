@@ -20,6 +20,7 @@ from distgrad.sharding import sharding_from_wire
 from distgrad.wire import CHANNELS, Program, Slot, decode, pack_array, unpack_array
 from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, send
+from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 
 _RUNNERS_KEPT = 256
@@ -36,16 +37,19 @@ class Worker:
         self.slots: dict[int, Slot] = {}  # of each stored value: its dtype and how it is cut
         self.stash: dict[int, list[Any]] = {}  # by call: what this worker sends to itself
         self.runners: OrderedDict[bytes, Runner] = OrderedDict()
+        self.meter: Meter | None = None  # while a profile is on
 
     def run(self, header: bytes, program: bytes, *boxes: Any) -> tuple[Any, ...]:
         """Run one stage.
 
         `header` is a map: serial (number of the call), epoch, workers, inputs and keep (ids in the order of the
-        program's), feeds (arrays), free (ids), stash (the serial of the call that each box came from). `boxes` holds,
-        for each box of the program and each of its channels, one item from each worker.
+        program's), feeds (arrays), free (ids), stash (the serial of the call that each box came from) and profile
+        (whether to measure). `boxes` holds, for each box of the program and each of its channels, one item from each
+        worker.
 
-        Returns the reply (`failures`, and `small`: arrays for each departure of that channel), then the channel
-        "large" if the program uses it, then for "each" one item for each worker. A failed step is told in the reply
+        Returns the reply (`failures`; `small`: arrays for each departure of that channel; `profile`: what was
+        measured, if that was asked for), then the channel "large" if the program uses it, then for "each" one item
+        for each worker. A failed step is told in the reply
         and stands in place of its results; only a program that is not well formed raises, before anything has run.
         """
         head = self._header(header)
@@ -55,27 +59,44 @@ class Worker:
             found, needed = len(head[key]), len(getattr(runner.program, key))
             if found != needed:
                 raise WireError(f"header: {found} {key}, the program has {needed}")
+        meter = self._meter(head["profile"], runner)
         workers = head["workers"]
         bound = zip(runner.program.inputs, head["inputs"], strict=True)
         inputs = [self._stored(number, slots[i], workers) for i, number in bound]
         feeds = [_feed(raw, slots[i]) for i, raw in zip(runner.program.feeds, head["feeds"], strict=True)]
         at = Seat(self.number, workers, head["serial"])
-        env = runner.bind(at, inputs, feeds, self._boxes(runner.program, boxes, head))
+        env = runner.bind(at, inputs, feeds, self._boxes(runner.program, boxes, head), meter)
         # From here on nothing is refused.
         self.stash.clear()  # only the call after may read what a call has sent, and it has
         self.free(head["free"])
-        runner.run(at, env)
+        if meter is not None:
+            meter.lap("receive")
+        runner.run(at, env, meter)
+        if meter is not None:
+            meter.lap("compute")
         for slot, number in zip(runner.program.keep, head["keep"], strict=True):
             self.store[number] = env[slot]
             self.slots[number] = slots[slot]
-        return self._reply(runner.program, env, head)
+        return self._reply(runner, env, head, meter)
+
+    def _meter(self, wanted: bool, runner: Runner) -> Meter | None:
+        if not wanted:
+            self.meter = self.pool.watch = None
+            return None
+        if self.meter is None:
+            self.meter = Meter(self.pool)
+            self.pool.watch = self.meter.watch
+            for pieces in self.store.values():
+                self.meter.watch(pieces if isinstance(pieces, list) else ())
+        self.meter.start(runner.scratch)
+        return self.meter
 
     def _header(self, header: bytes) -> dict[str, Any]:
         try:
             head = msgpack.unpackb(header, raw=False)
         except Exception as error:
             raise WireError(f"header is not msgpack: {str(error) or type(error).__name__}") from None
-        keys = {"serial", "epoch", "workers", "inputs", "keep", "feeds", "free", "stash"}
+        keys = {"serial", "epoch", "workers", "inputs", "keep", "feeds", "free", "stash", "profile"}
         if type(head) is not dict or set(head) != keys:
             raise WireError(f"header: expected a map with the keys {sorted(keys)}")
         for key in ("serial", "epoch", "workers"):
@@ -90,6 +111,8 @@ class Worker:
                 raise WireError(f"header: {key} must be a list of integers")
         if type(head["feeds"]) is not list:
             raise WireError("header: feeds must be a list")
+        if type(head["profile"]) is not bool:
+            raise WireError("header: profile must be a boolean")
         return head
 
     def _runner(self, program: bytes) -> Runner:
@@ -146,7 +169,10 @@ class Worker:
             received.append(box)
         return received
 
-    def _reply(self, program: Program, env: dict[int, Any], head: dict[str, Any]) -> tuple[Any, ...]:
+    def _reply(
+        self, runner: Runner, env: dict[int, Any], head: dict[str, Any], meter: Meter | None
+    ) -> tuple[Any, ...]:
+        program = runner.program
         workers = head["workers"]
         out: dict[str, list[Any]] = {channel: [] for channel in CHANNELS}
         for departure in program.departures:
@@ -156,8 +182,17 @@ class Worker:
             item.wire() if isinstance(item, Failure) else [pack_array(a) for a in item]
             for (item,) in out["small"]
         ]
-        reply = msgpack.packb({"failures": [f.wire() for f in failures.values()], "small": small})
-        answer: list[Any] = [reply]
+        reply: dict[str, Any] = {"failures": [f.wire() for f in failures.values()], "small": small}
+        if meter is not None:
+            for channel, items in out.items():
+                for item in items:
+                    others = (
+                        [a for w, a in enumerate(item) if w != self.number] if channel == "each" else item
+                    )
+                    meter.left(others, 1 if channel == "each" else workers - 1)
+            meter.lap("send")
+            reply["profile"] = meter.told(runner.numbers)
+        answer: list[Any] = [msgpack.packb(reply)]
         if out["large"]:
             answer.append([_pack(item) for (item,) in out["large"]])
         if out["each"]:
