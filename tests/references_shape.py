@@ -248,3 +248,10 @@ def _(x: Array, src: Array, slices: Any) -> Array:
     x = x.copy()
     x[strided(x, slices)] = src
     return x
+
+
+@reference("slice_pad")
+def _(x: Array, slices: Any, cuts: Any) -> Array:
+    out = np.zeros(cuts.shape, x.dtype)
+    out[strided(out, slices)] = x
+    return out

@@ -60,6 +60,15 @@ def test_slices_that_meet_move_only_what_lies_across_a_border() -> None:
     assert len(told.stages) == 2
 
 
+def test_work_waits_for_the_stage_that_reads_it() -> None:
+    """x[:-1]**2 could be made while x[1:] moves, but would have to be kept."""
+    x = torch.rand(1 << 17)
+    torch.synchronize()
+    told = torch.explain(((x[1:] - x[:-1] ** 2) ** 2).sum())
+    assert [stage.flops > 0 for stage in told.stages] == [False, True]
+    assert told.bytes_held == 0
+
+
 def test_nothing_is_pending(capsys: pytest.CaptureFixture[str]) -> None:
     told = torch.explain(torch.ones(3))
     assert told.stages == ()

@@ -92,6 +92,8 @@ def regroupings() -> Iterator[Regrouping]:
         part = np.asarray(x[tuple(slice(a, a + n * step, step) for a, n, step in slices)])
         yield Regrouping("slice", (x,), lambda s, v=slices: {"slices": v})
         yield Regrouping("slice_put", (x, normal(*part.shape)), lambda s, v=slices: {"slices": v})
+        for base in [by_scheme(scheme, shape) for scheme in SCHEMES]:
+            yield Regrouping("pad", (part,), lambda s, v=slices, c=base: {"slices": v, "cuts": c})
     for dim, shapes in (
         (0, ((3, 2), (4, 2))), (1, ((3, 2), (3, 5), (3, 1))), (0, ((5,), (0,), (2,))), (0, ((1,), (1,), (1,))),
         (2, ((2, 3, 1), (2, 3, 4))), (0, ((6, 0), (2, 0))), (1, ((3, 4),)),
@@ -126,6 +128,10 @@ def wanted(case: Regrouping) -> Any:
     if case.name == "slice_put":
         made = x.copy()
         made[parts] = rest[0]
+        return made
+    if case.name == "pad":
+        made = np.zeros(attrs["cuts"].shape, x.dtype)
+        made[parts] = x
         return made
     if case.name == "cat":
         return np.concatenate(case.arrays, attrs["dim"])

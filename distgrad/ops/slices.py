@@ -28,13 +28,14 @@ from distgrad.ops.base import (
 from distgrad.ops.regrouping import compact
 from distgrad.ops.samples import real
 from distgrad.ops.views import expand, squeeze, unsqueeze
+from distgrad.sharding import Sharding
 
 Slices = tuple[tuple[int, int, int], ...]
 
 
 @op(
     name="SliceBackward0",
-    input=lambda g, slices, like: slice_put(like.zeros(), g, slices),
+    input=lambda g, slices, like: slice_pad(g, slices, like.sharding),
     view=lambda base, new, slices: slice_put(base, new, slices),
     layout=lambda array, slices: array[tuple(_python_slice(*s) for s in slices)],
     method=False,
@@ -61,6 +62,17 @@ def slice_put(input: Value, src: Value, slices: Any) -> Value:
     """`input` with the elements that `slice_take` selects replaced by those of `src`."""
     shape = tuple(s[1] for s in slices)
     return session.emit("slice_put", input, broadcast_to(cast(src, input.dtype), shape), slices=slices)
+
+
+@op(
+    name="SliceBackwardBackward0",
+    input=lambda g, slices: slice_take(g, slices),
+    method=False,
+    samples=lambda: [(real(2, 4), ((1, 2, 2), (0, 4, 1)), Sharding.whole((5, 4)))],
+)
+def slice_pad(input: Value, slices: Any, cuts: Sharding) -> Value:
+    """Zeros, cut like `cuts`, with the elements that `slice_take` selects replaced by those of `input`."""
+    return session.emit("pad", input, slices=slices, cuts=cuts)
 
 
 def _zero() -> Tensor:
@@ -90,7 +102,9 @@ def _selected(shape: Ints, dim: int, index: int) -> Slices:
 
 
 @op(
-    input=lambda g, dim, index, like: _select_put(like.zeros(), g, dim, index),
+    input=lambda g, dim, index, like: slice_pad(
+        unsqueeze(g, normal_dim(dim, like.ndim)), _selected(like.shape, dim, index), like.sharding
+    ),
     view=lambda base, new, dim, index: _select_put(base, new, dim, index),
     layout=lambda array, dim, index: array[_at(array.ndim, dim, index)],
     samples=lambda: [(real(3, 4), 0, 1), (real(3, 4), -1, -2), (real(3), 0, 0)],

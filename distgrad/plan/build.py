@@ -6,11 +6,13 @@ exchange, and so does whoever needs the sum of partial results. Every exchange e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from distgrad.plan.capture import Capture, NodeInfo, ValueInfo
 from distgrad.plan.fuse import fuse
+from distgrad.plan.late import SMALL, deferrable, late
 from distgrad.plan.memory import holders
 from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import TABLE, Aval
@@ -18,7 +20,6 @@ from distgrad.primitives.rules import layout
 from distgrad.sharding import Sharding
 from distgrad.wire import Arrival, Departure, Move, Program, Slot, Step, Sum, encode, sum_of
 
-SMALL = 8 << 10  # bytes of a value up to which its pieces travel inside the reply
 COPY_SHARE = (
     4  # a stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around
 )
@@ -80,19 +81,31 @@ class Plan:
 def build(captured: Capture, shard_bytes: int) -> Plan:
     """Make the plan for a capture."""
     values, nodes = captured.values(), list(enumerate(captured.infos()))
-    deferred = _Builder(values, nodes, shard_bytes).deferrable()
+    deferred = deferrable(values, nodes, _Builder(values, nodes, shard_bytes).stages())
     if deferred:
         read = {v for number, node in nodes if number in deferred for v in node.ins}
         values = [info._replace(wanted=info.wanted or v in read) for v, info in enumerate(values)]
         nodes = [(n, node) for n, node in nodes if n not in deferred]
-    plan = _Builder(*rewrite(values, nodes, shard_bytes), shard_bytes).plan()
+    values, nodes = rewrite(values, nodes, shard_bytes)
+    builder = _Builder(values, nodes, shard_bytes)
+    put_off = late(values, nodes, builder.stages(), (value for (value, _), _ in builder.moves))
+    plan = (_Builder(values, nodes, shard_bytes, put_off) if put_off else builder).plan()
     plan.deferred = sorted(deferred)
     return plan
 
 
 class _Builder:
-    def __init__(self, values: list[ValueInfo], nodes: list[tuple[int, NodeInfo]], shard_bytes: int):
+    def __init__(
+        self,
+        values: list[ValueInfo],
+        nodes: list[tuple[int, NodeInfo]],
+        shard_bytes: int,
+        put_off: Mapping[int, int] = MappingProxyType({}),
+    ):
         self.values = values
+        self.put_off = (
+            put_off  # the stage of nodes that do not run as early as they could, by their first result
+        )
         self.nodes = nodes
         self.shard_bytes = shard_bytes
         self.level: dict[Form, int] = {}  # the stage in which a form is there for the first time
@@ -121,6 +134,7 @@ class _Builder:
                 self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True)
             )
             level = max((self.level[f] for f in forms), default=0)
+            level = max(level, self.put_off.get(node.outs[0], 0))
             for form in forms:
                 self.uses.setdefault(form, set()).add(level)
             self._place(level, number, node)
@@ -154,26 +168,9 @@ class _Builder:
             self.level[form] = there + 1
         return form
 
-    def deferrable(self) -> set[int]:
-        """Small work that waits for a sum and that no large work waits for, such as dividing a loss or updating a bias.
-
-        It stays pending. If the driver asks for its result, it does this work itself; else it is done at the
-        beginning of the next stage that is sent. Either way a stage for it alone is saved.
-        """
-        deferred: set[int] = set()
-        large: set[int] = set()  # values that nodes read which are not deferred
-        level = {number: n for n, nodes in enumerate(self.by_level) for number, _ in nodes}
-        for number, node in reversed(self.nodes):
-            small = node.layout.shards == 1 and all(self._small(v) for v in (*node.ins, *node.outs))
-            if small and level[number] > 0 and large.isdisjoint(node.outs):
-                deferred.add(number)
-            else:
-                large.update(node.ins)
-        return deferred
-
-    def _small(self, value: int) -> bool:
-        info = self.values[value]
-        return info.sharding.count == 1 and info.aval.nbytes <= SMALL
+    def stages(self) -> dict[int, int]:
+        """For each value the stage in which the node that makes it runs."""
+        return {v: n for n, nodes in enumerate(self.by_level) for _, node in nodes for v in node.outs}
 
     # Stages
 

@@ -1,4 +1,4 @@
-"""Primitives that map pieces to pieces: reshape, slice, slice_put, cat, compress, uncompress, reshard.
+"""Primitives that map pieces to pieces: reshape, slice, slice_put, pad, cat, compress, uncompress, reshard.
 
 Each has a rule of its own that says how its operands must be cut so that every shard of the result can be made on the
 spot; what does not fit is resharded by an exchange before.
@@ -125,18 +125,30 @@ primitive(
 )
 
 
+def _filling(base: Sharding, src: Sharding, slices: Sequence[tuple[int, int, int]]) -> Sharding:
+    """How what is put into a slice must be cut for a base that is cut like this."""
+    if src.count == 1:
+        return src
+    return _sliced(base, slices) if base.count > 1 else Sharding.whole(src.shape)
+
+
 def _slice_put_rule(
     avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
 ) -> Layout:
     base, src = shardings
-    need = (
-        src
-        if src.count == 1
-        else _sliced(base, attrs["slices"])
-        if base.count > 1
-        else Sharding.whole(src.shape)
+    return Layout(base.count, (base, _filling(base, src, attrs["slices"])), (base,))
+
+
+def _meeting(
+    slices: Sequence[tuple[int, int, int]], cell: Region, source: Region
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where the elements of a slice lie: in the piece `cell` of the tensor, and in the piece `source` of the slice."""
+    part = tuple(
+        (min(n, max(0, -(-(lo - start) // step))), min(n, max(0, -(-(hi - start) // step))))
+        for (start, n, step), (lo, hi) in zip(slices, cell, strict=True)
     )
-    return Layout(base.count, (base, need), (base,))
+    mine = tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(part, source, strict=True))
+    return _local(slices, part, cell), mine
 
 
 def _slice_put(
@@ -149,13 +161,8 @@ def _slice_put(
 ) -> np.ndarray:
     out = np.empty(base.shape, base.dtype) if out is None else out
     np.copyto(out, base)
-    cell = at.outs[0]
-    part = tuple(
-        (min(n, max(0, -(-(lo - start) // step))), min(n, max(0, -(-(hi - start) // step))))
-        for (start, n, step), (lo, hi) in zip(slices, cell, strict=True)
-    )
-    mine = tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(part, at.ins[1], strict=True))
-    out[_local(slices, part, cell)] = src[mine]
+    there, mine = _meeting(slices, at.outs[0], at.ins[1])
+    out[there] = src[mine]
     return out
 
 
@@ -167,6 +174,57 @@ primitive(
     attrs={"slices": "slices"},
     into=True,
     placed=True,
+    flops=0,
+)
+
+
+# pad: a slice of zeros that is put there. A shard that it fills is passed on as it is.
+def _pad_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    base = Aval(attrs["cuts"].shape, avals[0].dtype)
+    return _slice_put_shape((base, avals[0]), attrs)
+
+
+def _pad_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
+    base: Sharding = attrs["cuts"]
+    return Layout(base.count, (_filling(base, shardings[0], attrs["slices"]),), (base,))
+
+
+def _pad(
+    src: np.ndarray,
+    *,
+    at: Place,
+    slices: Sequence[tuple[int, int, int]],
+    cuts: Sharding,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    shape = tuple(hi - lo for lo, hi in at.outs[0])
+    there, mine = _meeting(slices, at.outs[0], at.ins[0])
+    piece = src[mine]
+    if piece.shape == shape:
+        return piece
+    out = np.empty(shape, src.dtype) if out is None else out
+    inside = out
+    for d, (n, index) in enumerate(zip(shape, there, strict=True)):
+        if index.step not in (None, 1) or index.start == index.stop:
+            inside[...] = 0
+            break
+        before = (slice(None),) * d
+        inside[(*before, slice(0, index.start))] = 0
+        inside[(*before, slice(index.stop, n))] = 0
+        inside = inside[(*before, index)]
+    out[there] = piece
+    return out
+
+
+primitive(
+    "pad",
+    _pad,
+    _pad_shape,
+    regroup=_pad_rule,
+    attrs={"slices": "slices", "cuts": "cuts"},
+    into=True,
+    placed=True,
+    view=True,
     flops=0,
 )
 
