@@ -123,6 +123,14 @@ def test_predictions_come_true(program: Callable[[], Step], workers: None) -> No
     assert abs(p.moved_bytes.predicted - p.moved_bytes.measured) <= CLOSE * p.moved_bytes.measured
 
 
+def test_what_the_driver_reads_is_not_moved_between_workers(workers: None) -> None:
+    x = torch.rand(1 << 16)
+    with torch.profile() as p:
+        x.numpy()
+    assert p.calls > 0
+    assert p.moved_bytes == (0, 0)
+
+
 def test_explain_tells_the_peak_of_each_worker(workers: None) -> None:
     x = torch.rand(1 << 18)
     y = (x + 1).exp()

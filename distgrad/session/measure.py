@@ -147,7 +147,7 @@ class Measure:
             self.busy[worker] += told["seconds"]
             self.inside += told["seconds"] if told["pid"] == os.getpid() else 0.0
             self.peak[1][worker] = max(self.peak[1][worker], told["peak"])
-            self.moved[1] += told["sent"]
+            self.moved[1] += told["sent"] if sent is not None else 0  # what is read goes to the driver
             for part, seconds in told["parts"].items():
                 self.parts[part] += seconds
             self.omitted += told["omitted"]
