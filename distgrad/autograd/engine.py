@@ -140,5 +140,5 @@ def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
 
 
 def finish() -> None:
-    """Send what backward has recorded to the workers."""
-    session.flush()
+    """Send what backward has recorded to the workers, at once or with what follows."""
+    session.pass_ended()

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from distgrad.plan.build import Form, Plan
 from distgrad.plan.capture import Capture
 from distgrad.plan.memory import Footprint, footprints, peak
-from distgrad.primitives import Aval
 from distgrad.sharding import owned
 from distgrad.wire import Departure, Fragment, Move, Program, Step, Sum
 from distgrad.worker.exchange import held, overlaps, sums_sent
@@ -147,10 +146,8 @@ def explanation(plan: Plan, captured: Capture, now: Sequence[Held]) -> Explanati
 
 
 def _flops(program: Program, step: Step) -> float:
-    outs: list[Aval] = [program.slots[i].aval for i in step.outs]
-    if callable(step.primitive.flops):
-        return step.primitive.flops([program.slots[i].aval for i in step.ins], outs, step.attrs)
-    return step.primitive.flops * sum(o.size for o in outs)
+    ins, outs = ([program.slots[i].aval for i in group] for group in (step.ins, step.outs))
+    return step.primitive.operations(ins, outs, step.attrs)
 
 
 def _line(fragment: Fragment, rows: int, steps: list[tuple[Step, int]], captured: Capture) -> str:

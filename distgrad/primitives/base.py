@@ -204,6 +204,12 @@ class Primitive:
     source: bool = False
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
 
+    def operations(self, ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
+        """The number of operations for operands and results like these."""
+        return (
+            self.flops(ins, outs, attrs) if callable(self.flops) else self.flops * sum(o.size for o in outs)
+        )
+
 
 TABLE: dict[str, Primitive] = {}
 

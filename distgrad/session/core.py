@@ -30,6 +30,7 @@ from distgrad.worker.transport import Transport
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 UPLOAD = 64 << 20  # bytes of one call of an upload
+LIGHT = 32 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 PENDING = 4_096  # nodes after which the pending work is sent by itself
 LOST = "this tensor's contents were lost when its session was shut down"
 PLANS = 256  # plans that are kept
@@ -56,6 +57,7 @@ class Session:
         self.shard_bytes = shard_bytes
         self.lock = threading.RLock()
         self.pending: list[Node] = []
+        self.weight = 0.0  # what is pending, in bytes that its kernels touch
         self.closed = False
         self._plans: dict[Any, Plan] = {}
         self._leave = leave or self.close
@@ -89,6 +91,7 @@ class Session:
             node.outputs = tuple([Result(out) for out in made.outs])
             values = tuple([Value(result).watched() for result in node.outputs])
             self.pending.append(node)
+            self.weight += made.weight
             if len(self.pending) >= PENDING:
                 self.flush()
         return values
@@ -112,10 +115,19 @@ class Session:
 
     # Flush
 
+    def pass_ended(self) -> None:
+        """A backward pass has been recorded: send it, unless it is so light that the calls would cost more.
+
+        Light steps of a loop wait for each other, and for the first value that is read: then they go in one call.
+        """
+        if self.weight >= LIGHT:
+            self.flush()
+
     def flush(self) -> None:
         """Send what is pending and still needed. Does not wait for it."""
         with self.lock:
             begin = perf_counter()
+            self.weight = 0.0
             nodes, self.pending = needed(self.pending, None), []
             if not nodes:
                 return

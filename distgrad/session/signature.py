@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from distgrad.graph import Place, Spec, place, spec
-from distgrad.primitives import Layout, Primitive
+from distgrad.primitives import Aval, Layout, Primitive
 from distgrad.primitives.rules import layout
 
+FLOPS = 4  # operations in the time in which a byte is read, about
 KEPT = 100_000  # nodes; one whose cuts are lists of points counts for more
 
 
@@ -20,6 +21,7 @@ class Signature(NamedTuple):
     outs: tuple[Spec, ...]
     layout: Layout
     number: int
+    weight: float  # bytes that are read and written, or as many as take the time of its arithmetic
 
 
 _known: dict[Any, Signature] = {}
@@ -57,6 +59,15 @@ def signature(
         if _weight > KEPT:
             _known.clear()
             _weight = 0
+        weight = (
+            0.0
+            if primitive.view
+            else max(_touched(avals, outs), primitive.operations(avals, outs, attrs) / FLOPS)
+        )
         specs = tuple(spec(aval, s) for aval, s in zip(outs, made.outs, strict=True))
-        found = _known[key] = Signature(specs, made, next(_numbers))
+        found = _known[key] = Signature(specs, made, next(_numbers), weight)
     return found
+
+
+def _touched(*avals: Sequence[Aval]) -> float:
+    return sum(aval.nbytes for group in avals for aval in group)
