@@ -56,10 +56,10 @@ class Stage:
 
 @dataclass
 class Boxed:
-    """A wanted value that stays in pieces: whoever reads it merges the partial results of `stage`'s box."""
+    """A wanted value in `stage`'s box: whoever reads it merges the partial results, or takes the one that is there."""
 
     stage: int
-    what: Sum
+    what: Sum | Move
     channel: str
     position: int
 
@@ -71,6 +71,9 @@ class Plan:
     stages: list[Stage]
     stored: dict[int, Form]
     boxed: dict[int, Boxed]
+    told: dict[int, Boxed] = field(
+        default_factory=dict
+    )  # stored values that the reply of their stage tells, too
     held_cut: int = 0  # bytes of what is kept, cut over the workers
     held_whole: int = 0  # bytes of what is kept on every worker
     passing: int = 0  # bytes that every worker is sent whole for one stage, at the most
@@ -189,6 +192,7 @@ class _Builder:
             elif info.external is None or form in self.uses:
                 stored[value] = form
                 self.uses.setdefault(form, set()).add(self.level[form])
+        told = self._told(stored)
         depth = 1 + max(
             [self.level[f] for f in self.uses] + [b.stage for b in boxed.values()] + [len(self.by_level) - 1]
         )
@@ -203,11 +207,11 @@ class _Builder:
         stages: list[Stage] = []
         positions: dict[tuple[int, Form], tuple[str, int]] = {}
         for writer in writers:
-            stage = writer.write(stages, positions, kept, boxed)
+            stage = writer.write(stages, positions, kept, boxed, told)
             stages.append(stage)
         for form in kept - {*stored.values(), *copies}:
             stages[max(self.uses[form])].last_use.append(form)
-        plan = Plan(stages, stored, boxed, copies=copies)
+        plan = Plan(stages, stored, boxed, told, copies=copies)
         for form in (*stored.values(), *plan.copies):
             nbytes = self.values[form[0]].aval.nbytes
             if form[1].count == 1:
@@ -221,6 +225,16 @@ class _Builder:
                 gathered[level] = gathered.get(level, 0) + self.values[form[0]].aval.nbytes
         plan.passing = max(gathered.values(), default=0)
         return plan
+
+    def _told(self, stored: dict[int, Form]) -> dict[int, Boxed]:
+        """Small results that the driver is told at once, such as a loss: reading one takes no call then."""
+        told: dict[int, Boxed] = {}
+        total = 0
+        for value, form in stored.items():
+            total += self.values[value].aval.nbytes if self._small(value) else 0
+            if self._small(value) and total <= SMALL:
+                told[value] = Boxed(self.level[form], Move(form[1], form[1]), "", -1)
+        return told
 
     def _copies(self) -> list[Form]:
         """Moved forms to keep: of values that are stored, and small beside what they are used with.
@@ -273,6 +287,7 @@ class _StageWriter:
         positions: dict[tuple[int, Form], tuple[str, int]],
         kept: set[Form],
         boxed: dict[int, Boxed],
+        told: dict[int, Boxed],
     ) -> Stage:
         b, level = self.b, self.level
         inputs: list[Form] = []
@@ -290,7 +305,7 @@ class _StageWriter:
         feed_slots = tuple(self.slot((v, b.values[v].sharding)) for v in feeds)
         input_slots = tuple(self.slot(f) for f in inputs)
         numbered, steps = self._steps()
-        departing = self._departing(boxed)
+        departing = self._departing(boxed, told)
         keep = [f for f in kept if b.level[f] == level]
         keep_slots = [self.slot(f) for f in keep]
         leaving = {*keep_slots, *(self.slot(form) for form, _, _ in departing)}
@@ -312,7 +327,7 @@ class _StageWriter:
             tuple(channels),
         )
         nodes = [order[s.outs] for f in fragments for loop in f.loops for s in loop.steps]
-        for value, pieces in boxed.items():
+        for value, pieces in (*boxed.items(), *told.items()):
             if pieces.stage == level:
                 pieces.channel, pieces.position = positions[level, b.base(value)]
         return Stage(
@@ -364,7 +379,9 @@ class _StageWriter:
             steps.append(Step(node.primitive, ins, outs, node.attrs, node.layout))
         return numbered, steps
 
-    def _departing(self, boxed: dict[int, Boxed]) -> list[tuple[Form, Form, Sum | Move]]:
+    def _departing(
+        self, boxed: dict[int, Boxed], told: dict[int, Boxed]
+    ) -> list[tuple[Form, Form, Sum | Move]]:
         """(form here, form that arrives, how) of all that leaves at the end of this stage."""
         b, level = self.b, self.level
         leaving: list[tuple[Form, Form, Sum | Move]] = []
@@ -375,6 +392,9 @@ class _StageWriter:
         for source, to in b.moves:
             if b.level[to] == level + 1:
                 leaving.append((source, to, Move(source[1], to[1])))
+        leaving += [
+            (b.base(v), b.base(v), pieces.what) for v, pieces in told.items() if pieces.stage == level
+        ]
         return leaving
 
     def _departures(
@@ -389,7 +409,7 @@ class _StageWriter:
             nbytes = self.b.values[form[0]].aval.nbytes
             if to[1].count > 1:
                 channel = "each"
-            elif nbytes <= SMALL and total + nbytes <= SMALL_TOTAL and isinstance(what, Sum):
+            elif nbytes <= SMALL and total + nbytes <= SMALL_TOTAL and (isinstance(what, Sum) or form == to):
                 channel = "small"
                 total += nbytes
             else:

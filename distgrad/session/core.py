@@ -22,7 +22,7 @@ from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import apply
 from distgrad.session.signature import here, signature
 from distgrad.sharding import Sharding, default_sharding
-from distgrad.wire import Move, Slot, encode
+from distgrad.wire import Move, Slot, Sum, encode
 from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, receive_shards, receive_sums
 from distgrad.worker.pool import Pool
@@ -30,7 +30,7 @@ from distgrad.worker.transport import Transport
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 UPLOAD = 64 << 20  # bytes of one call of an upload
-LIGHT = 32 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
+LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 PENDING = 4_096  # nodes after which the pending work is sent by itself
 LOST = "this tensor's contents were lost when its session was shut down"
 PLANS = 256  # plans that are kept
@@ -172,7 +172,8 @@ class Session:
                 ids.update(((value, cuts), number) for cuts, number in result.copies.items())
         boxes: dict[int, Box] = {}
         made: set[int] = set()
-        still = {b.stage for b in plan.boxed.values()}
+        pieces = {**plan.boxed, **plan.told}
+        still = {b.stage for b in pieces.values()}
         try:
             for n, stage in enumerate(plan.stages):
                 for form, holder in zip(stage.keep, stage.holders, strict=True):
@@ -189,12 +190,13 @@ class Session:
         except BaseException:
             self.calls.freed.extend(made)
             raise
-        for value, form in plan.stored.items():
-            self._settle(captured.results[value], ids[form], None)
-        kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in plan.boxed.values()}
-        for value, b in plan.boxed.items():
-            box = (kept[b.stage, b.channel], b.what, b.channel, b.position)
-            self._settle(captured.results[value], None, box)
+        kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in pieces.values()}
+        told = {
+            value: (kept[b.stage, b.channel], b.what, b.channel, b.position) for value, b in pieces.items()
+        }
+        for value in {**plan.stored, **plan.boxed}:
+            number = ids[plan.stored[value]] if value in plan.stored else None
+            self._settle(captured.results[value], number, told.get(value))
         for value, cuts in plan.copies:
             result = captured.results[value]
             copies = {**result.copies, cuts: ids[value, cuts]}
@@ -302,14 +304,18 @@ class Session:
 
     def _read(self, result: Result) -> np.ndarray:
         workers = self.transport.workers
-        if result.id is None:
+        if result.box is not None:
             box, what, channel, position = result.box
-            return np.array(receive_sums(what, self.calls.read(box, channel, position), workers, range(1))[0])
-        program = reading(result.aval, result.sharding)
-        box = self.calls.run(encode(program), inputs=[result.id], returns=("large",))
-        what = program.departures[0].what
+            items = self.calls.read(box, channel, position)
+            if isinstance(what, Sum):
+                return np.array(receive_sums(what, items, workers, range(1))[0])
+        else:
+            assert result.id is not None
+            program = reading(result.aval, result.sharding)
+            box = self.calls.run(encode(program), inputs=[result.id], returns=("large",))
+            what = program.departures[0].what
+            items = self.calls.read(box, "large", 0)
         assert isinstance(what, Move)
-        items = self.calls.read(box, "large", 0)
         return receive_shards(what, items, workers, range(1), result.aval.dtype, Pool(0))[0]
 
     def synchronize(self) -> None:
