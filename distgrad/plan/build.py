@@ -231,8 +231,9 @@ class _Builder:
         told: dict[int, Boxed] = {}
         total = 0
         for value, form in stored.items():
-            total += self.values[value].aval.nbytes if self._small(value) else 0
-            if self._small(value) and total <= SMALL:
+            nbytes = self.values[value].aval.nbytes
+            if form[1].count == 1 and total + nbytes <= SMALL:
+                total += nbytes
                 told[value] = Boxed(self.level[form], Move(form[1], form[1]), "", -1)
         return told
 
