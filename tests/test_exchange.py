@@ -305,6 +305,37 @@ def test_moved_shards_hold_what_they_should(move: Move, workers: int, each: bool
     assert total == array.size  # nothing is sent twice, though a whole value lies on every worker
 
 
+@quick
+@given(st.integers(0, 1), st.data())
+def test_pieces_that_stay_apart_read_like_a_shard(dim: int, data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    base = Cut.even(2 * shape[dim], data.draw(st.integers(1, 5)))
+    start, other = data.draw(st.integers(0, shape[dim])), data.draw(st.integers(0, shape[dim]))
+    cuts = [Cut(n) for n in shape]
+    shardings = []
+    for first in (start, other):
+        cuts[dim] = base.sliced(first, shape[dim], 1)
+        shardings.append(Sharding(tuple(cuts)))
+    move = Move(*shardings)
+    regions = [[tuple(slice(*b) for b in s.cell(i)) for i in range(s.count)] for s in shardings]
+    (items,) = send(Departure(0, move, "large"), [array[r] for r in regions[0]], 0, 1)
+    shards = range(move.target.count)
+    for got, region in zip(
+        receive_shards(move, [items], 1, shards, array.dtype, Pool(), dim), regions[1], strict=True
+    ):
+        expected = array[region]
+        length = expected.shape[dim]
+        lo = data.draw(st.integers(0, max(0, length - 1)))
+        hi = data.draw(st.integers(min(lo + 1, length), length))
+        tile = (*(slice(None),) * dim, slice(lo, hi))
+        assert np.array_equal(got[tile], expected[tile])
+        assert not isinstance(got, np.ndarray) or got.shape == expected.shape
+    if move.source != move.target and items:
+        with pytest.raises(ValueError, match="a piece is"):
+            receive_shards(move, [[a[..., None] for a in items]], 1, shards, array.dtype, Pool(), dim)
+
+
 def test_one_worker_speaks_for_a_whole_value() -> None:
     whole = Sharding.whole((3,))
     assert [len(senders(whole, 4, w)) for w in range(4)].count(1) == 1

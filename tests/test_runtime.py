@@ -263,6 +263,11 @@ def choices(arrays: list[np.ndarray]) -> list[tuple[str, tuple[int, ...], dict[s
             found.append(
                 ("slice", (i,), {"slices": tuple((n // 3, (n - n // 3 + 1) // 2, 2) for n in a.shape)})
             )
+            inner = tuple((0, n, 1) for n in a.shape[1:])
+            if a.size:
+                found += [("slice", (i,), {"slices": ((k, len(a) - 1, 1), *inner)}) for k in (0, 1)]
+            wider = sharding_of((len(a) + 2, *a.shape[1:]), 3)
+            found.append(("pad", (i,), {"slices": ((1, len(a), 1), *inner), "cuts": wider}))
             found.append(("cat", (i, i), {"dim": a.ndim - 1, "sizes": (a.shape[-1],) * 2}))
             found.append(("reshard", (i,), {"cuts": sharding_of(a.shape, {-1: [a.shape[-1] // 2]})}))
             if a.size:

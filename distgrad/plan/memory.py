@@ -178,7 +178,8 @@ class _Stage:
             for w in others
             for _, _, region in overlaps(what, owned(what.source.count, self.workers, w), mine)
         )
-        return elements * slot.dtype.itemsize + self.stored(slot)
+        put_together = 0 if arrival.slot in self.runner.streamed else self.stored(slot)
+        return elements * slot.dtype.itemsize + put_together
 
     def fragment(
         self, fragment: Fragment, loops: Sequence[LoopRunner], escaping: set[int]

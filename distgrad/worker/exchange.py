@@ -7,7 +7,9 @@ overlap. The driver uses the same functions when it reads a value.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -142,6 +144,35 @@ def overlaps(move: Move, sources: range, targets: range) -> Iterator[tuple[int, 
                 )
                 if all(lo < hi for lo, hi in region):
                     yield source, target, region
+
+
+class Joined:
+    """A shard left in the pieces that it came in, side by side along `dim`, to be read tile by tile along that.
+
+    A tile inside of a piece is a view of it; one across a border is put together in memory that `take` gives. So what
+    moves to a neighbour's cuts, of which most stays where it is, is not copied.
+    """
+
+    __slots__ = ("dim", "ends", "pieces", "take")
+
+    def __init__(self, pieces: Sequence[np.ndarray], dim: int, take: Take):
+        self.pieces = pieces
+        self.dim = dim
+        self.take = take
+        self.ends = list(accumulate(piece.shape[dim] for piece in pieces))
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        before, (start, stop) = index[: self.dim], (index[self.dim].start, index[self.dim].stop)
+        first, last = bisect_right(self.ends, start), bisect_left(self.ends, stop)
+        parts = []
+        for piece, end in zip(self.pieces[first : last + 1], self.ends[first : last + 1], strict=True):
+            lo = end - piece.shape[self.dim]
+            parts.append(piece[(*before, slice(max(0, start - lo), stop - lo))])
+        if len(parts) == 1:
+            return parts[0]
+        shape = list(parts[0].shape)
+        shape[self.dim] = stop - start
+        return np.concatenate(parts, self.dim, out=self.take(tuple(shape), parts[0].dtype))
 
 
 def senders(sharding: Sharding, workers: int, worker: int) -> range:

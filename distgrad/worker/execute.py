@@ -11,9 +11,20 @@ import numpy as np
 
 from distgrad.errors import WireError
 from distgrad.primitives import MERGES
-from distgrad.sharding import owned
+from distgrad.sharding import Region, owned
 from distgrad.wire import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
-from distgrad.worker.exchange import Take, Tree, held, inside, leaves, merged, overlaps, senders, sums_sent
+from distgrad.worker.exchange import (
+    Joined,
+    Take,
+    Tree,
+    held,
+    inside,
+    leaves,
+    merged,
+    overlaps,
+    senders,
+    sums_sent,
+)
 from distgrad.worker.loops import LoopRunner
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
@@ -55,6 +66,7 @@ class Runner:
         self.numbers: dict[int, int] = {}  # id of a step: its number in the program
         self.fragments: list[tuple[Fragment, list[LoopRunner], set[int]]] = []
         self.partial: dict[int, Sum] = {}  # slots that hold partial results
+        self.streamed = _streamed(program)
         uses = [{i for loop in f.loops for s in loop.steps for i in s.ins} for f in program.fragments]
         after = {d.slot for d in program.departures} | set(program.keep)
         for n, fragment in enumerate(program.fragments):
@@ -93,7 +105,7 @@ class Runner:
         for arrival in self.program.arrivals:
             try:
                 env[arrival.slot] = made = self._receive(arrival, at, boxes)
-                if meter is not None and isinstance(made, list):
+                if meter is not None and isinstance(made, list) and arrival.slot not in self.streamed:
                     meter.watch(made)
             except (AttributeError, TypeError, ValueError, LookupError, StopIteration) as error:
                 text = str(error) or type(error).__name__
@@ -183,7 +195,8 @@ class Runner:
         shards = held(slot.sharding.count, at.workers, at.worker)
         if isinstance(arrival.what, Sum):
             return receive_sums(arrival.what, items, at.workers, shards, self.pool.take)
-        return receive_shards(arrival.what, items, at.workers, shards, slot.dtype, self.pool)
+        along = self.streamed.get(arrival.slot)
+        return receive_shards(arrival.what, items, at.workers, shards, slot.dtype, self.pool, along)
 
 
 class _Local:
@@ -268,12 +281,56 @@ def receive_shards(
     shards: range,
     dtype: np.dtype,
     pool: Pool,
-) -> list[np.ndarray]:
-    """The target shards from what each worker sent."""
-    cells = [what.target.cell(shard) for shard in shards]
-    result = [pool.take(tuple(hi - lo for lo, hi in cell), dtype) for cell in cells]
+    along: int | None = None,
+) -> list[Any]:
+    """The target shards from what each worker sent. Those that are in pieces stay so if these lie along `along`."""
+    parts: list[list[tuple[Region, np.ndarray]]] = [[] for _ in shards]
     for w in range(workers):
         arrays = iter(items[w])
         for _, target, region in overlaps(what, owned(what.source.count, workers, w), shards):
-            result[target - shards.start][inside(region, cells[target - shards.start])] = next(arrays)
+            parts[target - shards.start].append((region, next(arrays)))
+    cells = [what.target.cell(shard) for shard in shards]
+    return [_put_together(cell, p, dtype, pool, along) for cell, p in zip(cells, parts, strict=True)]
+
+
+def _put_together(
+    cell: Region, parts: list[tuple[Region, np.ndarray]], dtype: np.dtype, pool: Pool, along: int | None
+) -> Any:
+    if along is not None and parts:
+        pieces = [array for _, array in parts]
+        for (region, _), piece in zip(parts, pieces, strict=True):
+            if (piece.shape, piece.dtype) != (_extent(region), dtype):
+                raise ValueError(f"a piece is {piece.dtype} of shape {piece.shape}")
+        return pieces[0] if len(pieces) == 1 else Joined(pieces, along, pool.take)
+    result = pool.take(_extent(cell), dtype)
+    for region, array in parts:
+        result[inside(region, cell)] = array
     return result
+
+
+def _extent(region: Region) -> tuple[int, ...]:
+    return tuple(hi - lo for lo, hi in region)
+
+
+def _streamed(program: Program) -> dict[int, int]:
+    """The slots of moved shards that need not be put together, with the dimension along which their pieces lie.
+
+    That is the one along which they were cut otherwise; all that is done with them is to read them in tiles along it.
+    """
+    dims: dict[int, set[int | None]] = {}
+    for loop in (loop for fragment in program.fragments for loop in fragment.loops):
+        for step in loop.steps:
+            labels = step.layout.labels
+            names = labels.ins if labels is not None and loop.rows else ((),) * len(step.ins)
+            for slot, n in zip(step.ins, names, strict=True):
+                dim = n.index(step.tile) if step.tile is not None and step.tile in n else None
+                dims.setdefault(slot, set()).add(dim)
+    after = {*program.keep, *(d.slot for d in program.departures)}
+    found = {}
+    for slot, what in ((a.slot, a.what) for a in program.arrivals if a.slot not in after):
+        if isinstance(what, Move):
+            cuts = enumerate(zip(what.source.cuts, what.target.cuts, strict=True))
+            changed = [d for d, (source, target) in cuts if source != target]
+            if len(changed) == 1 and what.target.count > 1 and dims.get(slot) == set(changed):
+                found[slot] = changed[0]
+    return found
