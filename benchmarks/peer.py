@@ -67,7 +67,8 @@ def main() -> None:
                 answer = timed()
             case "figures":
                 answer = library.figures(timed)
-                answer["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+                unit = 1 if sys.platform == "darwin" else 1024
+                answer["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
         print(json.dumps(answer), file=out, flush=True)
 
 

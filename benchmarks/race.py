@@ -20,7 +20,7 @@ TOO_SLOW = 20.0  # seconds of a warm step: such a peer is left out
 SLOW = 5.0  # seconds of a warm step: such a peer takes part in the first three rounds only
 ROUNDS, FEWEST, SLOW_ROUNDS = 15, 5, 3
 WARM = 2  # steps before the race, beside the first one, which is checked
-BUDGET = 40.0  # seconds of a race after which no round begins, if there were enough
+BUDGET = 30.0  # seconds of a race after which no round begins, if there were enough
 PAUSE = 0.05  # seconds between steps, in which the threads of the last peer stop to spin
 
 
@@ -87,22 +87,20 @@ def _race(
     workload: Workload, names: tuple[str, ...], small: bool, rounds: int, racers: list[Peer]
 ) -> dict[str, Any]:
     left_out: dict[str, str] = {}
-    expected: list[list[float]] = []
     for name in peers_of(workload):
-        if names and name not in (*names, "distgrad", "limit"):
-            continue
-        peer = Peer(workload, name, small)
-        racers.append(peer)
-        digests = peer.ask("check")
+        if not names or name in (*names, "distgrad", "limit"):
+            racers.append(Peer(workload, name, small))  # all prepare at the same time
+    digests = {peer.name: peer.ask("check") for peer in racers}
+    for name, got in digests.items():
         if name != "limit":
-            expected = expected or digests
-            _agree(workload, name, digests, expected)
+            _agree(workload, name, got, digests["distgrad"])
+    for peer in racers[:]:
         for _ in range(WARM):
             peer.warm = peer.ask("step")["seconds"] * workload.repeats
             if peer.warm > SLOW:
                 break
-        if peer.warm > TOO_SLOW and name != "distgrad":
-            left_out[name] = f"a step takes {peer.warm:.0f} s"
+        if peer.warm > TOO_SLOW and peer.name != "distgrad":
+            left_out[peer.name] = f"a step takes {peer.warm:.0f} s"
             racers.remove(peer)
             peer.close()
     start = time.perf_counter()
