@@ -121,7 +121,6 @@ def markdown(races: Sequence[Race]) -> str:
         )
     for s in outside:
         times = [_time(s, name) if name in s.seconds else s.left_out.get(name, "") for name in names]
-        limit = [duration(s.median["limit"]), f"{s.share:.0%}"] if s.share else ["", ""]
         lines.append(
             _row(
                 s.workload.name,
@@ -129,16 +128,16 @@ def markdown(races: Sequence[Race]) -> str:
                 *times,
                 s.verdict(s.best),
                 s.verdict(s.best_installed),
-                *limit,
+                *_limit(s),
             )
         )
     if outside:
         lines += ["", *(f"- {s.workload.name}: {s.workload.what}." for s in outside), "", NOTE]
     if own:
-        lines += ["", *_header("distgrad alone", "", "beside it", "ratio, goal")]
+        lines += ["", *_header("distgrad alone", "", "beside it", "ratio, goal", "limit", "reached")]
     for s in own:
         beside = "; ".join(f"{name} {_time(s, name)}" for name in s.others)
-        lines.append(_row(s.workload.what, _time(s, "distgrad"), beside, s.verdict(s.best)))
+        lines.append(_row(s.workload.what, _time(s, "distgrad"), beside, s.verdict(s.best), *_limit(s)))
     lines += ["", *_header("a step of distgrad", "driver's processor time", "workers' minor page faults")]
     for s in summaries:
         faults = s.figures["distgrad"].get("workers' minor page faults in a step")
@@ -153,6 +152,10 @@ def _header(*cells: str) -> list[str]:
 
 def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _limit(s: Summary) -> tuple[str, str]:
+    return (duration(s.median["limit"]), f"{s.share:.0%}") if s.share else ("", "")
 
 
 def _time(s: Summary, name: str) -> str:
@@ -220,6 +223,7 @@ def plot(races: Sequence[Race], path: Path) -> None:
             )
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
+    axes.margins(y=0.01)
     axes.set_xlabel(
         "time over distgrad's (right of 1: distgrad is faster); dotted: the goal for the best peer"
     )
