@@ -25,9 +25,9 @@ Step = Callable[[], None]
 ROUNDS, STEPS = 15, 20
 
 
-def regression() -> Step:
-    """Logistic regression, 1 Mi rows of 16."""
-    x, y = torch.randn(1 << 20, 16), (torch.rand(1 << 20) < 0.5).float()
+def regression(rows: int = 1 << 20) -> Step:
+    """Logistic regression on rows of 16."""
+    x, y = torch.randn(rows, 16), (torch.rand(rows) < 0.5).float()
     w = torch.zeros(16, requires_grad=True)
 
     def step() -> None:
@@ -40,9 +40,9 @@ def regression() -> Step:
     return step
 
 
-def network() -> Step:
-    """Two hidden layers of 1024 on 64 Ki rows of 256, ten classes, gradient descent with momentum."""
-    x, y = torch.randn(65536, 256), torch.randint(0, 10, (65536,))
+def network(rows: int = 1 << 16) -> Step:
+    """Two hidden layers of 1024 on rows of 256, ten classes, gradient descent with momentum."""
+    x, y = torch.randn(rows, 256), torch.randint(0, 10, (rows,))
     widths = ((256, 1024), (1024, 1024), (1024, 10))
     layers = [(torch.randn(i, o).requires_grad_(), torch.zeros(o, requires_grad=True)) for i, o in widths]
     pairs = [(p, torch.zeros_like(p)) for layer in layers for p in layer]

@@ -16,6 +16,7 @@ from distgrad.primitives import MERGES
 from distgrad.sharding import Cut, Sharding, owned
 from distgrad.wire import Departure, Move, Sum
 from distgrad.worker import exchange
+from distgrad.worker.address import addressed, receivers
 from distgrad.worker.exchange import Tree, held, inside, leaves, overlaps, senders, subtrees, sums_sent
 from distgrad.worker.execute import Failure, receive_shards, receive_sums, send
 from distgrad.worker.pool import Pool
@@ -354,3 +355,39 @@ def test_what_is_remembered_of_subtrees_is_bounded() -> None:
     for n in range(1, 1300):
         sums_sent(Sum((n,), (True,), "add"), 2, 0, range(1))
     assert len(exchange._known_subtrees) <= 1025
+
+
+@quick
+@given(moves(), st.integers(1, 9))
+def test_whoever_gets_a_moved_shard_is_addressed(move: Move, workers: int) -> None:
+    departure = Departure(0, move, "each")
+    if move.target.count == 1:
+        return
+    for w in range(workers):
+        found = receivers((departure,), workers, w)
+        assert w not in found
+        assert list(found) == sorted(set(found))
+        for to in range(workers):
+            parts = overlaps(move, owned(move.source.count, workers, w), held(move.target.count, workers, to))
+            assert to in (*found, w) or not list(parts)
+
+
+@quick
+@given(sums(), st.integers(1, 9))
+def test_whoever_owns_a_sum_is_addressed(what: Sum, workers: int) -> None:
+    total = math.prod(n for n, r in zip(what.counts, what.reduced, strict=True) if not r)
+    if total == 1:
+        return
+    for w in range(workers):
+        found = receivers((Departure(0, what, "each"),), workers, w)
+        for to in range(workers):
+            assert to in (*found, w) or not sums_sent(what, workers, w, held(total, workers, to))
+
+
+def test_addresses_do_not_grow_with_the_square_of_the_workers() -> None:
+    """Rows cut otherwise go to neighbours, and a sum in four pieces to four workers."""
+    workers, rows = 1024, Cut.even(1 << 24, 1 << 12)
+    move = Move(Sharding((Cut.even(1 << 24, 1 << 10),)), Sharding((rows,)))
+    assert sum(len(to) for to in addressed((Departure(0, move, "each"),), workers)) <= 2 * workers
+    what = Sum((4, 4096), (False, True), "add")
+    assert all(len(to) <= 4 for to in addressed((Departure(0, what, "each"),), workers))

@@ -15,7 +15,8 @@ from distgrad.plan.explain import Held
 from distgrad.plan.memory import stored_bytes
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
-from distgrad.wire import Slot, pack_array
+from distgrad.wire import Departure, Slot, pack_array
+from distgrad.worker.address import addressed
 from distgrad.worker.execute import Failure
 from distgrad.worker.transport import Handle, Transport
 from distgrad.worker.worker import unpack_large, unpack_small
@@ -24,12 +25,12 @@ IN_FLIGHT = 12  # stages that may be on their way before the driver waits for th
 
 
 class Box(NamedTuple):
-    """What the workers sent at the end of a stage, as handles: [worker], and for "each" [sender][receiver]."""
+    """What the workers sent at the end of a stage, as handles: of each worker, and for "each" to each worker."""
 
     serial: int
     replies: list[Handle]
     large: list[Handle]
-    each: list[list[Handle]]
+    each: list[dict[int, Handle]]  # [receiver][sender]
 
     def only(self, channel: str) -> Box:
         """The box with nothing in it but what one channel needs, so that no more is kept alive."""
@@ -87,6 +88,11 @@ class Calls:
     def _bytes(self, slots: Iterable[Slot | None], worker: int) -> int:
         return sum(stored_bytes(slot, self.workers, worker) for slot in slots if slot is not None)
 
+    def freed_bytes(self) -> int:
+        """Bytes that the next call frees, on all workers together."""
+        slots = [slot for slot in map(self.stored.get, list(self.freed)) if slot is not None]
+        return sum(s.aval.nbytes * (self.workers if s.sharding.count == 1 else 1) for s in slots)
+
     def take_freed(self) -> list[int]:
         """The ids that the next call is to free."""
         freed = []
@@ -105,11 +111,13 @@ class Calls:
         feeds: Sequence[np.ndarray] = (),
         boxes: Sequence[tuple[tuple[str, ...], Box]] = (),
         returns: tuple[str, ...] = (),
+        departures: tuple[Departure, ...] = (),
         places: Sequence[Place | None] = (),
     ) -> Box:
         """Send one program to every worker. Waits only if too many stages are on their way.
 
-        `boxes` are (channels, box) of what the program receives, `returns` the channels of what it sends.
+        `boxes` are (channels, box) of what the program receives, `returns` the channels of what it sends, which
+        are the program's `departures`.
         """
         self._serial += 1
         freed = self.take_freed()
@@ -126,17 +134,19 @@ class Calls:
                 "profile": measure.active is not None,
             }
         )
-        count = 1 + ("large" in returns) + self.workers * ("each" in returns)
-        sent = Box(self._serial, [], [], [])
+        own = 1 + ("large" in returns)
+        receivers = addressed(departures, self.workers) if "each" in returns else ()
+        sent = Box(self._serial, [], [], [{} for _ in receivers])
         try:
             for worker in range(self.workers):
                 args = (header, program, *self._received(boxes, worker))
-                handles = self.transport.call(worker, "run", args, count)
+                to = receivers[worker] if receivers else ()
+                handles = self.transport.call(worker, "run", args, own + len(to))
                 sent.replies.append(handles[0])
                 if "large" in returns:
                     sent.large.append(handles[1])
-                if "each" in returns:
-                    sent.each.append(handles[count - self.workers :])
+                for receiver, handle in zip(to, handles[own:], strict=True):
+                    sent.each[receiver][worker] = handle
         except BaseException:  # some workers may not have heard of it
             self.freed.extend(freed)
             raise
@@ -160,8 +170,8 @@ class Calls:
         args: list[Any] = []
         for channels, box in boxes:
             for channel in channels:
-                if channel == "each":  # what a worker sends to itself, it has kept
-                    args += [[] if w == worker else box.each[w][worker] for w in range(self.workers)]
+                if channel == "each":
+                    args += [list(box.each[worker]), *box.each[worker].values()]
                 else:
                     args += box.replies if channel == "small" else box.large
         return args

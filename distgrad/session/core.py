@@ -220,6 +220,7 @@ class Session:
             feeds=[captured.results[v].array for v in stage.feeds],  # type: ignore[misc]
             boxes=list(zip(stage.program.boxes, sources, strict=True)),
             returns=stage.returns,
+            departures=stage.program.departures,
             places=[captured.nodes[n].where if n >= 0 else None for n in stage.nodes],
         )
 
@@ -243,7 +244,7 @@ class Session:
         if need < ROOM_CHECKED:
             return
         there = sum({node["node"]: node["available"] for node in self.transport.nodes()}.values())
-        there += sum(held.freed for held in self.calls.held())
+        there += self.calls.freed_bytes()
         if need > there:
             raise OutOfMemoryError(
                 f"the pending work needs {need:,} bytes on the workers, which have {there:,} bytes free. "

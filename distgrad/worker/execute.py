@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -187,7 +187,7 @@ class Runner:
     def _receive(self, arrival: Arrival, at: Seat, boxes: Sequence[Any]) -> Pieces | Failure:
         slot = self.program.slots[arrival.slot]
         items = [
-            boxes[arrival.box][arrival.channel][sender][arrival.position] for sender in range(at.workers)
+            () if sent is None else sent[arrival.position] for sent in boxes[arrival.box][arrival.channel]
         ]
         for item in items:
             if isinstance(item, Failure):
@@ -225,17 +225,19 @@ def _own(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def send(departure: Departure, value: Any, worker: int, workers: int) -> list[Any]:
-    """What `worker` puts into its box for a value: for the channel "each" a list for each receiver, else one list."""
+def send(
+    departure: Departure, value: Any, worker: int, workers: int, to: Iterable[int] | None = None
+) -> list[Any]:
+    """What `worker` puts into its box for a value: for the channel "each" a list for each worker in `to`, else one."""
     slot_count = departure.what.target.count if isinstance(departure.what, Move) else _sums(departure.what)
     receivers = (
-        [held(slot_count, workers, w) for w in range(workers)]
+        [held(slot_count, workers, w) for w in (range(workers) if to is None else to)]
         if departure.channel == "each"
         else [range(slot_count)]
     )
     if isinstance(value, Failure):
         return [value for _ in receivers]
-    return [list(_send(departure.what, value, worker, workers, to)) for to in receivers]
+    return [list(_send(departure.what, value, worker, workers, shards)) for shards in receivers]
 
 
 def _sums(what: Sum) -> int:

@@ -80,11 +80,11 @@ class Meter:
             self.seconds[number] = self.seconds.get(number, 0.0) + perf_counter() - begin
 
     def arrived(self, boxes: Iterable[dict[str, list[Any]]], worker: int) -> None:
-        """Note what came in boxes to `worker`: for each channel, of each worker, for each value, arrays."""
+        """Note what came in boxes to `worker`: for each channel, of each worker that sent, for each value, arrays."""
         for box in boxes:
             for channel in box.values():
                 for sender, values in enumerate(channel):
-                    arrays = [array for value in values if isinstance(value, list) for array in value]
+                    arrays = [array for value in values or () if isinstance(value, list) for array in value]
                     self.watch(arrays)
                     if sender != worker:
                         self.received += sum(array.nbytes for array in arrays)

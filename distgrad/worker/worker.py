@@ -18,6 +18,7 @@ import numpy as np
 from distgrad.errors import WireError
 from distgrad.sharding import sharding_from_wire
 from distgrad.wire import CHANNELS, Program, Slot, decode, pack_array, unpack_array
+from distgrad.worker.address import receivers
 from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, send
 from distgrad.worker.meter import Meter
@@ -45,12 +46,12 @@ class Worker:
         `header` is a map: serial (number of the call), epoch, workers, inputs and keep (ids in the order of the
         program's), feeds (arrays), free (ids), stash (the serial of the call that each box came from) and profile
         (whether to measure). `boxes` holds, for each box of the program and each of its channels, one item from each
-        worker.
+        worker; for "each" the numbers of the senders, then one item from each of those.
 
         Returns the reply (`failures`; `small`: arrays for each departure of that channel; `profile`: what was
         measured, if that was asked for), then the channel "large" if the program uses it, then for "each" one item
-        for each worker. A failed step is told in the reply
-        and stands in place of its results; only a program that is not well formed raises, before anything has run.
+        for each of its `receivers`. A failed step is told in the reply and stands in place of its results; only a
+        program that is not well formed raises, before anything has run.
         """
         head = self._header(header)
         runner = self._runner(program)
@@ -141,9 +142,6 @@ class Worker:
     def _boxes(
         self, program: Program, boxes: tuple[Any, ...], head: dict[str, Any]
     ) -> list[dict[str, list[Any]]]:
-        workers = head["workers"]
-        if len(boxes) != workers * sum(len(channels) for channels in program.boxes):
-            raise WireError(f"call: {len(boxes)} items in the boxes, the program has another number")
         if len(head["stash"]) != len(program.boxes):
             raise WireError(f"header: {len(head['stash'])} stash, the program has {len(program.boxes)} boxes")
         try:
@@ -160,13 +158,19 @@ class Worker:
         for channels, serial in zip(program.boxes, head["stash"], strict=True):
             box: dict[str, list[Any]] = {}
             for channel in channels:
-                sent = [next(items) for _ in range(workers)]
                 if channel == "each":
+                    sent: list[Any] = [None] * workers
+                    for sender in next(items):
+                        sent[sender] = next(items)
                     sent[self.number] = self.stash[serial]
+                else:
+                    sent = [next(items) for _ in range(workers)]
                 box[channel] = [
-                    unpack_small(s) if channel == "small" else [_unpack(i) for i in s] for s in sent
+                    unpack_small(s) if channel == "small" else s and [_unpack(i) for i in s] for s in sent
                 ]
             received.append(box)
+        if next(items, None) is not None:
+            raise ValueError("more items than the program has")
         return received
 
     def _reply(
@@ -175,8 +179,10 @@ class Worker:
         program = runner.program
         workers = head["workers"]
         out: dict[str, list[Any]] = {channel: [] for channel in CHANNELS}
+        to = receivers(program.departures, workers, self.number)
         for departure in program.departures:
-            out[departure.channel].append(send(departure, env[departure.slot], self.number, workers))
+            value = env[departure.slot]
+            out[departure.channel].append(send(departure, value, self.number, workers, (*to, self.number)))
         failures = {id(v): v for v in env.values() if isinstance(v, Failure)}
         small = [
             item.wire() if isinstance(item, Failure) else [pack_array(a) for a in item]
@@ -186,9 +192,7 @@ class Worker:
         if meter is not None:
             for channel, items in out.items():
                 for item in items:
-                    others = (
-                        [a for w, a in enumerate(item) if w != self.number] if channel == "each" else item
-                    )
+                    others = item[:-1] if channel == "each" else item
                     meter.left(others, 1 if channel == "each" else workers - 1)
             meter.lap("send")
             reply["profile"] = meter.told(runner.numbers)
@@ -196,9 +200,8 @@ class Worker:
         if out["large"]:
             answer.append([_pack(item) for (item,) in out["large"]])
         if out["each"]:
-            rows = [[_pack(items[w]) for items in out["each"]] for w in range(workers)]
-            self.stash[head["serial"]] = rows[self.number]
-            rows[self.number] = []
+            rows = [[_pack(item) for item in row] for row in zip(*out["each"], strict=True)]
+            self.stash[head["serial"]] = rows.pop()
             answer.extend(rows)
         return tuple(answer)
 
