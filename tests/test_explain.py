@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import distgrad as torch
+from distgrad.nn import functional as F
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,22 @@ def test_work_waits_for_the_stage_that_reads_it() -> None:
     told = torch.explain(((x[1:] - x[:-1] ** 2) ** 2).sum())
     assert [stage.flops > 0 for stage in told.stages] == [False, True]
     assert told.bytes_held == 0
+
+
+def test_what_waits_for_a_count_is_not_made_before_it() -> None:
+    """The mean of a cross entropy waits for the number of valid targets, which are counted in a stage before."""
+    x, y = torch.rand(1 << 15, 8), torch.randint(0, 20, (1 << 15,))
+    w = torch.rand(8, 20).requires_grad_()
+    torch.synchronize()
+    F.cross_entropy(x @ w, y).backward()
+    torch.synchronize()
+    w.grad = None
+    loss = F.cross_entropy(x @ w, y)
+    told = torch.explain(loss, *torch.autograd.grad(loss, w))
+    assert len(told.stages) == 2
+    assert [stage.flops > x.numel() * 20 for stage in told.stages] == [False, True]
+    assert told.bytes_held < 4096
+    assert max(told.peak_bytes) - max(m["held"] for m in torch.memory()) < x.numel() // 8 * 20 * 4 // 2
 
 
 def test_nothing_is_pending(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,31 +1,23 @@
-"""From captured work to programs: where the exchanges fall, which stage each node runs in, and what is kept.
-
-A *form* is a value with a way of being cut. A value is made in one form; a node that needs another gets it by an
-exchange, and so does whoever needs the sum of partial results. Every exchange ends a stage.
-"""
+"""From captured work to programs: what each stage receives, computes, sends and keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
-from distgrad.plan.capture import Capture, NodeInfo, ValueInfo
+from distgrad.plan.capture import Capture
 from distgrad.plan.fuse import fuse
 from distgrad.plan.late import SMALL, deferrable, late
+from distgrad.plan.levels import Form, Levels
 from distgrad.plan.memory import holders
 from distgrad.plan.rewrite import rewrite
-from distgrad.primitives import TABLE, Aval
-from distgrad.primitives.rules import layout
+from distgrad.primitives import Aval
 from distgrad.sharding import Sharding
-from distgrad.wire import Arrival, Departure, Move, Program, Slot, Step, Sum, encode, sum_of
+from distgrad.wire import Arrival, Departure, Move, Program, Slot, Step, Sum, encode
 
 COPY_SHARE = (
     4  # a stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around
 )
 SMALL_TOTAL = 48 << 10  # bytes of all such values of a stage: Ray is slow from 100 KB on
-
-Form = tuple[int, Sharding]
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class Plan:
 def build(captured: Capture, shard_bytes: int) -> Plan:
     """Make the plan for a capture."""
     values, nodes = captured.values(), list(enumerate(captured.infos()))
-    deferred = deferrable(values, nodes, _Builder(values, nodes, shard_bytes).stages())
+    deferred = deferrable(values, nodes, Levels(values, nodes, shard_bytes).stages())
     if deferred:
         read = {v for number, node in nodes if number in deferred for v in node.ins}
         values = [info._replace(wanted=info.wanted or v in read) for v, info in enumerate(values)]
@@ -97,85 +89,18 @@ def build(captured: Capture, shard_bytes: int) -> Plan:
     return plan
 
 
-class _Builder:
-    def __init__(
-        self,
-        values: list[ValueInfo],
-        nodes: list[tuple[int, NodeInfo]],
-        shard_bytes: int,
-        put_off: Mapping[int, int] = MappingProxyType({}),
-    ):
-        self.values = values
-        self.put_off = (
-            put_off  # the stage of nodes that do not run as early as they could, by their first result
-        )
-        self.nodes = nodes
-        self.shard_bytes = shard_bytes
-        self.level: dict[Form, int] = {}  # the stage in which a form is there for the first time
-        self.partial_level: dict[
-            int, int
-        ] = {}  # for sums that are not merged in this plan: the stage of the pieces
-        self.merged: dict[int, Sum] = {}
-        self.by_level: list[list[tuple[int, NodeInfo]]] = []
-        self.uses: dict[Form, set[int]] = {}
-        self.moves: list[tuple[Form, Form]] = []  # (from, to)
-        self._levels()
+@dataclass
+class _Traffic:
+    """Of one stage: the forms it uses and those it keeps, values whose sums leave, and (from, to) of what is moved."""
 
-    def base(self, value: int) -> Form:
-        return value, self.values[value].sharding
+    here: list[Form] = field(default_factory=list)
+    keep: list[Form] = field(default_factory=list)
+    sums: list[int] = field(default_factory=list)
+    moves: list[tuple[Form, Form]] = field(default_factory=list)
 
-    # Levels
 
-    def _levels(self) -> None:
-        """Give every node the first stage in which its operands can be there, in the form that it needs."""
-        for value, info in enumerate(self.values):
-            if info.external is not None:
-                self.level[self.base(value)] = 0
-                self.level.update(((value, cuts), 0) for cuts in info.external.copies)
-        for number, node in self.nodes:
-            forms = tuple(
-                self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True)
-            )
-            level = max((self.level[f] for f in forms), default=0)
-            level = max(level, self.put_off.get(node.outs[0], 0))
-            for form in forms:
-                self.uses.setdefault(form, set()).add(level)
-            self._place(level, number, node)
-            for out in node.outs:
-                if node.layout.merged:
-                    self.merged[out] = sum_of(node.layout)
-                    self.partial_level[out] = level
-                self.level[self.base(out)] = level + node.layout.merged
-
-    def _place(self, level: int, number: int, node: NodeInfo) -> None:
-        while len(self.by_level) <= level:
-            self.by_level.append([])
-        self.by_level[level].append((number, node))
-
-    def _form(self, value: int, need: Sharding) -> Form:
-        """The form in which a value is read. Makes it if this is the first time: by a move, or on the spot."""
-        base = self.base(value)
-        form = (value, need)
-        if form in self.level:
-            return form
-        there = self.level[base]
-        self.uses.setdefault(base, set()).add(there)
-        if base[1].count == 1:  # every worker has all of it and cuts out its own
-            attrs = {"cuts": need}
-            aval = self.values[value].aval
-            made = layout(TABLE["reshard"], [aval], [aval], [base[1]], attrs, self.shard_bytes)
-            self._place(there, -1, NodeInfo(TABLE["reshard"], attrs, made, (value,), (value,)))
-            self.level[form] = there
-        else:
-            self.moves.append((base, form))
-            self.level[form] = there + 1
-        return form
-
-    def stages(self) -> dict[int, int]:
-        """For each value the stage in which the node that makes it runs."""
-        return {v: n for n, nodes in enumerate(self.by_level) for _, node in nodes for v in node.outs}
-
-    # Stages
+class _Builder(Levels):
+    """Writes the programs of stages that are known."""
 
     def plan(self) -> Plan:
         """Write the programs."""
@@ -196,7 +121,6 @@ class _Builder:
         depth = 1 + max(
             [self.level[f] for f in self.uses] + [b.stage for b in boxed.values()] + [len(self.by_level) - 1]
         )
-        writers = [_StageWriter(self, level, depth) for level in range(depth)]
         copies = self._copies()
         kept = {*stored.values(), *copies}
         for form in copies:
@@ -206,9 +130,8 @@ class _Builder:
                 kept.add(form)
         stages: list[Stage] = []
         positions: dict[tuple[int, Form], tuple[str, int]] = {}
-        for writer in writers:
-            stage = writer.write(stages, positions, kept, boxed, told)
-            stages.append(stage)
+        for level, traffic in enumerate(self._traffic(kept, depth)):
+            stages.append(_StageWriter(self, level, traffic).write(positions, boxed, told))
         for form in kept - {*stored.values(), *copies}:
             stages[max(self.uses[form])].last_use.append(form)
         plan = Plan(stages, stored, boxed, told, copies=copies)
@@ -225,6 +148,20 @@ class _Builder:
                 gathered[level] = gathered.get(level, 0) + self.values[form[0]].aval.nbytes
         plan.passing = max(gathered.values(), default=0)
         return plan
+
+    def _traffic(self, kept: set[Form], depth: int) -> list[_Traffic]:
+        """For each stage what it uses, keeps and sends."""
+        found = [_Traffic() for _ in range(depth)]
+        for form, levels in self.uses.items():
+            for level in levels | {self.level[form]} if form in kept else levels:
+                found[level].here.append(form)
+        for form in kept:
+            found[self.level[form]].keep.append(form)
+        for value, level in self.partial_level.items():
+            found[level].sums.append(value)
+        for source, to in self.moves:
+            found[self.level[to] - 1].moves.append((source, to))
+        return found
 
     def _told(self, stored: dict[int, Form]) -> dict[int, Boxed]:
         """Small results that the driver is told at once, such as a loss: reading one takes no call then."""
@@ -269,12 +206,12 @@ class _Builder:
 class _StageWriter:
     """Writes the program of one stage."""
 
-    def __init__(self, builder: _Builder, level: int, depth: int):
+    def __init__(self, builder: _Builder, level: int, traffic: _Traffic):
         self.b = builder
         self.level = level
+        self.traffic = traffic
         self.slots: list[Slot] = []
         self.slot_of: dict[Form, int] = {}
-        self.defined: set[Form] = set()
 
     def slot(self, form: Form) -> int:
         if form not in self.slot_of:
@@ -284,9 +221,7 @@ class _StageWriter:
 
     def write(
         self,
-        before: Sequence[Stage],
         positions: dict[tuple[int, Form], tuple[str, int]],
-        kept: set[Form],
         boxed: dict[int, Boxed],
         told: dict[int, Boxed],
     ) -> Stage:
@@ -295,19 +230,18 @@ class _StageWriter:
         feeds: list[int] = []
         boxes: list[BoxRef] = []
         arrivals: list[Arrival] = []
-        here = [f for f, levels in b.uses.items() if level in levels or (f in kept and b.level[f] == level)]
-        for form in here:
+        for form in self.traffic.here:
             kind = b._kind(form)
             if kind == "feed":
                 feeds.append(form[0])
             elif kind == "stored" or b.level[form] < level:
                 inputs.append(form)
-        self._arrivals(here, boxes, arrivals, positions)
+        self._arrivals(boxes, arrivals, positions)
         feed_slots = tuple(self.slot((v, b.values[v].sharding)) for v in feeds)
         input_slots = tuple(self.slot(f) for f in inputs)
         numbered, steps = self._steps()
         departing = self._departing(boxed, told)
-        keep = [f for f in kept if b.level[f] == level]
+        keep = self.traffic.keep
         keep_slots = [self.slot(f) for f in keep]
         leaving = {*keep_slots, *(self.slot(form) for form, _, _ in departing)}
         fragments = fuse(steps, self.slots, leaving)
@@ -337,15 +271,13 @@ class _StageWriter:
 
     def _arrivals(
         self,
-        here: list[Form],
         boxes: list[BoxRef],
         arrivals: list[Arrival],
         positions: dict[tuple[int, Form], tuple[str, int]],
     ) -> None:
         """Fill the slots of sums and moves that arrive in this stage."""
         b, level = self.b, self.level
-        moved = {to: source for source, to in b.moves}
-        for form in here:
+        for form in self.traffic.here:
             if b.level[form] != level:
                 continue
             base = b.base(form[0])
@@ -355,11 +287,9 @@ class _StageWriter:
                 ref = BoxRef("external", external.box)
                 what: Sum | Move = external.what
                 channel, position = external.channel, external.position
-            elif form == base and form[0] in b.merged:
-                ref, what = BoxRef("stage", level - 1), b.merged[form[0]]
-                channel, position = positions[level - 1, form]
-            elif form in moved:
-                ref, what = BoxRef("stage", level - 1), Move(base[1], form[1])
+            elif (level - 1, form) in positions:
+                ref = BoxRef("stage", level - 1)
+                what = b.merged[form[0]] if form == base else Move(base[1], form[1])
                 channel, position = positions[level - 1, form]
             else:
                 continue
@@ -386,13 +316,11 @@ class _StageWriter:
         """(form here, form that arrives, how) of all that leaves at the end of this stage."""
         b, level = self.b, self.level
         leaving: list[tuple[Form, Form, Sum | Move]] = []
-        for value, what in b.merged.items():
+        for value in self.traffic.sums:
             form = b.base(value)
-            if b.partial_level[value] == level and (form in b.uses or value in boxed):
-                leaving.append((form, form, what))
-        for source, to in b.moves:
-            if b.level[to] == level + 1:
-                leaving.append((source, to, Move(source[1], to[1])))
+            if form in b.uses or value in boxed:
+                leaving.append((form, form, b.merged[value]))
+        leaving += [(source, to, Move(source[1], to[1])) for source, to in self.traffic.moves]
         leaving += [
             (b.base(v), b.base(v), pieces.what) for v, pieces in told.items() if pieces.stage == level
         ]

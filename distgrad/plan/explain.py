@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distgrad.plan.build import Form, Plan
+from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
+from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
 from distgrad.sharding import owned
 from distgrad.wire import Departure, Fragment, Move, Program, Step, Sum

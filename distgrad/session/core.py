@@ -12,9 +12,10 @@ import numpy as np
 
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.graph import NO_COPIES, Lease, Node, Result, Value, spec
-from distgrad.plan.build import Form, Plan, Stage, build, reading
+from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.explain import Explanation, explanation
+from distgrad.plan.levels import Form
 from distgrad.primitives import Aval, Primitive
 from distgrad.session import measure
 from distgrad.session.calls import Box, Calls

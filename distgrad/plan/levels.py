@@ -1,0 +1,94 @@
+"""Which stage each node runs in, and what must be moved before.
+
+A *form* is a value with a way of being cut. A value is made in one form; a node that needs another gets it by an
+exchange, and so does whoever needs the sum of partial results. Every exchange ends a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from distgrad.plan.capture import NodeInfo, ValueInfo
+from distgrad.primitives import TABLE
+from distgrad.primitives.rules import layout
+from distgrad.sharding import Sharding
+from distgrad.wire import Sum, sum_of
+
+Form = tuple[int, Sharding]
+
+
+class Levels:
+    """Of captured work: in which stage each node runs, and from which stage on each form is there."""
+
+    def __init__(
+        self,
+        values: list[ValueInfo],
+        nodes: list[tuple[int, NodeInfo]],
+        shard_bytes: int,
+        put_off: Mapping[int, int] = MappingProxyType({}),
+    ):
+        self.values = values
+        self.put_off = put_off  # of nodes that do not run as early as they could, by their first result
+        self.nodes = nodes
+        self.shard_bytes = shard_bytes
+        self.level: dict[Form, int] = {}  # the stage in which a form is there for the first time
+        self.merged: dict[int, Sum] = {}
+        self.partial_level: dict[int, int] = {}  # of those: the stage in which the parts are made
+        self.by_level: list[list[tuple[int, NodeInfo]]] = []
+        self.uses: dict[Form, set[int]] = {}
+        self.moves: list[tuple[Form, Form]] = []  # (from, to)
+        self._levels()
+
+    def base(self, value: int) -> Form:
+        """The form in which a value is made."""
+        return value, self.values[value].sharding
+
+    def _levels(self) -> None:
+        """Give every node the first stage in which its operands can be there, in the form that it needs."""
+        for value, info in enumerate(self.values):
+            if info.external is not None:
+                self.level[self.base(value)] = 0
+                self.level.update(((value, cuts), 0) for cuts in info.external.copies)
+        for number, node in self.nodes:
+            forms = tuple(
+                self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True)
+            )
+            level = max((self.level[f] for f in forms), default=0)
+            level = max(level, self.put_off.get(node.outs[0], 0))
+            for form in forms:
+                self.uses.setdefault(form, set()).add(level)
+            self._place(level, number, node)
+            for out in node.outs:
+                if node.layout.merged:
+                    self.merged[out] = sum_of(node.layout)
+                    self.partial_level[out] = level
+                self.level[self.base(out)] = level + node.layout.merged
+
+    def _place(self, level: int, number: int, node: NodeInfo) -> None:
+        while len(self.by_level) <= level:
+            self.by_level.append([])
+        self.by_level[level].append((number, node))
+
+    def _form(self, value: int, need: Sharding) -> Form:
+        """The form in which a value is read. Makes it if this is the first time: by a move, or on the spot."""
+        base = self.base(value)
+        form = (value, need)
+        if form in self.level:
+            return form
+        there = self.level[base]
+        self.uses.setdefault(base, set()).add(there)
+        if base[1].count == 1:  # every worker has all of it and cuts out its own
+            attrs = {"cuts": need}
+            aval = self.values[value].aval
+            made = layout(TABLE["reshard"], [aval], [aval], [base[1]], attrs, self.shard_bytes)
+            self._place(there, -1, NodeInfo(TABLE["reshard"], attrs, made, (value,), (value,)))
+            self.level[form] = there
+        else:
+            self.moves.append((base, form))
+            self.level[form] = there + 1
+        return form
+
+    def stages(self) -> dict[int, int]:
+        """For each value the stage in which the node that makes it runs."""
+        return {v: n for n, nodes in enumerate(self.by_level) for _, node in nodes for v in node.outs}
