@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -72,11 +72,15 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Sum:
-    """Partial results on a grid of `counts`, merged over the dimensions that are `reduced`."""
+    """Partial results on a grid of `counts`, merged over the dimensions that are `reduced`.
+
+    With a `target` all are reduced, and the one sum goes in these cuts: each worker merges the shards that it owns.
+    """
 
     counts: tuple[int, ...]
     reduced: tuple[bool, ...]
     merge: str
+    target: Sharding | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,8 @@ def encode(program: Program) -> bytes:
 
 def _what(what: Sum | Move) -> list[Any]:
     if isinstance(what, Sum):
-        return ["sum", what.counts, what.reduced, what.merge]
+        merged = [what.counts, what.reduced, what.merge]
+        return ["sum", *merged] if what.target is None else ["scatter", *merged, what.target.wire()]
     return ["move", what.source.wire(), what.target.wire()]
 
 
@@ -273,7 +278,8 @@ class _Reader:
     def what(self, raw: Any, slot: int, channel: Any, arrives: bool) -> Sum | Move:
         what = "arrival" if arrives else "departure"
         made = self.exchange(raw, slot, arrives, what)
-        count = self.slots[slot].sharding.count if isinstance(made, Sum) else made.target.count
+        target = self.slots[slot].sharding if made.target is None else made.target
+        count = target.count
         _check(
             type(channel) is str and channel in (("each",) if count > 1 else ("small", "large")),
             f"{what}: not a channel for {count} shards: {_show(channel)}",
@@ -282,20 +288,28 @@ class _Reader:
 
     def exchange(self, raw: Any, slot: int, arrives: bool, what: str) -> Sum | Move:
         kind = _list(raw, what)[:1]
-        if kind == ["sum"]:
-            _, counts, reduced, merge = _list(raw, what, 4)
+        if kind in (["sum"], ["scatter"]):
+            scattered = kind == ["scatter"]
+            _, counts, reduced, merge, *cuts = _list(raw, what, 4 + scattered)
             counts = tuple(_int(n, what, 1) for n in _list(counts, what))
             reduced = tuple(_list(reduced, what, len(counts)))
             _check(all(type(r) is bool for r in reduced), f"{what}: reduced must be booleans")
             _check(math.prod(counts) <= SHARDS, f"{what}: more than {SHARDS} partial results")
             _check(type(merge) is str and merge in MERGES, f"{what}: unknown merge {_show(merge)}")
             kept = math.prod(n for n, r in zip(counts, reduced, strict=True) if not r)
-            _check(kept == self.slots[slot].sharding.count, f"{what}: {kept} sums for slot {slot}")
+            sharding = self.slots[slot].sharding
+            count = 1 if scattered and arrives else sharding.count
+            _check(kept == count, f"{what}: {kept} sums for slot {slot}")
             made = Sum(counts, reduced, merge)
             _check(
                 arrives or made == self.partial.get(slot), f"{what}: slot {slot} has no such partial results"
             )
-            return made
+            if not scattered:
+                return made
+            target = self.sharding(cuts[0], what)
+            fits = target == sharding if arrives else target.shape == sharding.shape
+            _check(fits and target.count > 1, f"{what}: slot {slot} is cut otherwise")
+            return replace(made, target=target)
         _check(kind == ["move"], f"{what}: neither a sum nor a move")
         _, source, target = _list(raw, what, 3)
         move = Move(self.sharding(source, what), self.sharding(target, what))
@@ -314,7 +328,11 @@ class _Reader:
 
     def departure(self, raw: Any) -> Departure:
         slot, what, channel = _list(raw, "departure", 3)
-        if not (type(slot) is int and slot in self.partial and _list(what, "departure")[:1] == ["sum"]):
+        if not (
+            type(slot) is int
+            and slot in self.partial
+            and _list(what, "departure")[:1] in (["sum"], ["scatter"])
+        ):
             self.use(slot, "departure")
         return Departure(slot, self.what(what, slot, channel, arrives=False), channel)
 

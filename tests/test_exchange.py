@@ -211,6 +211,31 @@ def test_sums_have_the_same_bits_for_any_number_of_workers(
 
 
 @quick
+@given(st.integers(1, 9), st.integers(1, 6), st.lists(st.integers(0, 8), max_size=4), st.integers(1, 4))
+def test_a_sum_that_goes_in_cuts_has_the_bits_of_the_whole(
+    count: int, workers: int, inner: list[int], across: int
+) -> None:
+    partials = [a.reshape(8, 8) for a in LEAVES[:count]]
+    target = Sharding((Cut.at(8, [0, *sorted(inner), 8]), Cut.even(8, across)))
+    what = Sum((count,), (True,), "add", target)
+    sent = []
+    for w in range(workers):
+        tree = Tree(np.add)
+        for leaf in owned(count, workers, w):
+            tree.push(0, leaf, partials[leaf])
+        trees = {0: tree} if tree.stack else {}
+        sent.append(send(Departure(0, what, "each"), trees, w, workers))
+    expected = reference(partials)
+    for w in range(workers):
+        mine = held(target.count, workers, w)
+        got = receive_sums(what, [s[w] for s in sent], workers, mine)
+        cells = [target.cell(shard) for shard in mine]
+        assert len(got) == len(mine)
+        for array, cell in zip(got, cells, strict=True):
+            assert array.tobytes() == expected[tuple(slice(lo, hi) for lo, hi in cell)].tobytes()
+
+
+@quick
 @given(sums(), st.integers(1, 6))
 def test_what_is_sent_for_a_sum_is_known_on_both_sides(what: Sum, workers: int) -> None:
     count = math.prod(what.counts)

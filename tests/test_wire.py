@@ -403,6 +403,44 @@ def test_the_error_names_what_is_wrong(path: Path, value: Any, text: str) -> Non
         decode(changed(SMALL, path, value))
 
 
+# A sum of rows that leaves in cuts, and one that has arrived in them.
+SCATTER: dict[str, Any] = {
+    **SMALL,
+    "slots": [["float32", [[4, 2], [6, 0]]], ["float32", [[6, 0]]], ["float32", [[6, 3]]]],
+    "arrivals": [[2, ["scatter", [2], [True], "add", [[6, 3]]], 0, "each", 0]],
+    "fragments": [
+        [2, [[0, [["sum", [0], [1], {"dims": [0], "keepdim": False, "dtype": "float32"}, 2, [[0, [4, 2]]], None]]]]]
+    ],
+    "departures": [[1, ["scatter", [2], [True], "add", [[6, 2]]], "each"]],
+    "keep": [2],
+    "boxes": [["each"]],
+}  # fmt: skip
+
+
+def test_a_sum_in_cuts_is_good() -> None:
+    program = decode(msgpack.packb(SCATTER))
+    assert encode(program) == msgpack.packb(SCATTER)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (("departures", 0, 1, 4), [[5, 2]], "departure: slot 1 is cut otherwise"),
+        (("departures", 0, 1, 4), [[6, 0]], "departure: slot 1 is cut otherwise"),
+        (("departures", 0, 1, 4), [[6, 9, 3]], "departure: "),
+        (("departures", 0, 1), ["scatter", [2], [True], "add"], "departure: expected 5 items"),
+        (("departures", 0, 1, 3), "maximum", "no such partial results"),
+        (("departures", 0, 2), "large", "not a channel for 3 shards"),
+        (("departures", 0, 0), 2, "departure: "),
+        (("arrivals", 0, 1, 4), [[6, 2]], "arrival: slot 2 is cut otherwise"),
+        (("arrivals", 0, 1, 2), [False], "arrival: 2 sums for slot 2"),
+    ],
+)
+def test_a_sum_in_cuts_that_does_not_fit_is_refused(path: Path, value: Any, text: str) -> None:
+    with pytest.raises(WireError, match=text):
+        decode(changed(SCATTER, path, value))
+
+
 def tiled(*steps: tuple[str, list[int], int, dict[str, Any], int]) -> bytes:
     """A program of one loop, by tiles of two rows, over whole slots."""
     shapes: list[list[int]] = [[6, 6], [8], [6, 6], [6, 6], [8], [6]]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from distgrad.plan import costs
 from distgrad.plan.capture import Capture
 from distgrad.plan.fuse import fuse
-from distgrad.plan.late import SMALL, deferrable, late
+from distgrad.plan.late import deferrable, late
 from distgrad.plan.levels import Form, Levels
 from distgrad.plan.memory import holders
 from distgrad.plan.rewrite import rewrite
@@ -17,7 +18,6 @@ from distgrad.wire import Arrival, Departure, Move, Program, Slot, Step, Sum, en
 COPY_SHARE = (
     4  # a stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around
 )
-SMALL_TOTAL = 48 << 10  # bytes of all such values of a stage: Ray is slow from 100 KB on
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class _Builder(Levels):
         total = 0
         for value, form in stored.items():
             nbytes = self.values[value].aval.nbytes
-            if form[1].count == 1 and total + nbytes <= SMALL:
+            if form[1].count == 1 and total + nbytes <= costs.SMALL:
                 total += nbytes
                 told[value] = Boxed(self.level[form], Move(form[1], form[1]), "", -1)
         return told
@@ -319,7 +319,7 @@ class _StageWriter:
         for value in self.traffic.sums:
             form = b.base(value)
             if form in b.uses or value in boxed:
-                leaving.append((form, form, b.merged[value]))
+                leaving.append((b.base(b.scattered.get(value, value)), form, b.merged[value]))
         leaving += [(source, to, Move(source[1], to[1])) for source, to in self.traffic.moves]
         leaving += [
             (b.base(v), b.base(v), pieces.what) for v, pieces in told.items() if pieces.stage == level
@@ -336,9 +336,10 @@ class _StageWriter:
         count = {"small": 0, "large": 0, "each": 0}
         for form, to, what in departing:
             nbytes = self.b.values[form[0]].aval.nbytes
+            small = nbytes <= costs.SMALL and (isinstance(what, Sum) or form == to)
             if to[1].count > 1:
                 channel = "each"
-            elif nbytes <= SMALL and total + nbytes <= SMALL_TOTAL and (isinstance(what, Sum) or form == to):
+            elif small and total + nbytes <= costs.SMALL_TOTAL:
                 channel = "small"
                 total += nbytes
             else:

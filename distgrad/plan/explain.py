@@ -185,6 +185,14 @@ def _moved(program: Program, departure: Departure, workers: int) -> int:
     what = departure.what
     itemsize = slot.dtype.itemsize
     total = 0
+    if isinstance(what, Sum) and what.target is not None:
+        every = range(what.target.count)
+        sizes = [itemsize * math.prod(hi - lo for lo, hi in what.target.cell(shard)) for shard in every]
+        for worker in range(workers):
+            mine = held(len(every), workers, worker)
+            sent = sums_sent(what, workers, worker, every)
+            total += sum(n * sizes[shard] for shard, n in sent if shard not in mine)
+        return total
     if isinstance(what, Sum):
         sums = slot.sharding.count
         each = slot.aval.nbytes // max(1, sums)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from distgrad.plan.capture import NodeInfo, ValueInfo
-
-SMALL = 8 << 10  # bytes of a value up to which its pieces travel inside the reply
+from distgrad.plan.costs import SMALL
 
 
 def deferrable(

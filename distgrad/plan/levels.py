@@ -7,8 +7,10 @@ exchange, and so does whoever needs the sum of partial results. Every exchange e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
+from distgrad.plan import costs
 from distgrad.plan.capture import NodeInfo, ValueInfo
 from distgrad.primitives import TABLE
 from distgrad.primitives.rules import layout
@@ -35,6 +37,7 @@ class Levels:
         self.level: dict[Form, int] = {}  # the stage in which a form is there for the first time
         self.merged: dict[int, Sum] = {}
         self.partial_level: dict[int, int] = {}  # of those: the stage in which the parts are made
+        self.scattered: dict[int, int] = {}  # shards of a sum, which their owners merge: the sum
         self.by_level: list[list[tuple[int, NodeInfo]]] = []
         self.uses: dict[Form, set[int]] = {}
         self.moves: list[tuple[Form, Form]] = []  # (from, to)
@@ -50,7 +53,15 @@ class Levels:
             if info.external is not None:
                 self.level[self.base(value)] = 0
                 self.level.update(((value, cuts), 0) for cuts in info.external.copies)
+        scattered = self._scattered()
         for number, node in self.nodes:
+            if number in scattered:
+                (source,), (out,) = node.ins, node.outs
+                self.scattered[out] = source
+                self.merged[out] = replace(self.merged[source], target=self.values[out].sharding)
+                self.partial_level[out] = self.partial_level[source]
+                self.level[self.base(out)] = self.level[self.base(source)]
+                continue
             forms = tuple(
                 self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True)
             )
@@ -64,6 +75,21 @@ class Levels:
                     self.merged[out] = sum_of(node.layout)
                     self.partial_level[out] = level
                 self.level[self.base(out)] = level + node.layout.merged
+
+    def _scattered(self) -> set[int]:
+        """The nodes that cut a large sum which nobody reads whole: its partial results are sent in these cuts."""
+        sums: dict[int, set[int]] = {}
+        for number, node in self.nodes:
+            for v in node.ins:
+                if v in sums:
+                    cut = node.primitive.name == "reshard" and node.layout.shards > 1
+                    sums[v].add(number if cut else -1)
+            for v in node.outs:
+                info = self.values[v]
+                large = info.aval.nbytes >= costs.SCATTERED and info.sharding.count == 1
+                if node.layout.merged and large and not info.wanted:
+                    sums[v] = set()
+        return {number for readers in sums.values() if -1 not in readers for number in readers}
 
     def _place(self, level: int, number: int, node: NodeInfo) -> None:
         while len(self.by_level) <= level:
@@ -91,4 +117,5 @@ class Levels:
 
     def stages(self) -> dict[int, int]:
         """For each value the stage in which the node that makes it runs."""
-        return {v: n for n, nodes in enumerate(self.by_level) for _, node in nodes for v in node.outs}
+        there = {v: n for n, nodes in enumerate(self.by_level) for _, node in nodes for v in node.outs}
+        return {**there, **{v: self.partial_level[v] + 1 for v in self.scattered}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
@@ -219,6 +220,8 @@ class _Stage:
     def departure(self, departure: Departure) -> tuple[int, int, int]:
         """Bytes that are copied to be sent, those of them that go to the worker itself, and what else it keeps."""
         slot, what = self.program.slots[departure.slot], departure.what
+        if isinstance(what, Sum) and what.target is not None:
+            return self.scattered(slot, what, what.target)
         if isinstance(what, Sum):
             mine = held(slot.sharding.count, self.workers, self.worker)
             own = self.sums(slot, what, self.worker, mine) if departure.channel == "each" else 0
@@ -238,6 +241,15 @@ class _Stage:
             return copied, own, 0
         whole = int(_sizes(what.source)[list(seen)].sum()) * slot.dtype.itemsize
         return copied, own, whole
+
+    def scattered(self, slot: Slot, what: Sum, target: Sharding) -> tuple[int, int, int]:
+        """The same for partial results that leave in cuts: views of them, if the cuts leave rows whole."""
+        whole = self.sums(slot, replace(what, target=None), self.worker, range(1))
+        mine = held(target.count, self.workers, self.worker)
+        if _contiguous(target.cell(0), tuple((0, n) for n in target.shape)):
+            return 0, 0, whole if mine else 0
+        cut = Slot(slot.dtype, target)
+        return whole, self.sums(cut, what, self.worker, mine), 0
 
 
 def _contiguous(region: Region, cell: Region) -> bool:

@@ -49,6 +49,8 @@ def _sums(what: Sum, mine: range) -> tuple[range, int]:
 
     The first dimensions that are not reduced tell which sums; all that differ in others alone are counted in.
     """
+    if what.target is not None:  # every part goes to all who own some of the sum
+        return range(what.target.count), what.target.count
     first = what.reduced.index(True) if True in what.reduced else len(what.reduced)
     each = math.prod(what.counts[first:])
     sums = math.prod(n for n, r in zip(what.counts[first:], what.reduced[first:], strict=True) if not r)

@@ -114,7 +114,10 @@ def _subtrees(what: Sum, workers: int, worker: int) -> dict[int, list[tuple[int,
     if key not in _known_subtrees:
         if len(_known_subtrees) > 1024:
             _known_subtrees.clear()
-        _known_subtrees[key] = subtrees(what, owned(_total(what), workers, worker))
+        trees = subtrees(what, owned(_total(what), workers, worker))
+        if what.target is not None:  # each shard is a sum like the whole
+            trees = dict.fromkeys(range(what.target.count), trees[0]) if trees else {}
+        _known_subtrees[key] = trees
     return _known_subtrees[key]
 
 

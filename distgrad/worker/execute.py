@@ -229,7 +229,8 @@ def send(
     departure: Departure, value: Any, worker: int, workers: int, to: Iterable[int] | None = None
 ) -> list[Any]:
     """What `worker` puts into its box for a value: for the channel "each" a list for each worker in `to`, else one."""
-    slot_count = departure.what.target.count if isinstance(departure.what, Move) else _sums(departure.what)
+    what = departure.what
+    slot_count = _sums(what) if what.target is None else what.target.count
     receivers = (
         [held(slot_count, workers, w) for w in (range(workers) if to is None else to)]
         if departure.channel == "each"
@@ -237,7 +238,7 @@ def send(
     )
     if isinstance(value, Failure):
         return [value for _ in receivers]
-    return [list(_send(departure.what, value, worker, workers, shards)) for shards in receivers]
+    return [list(_send(what, value, worker, workers, shards)) for shards in receivers]
 
 
 def _sums(what: Sum) -> int:
@@ -249,6 +250,12 @@ def _sums(what: Sum) -> int:
 
 def _send(what: Sum | Move, value: Any, worker: int, workers: int, to: range) -> Any:
     if isinstance(what, Sum):
+        if what.target is not None:
+            arrays = [array for tree in value.values() for _, _, array, _ in tree.stack]
+            for shard in to:
+                at = inside(what.target.cell(shard), tuple((0, n) for n in what.target.shape))
+                yield from (np.asarray(array[at], order="C") for array in arrays)
+            return
         for kept, tree in sorted(value.items()):
             if kept in to:
                 yield from (np.asarray(array) for _, _, array, _ in tree.stack)
