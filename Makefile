@@ -15,6 +15,7 @@ help:
 	@echo "make lint     linter, formatter (looking only) and type checker"
 	@echo "make format   put the code into the formatter's form"
 	@echo "make bench    time distgrad beside torch, JAX, Dask and HIPS autograd"
+	@echo "              ARGS=simulate: the driver alone, for up to 1,024 workers and 65,536 shards"
 	@echo "make clean    remove the environments and all that is generated"
 
 test: $(VENV)/.has-test

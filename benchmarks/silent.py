@@ -19,14 +19,18 @@ class Silent:
         self.workers = workers
         self.calls = 0
         self.handles = 0  # arguments that stand for values of earlier calls
-        self.bytes = 0  # of headers
+        self.runs = 0  # calls of programs
+        self.bytes = 0  # of their headers
 
     def call(self, worker: int, method: str, args: tuple[Any, ...], returns: int) -> list[Handle]:
         """Count the call."""
         self.calls += 1
         if method == "run":
             self.handles += len(args) - 2
+            self.runs += 1
             self.bytes += len(args[0])
+        elif method == "bundle":
+            self.handles += len(args)
         return [Handle(worker, REPLY) for _ in range(returns)]
 
     def get(self, handles: list[Handle], timeout: float | None = None) -> list[Any]:

@@ -34,8 +34,8 @@ class Figures(NamedTuple):
     plan: float  # all flushes of a step planned anew
     find: float  # their plans found again: the work is gathered and its key made
     submit: float
-    calls: int  # to each worker
-    handles: float  # earlier results that a call names
+    calls: int  # of programs, to each worker
+    handles: float  # earlier results that are named, for each of those calls
     header: float  # bytes of a call's header
 
 
@@ -74,12 +74,10 @@ def measure(prepare: Callable[[int], Step], rows: int, workers: int) -> Figures:
         step, clock = prepare(rows), Clock(session)
         for _ in range(3):
             clock.step(step)
-        before = transport.calls, transport.handles, transport.bytes
+        before = transport.runs, transport.handles, transport.bytes
         found = [clock.step(step) for _ in range(ROUNDS)]
-        calls, handles, nbytes = (
-            (now - then) / ROUNDS
-            for now, then in zip((transport.calls, transport.handles, transport.bytes), before, strict=True)
-        )
+        counted = transport.runs, transport.handles, transport.bytes
+        calls, handles, nbytes = ((now - then) / ROUNDS for now, then in zip(counted, before, strict=True))
         planned = []
         for _ in range(ROUNDS):
             session._plans.clear()

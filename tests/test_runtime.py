@@ -24,6 +24,7 @@ from distgrad.primitives import TABLE
 from distgrad.session import core, door
 from distgrad.session.calls import IN_FLIGHT
 from distgrad.sharding import sharding_of
+from distgrad.worker import address
 from distgrad.worker.transport import Handle
 
 Start = Callable[..., Recorder]
@@ -563,6 +564,31 @@ def test_one_call_for_each_worker_and_stage_whatever_the_number_of_shards(
         session.fetch(loss)
     assert len(sent[0]) == len(sent[1])
     assert all(abs(a - b) < 64 for a, b in zip(*sent, strict=True))
+
+
+@pytest.mark.parametrize(("workers", "each"), [(3, 2 + 1), (7, 4 + 2 + 1), (8, 4 + 2 + 1)])
+def test_among_many_workers_replies_come_in_bundles(
+    workers: int, each: int, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits, and no call takes more handles than a bundle has."""
+    start(workers, shard_bytes=100)
+    expected = train(4, 3)
+    monkeypatch.setattr(address, "FAN", 2)
+    transport = start(workers, shard_bytes=100)
+    given = []
+    call = transport.call
+
+    def counted(worker: int, method: str, args: tuple[Any, ...], returns: int) -> list[Handle]:
+        given.append(sum(type(a) is Handle for a in args))
+        return call(worker, method, args, returns)
+
+    monkeypatch.setattr(transport, "call", counted)
+    found = train(4, 3)
+    assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
+    assert max(given) == 2
+    bundles = sum(method == "bundle" for _, method, _ in transport.calls)
+    assert bundles > 0
+    assert bundles % each == 0
 
 
 class Deaf(Recorder):

@@ -16,7 +16,7 @@ from distgrad.plan.memory import stored_bytes
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
 from distgrad.wire import Departure, Slot, pack_array
-from distgrad.worker.address import addressed
+from distgrad.worker import address
 from distgrad.worker.execute import Failure
 from distgrad.worker.transport import Handle, Transport
 from distgrad.worker.worker import unpack_large, unpack_small
@@ -31,6 +31,7 @@ class Box(NamedTuple):
     replies: list[Handle]
     large: list[Handle]
     each: list[dict[int, Handle]]  # [receiver][sender]
+    bundle: list[Handle]  # of all replies, once that was asked for
 
     def only(self, channel: str) -> Box:
         """The box with nothing in it but what one channel needs, so that no more is kept alive."""
@@ -38,6 +39,7 @@ class Box(NamedTuple):
             replies=self.replies if channel == "small" else [],
             large=self.large if channel == "large" else [],
             each=self.each if channel == "each" else [],
+            bundle=self.bundle if channel == "small" else [],
         )
 
 
@@ -135,8 +137,8 @@ class Calls:
             }
         )
         own = 1 + ("large" in returns)
-        receivers = addressed(departures, self.workers) if "each" in returns else ()
-        sent = Box(self._serial, [], [], [{} for _ in receivers])
+        receivers = address.addressed(departures, self.workers) if "each" in returns else ()
+        sent = Box(self._serial, [], [], [{} for _ in receivers], [])
         try:
             for worker in range(self.workers):
                 args = (header, program, *self._received(boxes, worker))
@@ -172,9 +174,21 @@ class Calls:
             for channel in channels:
                 if channel == "each":
                     args += [list(box.each[worker]), *box.each[worker].values()]
+                elif channel == "small" and self.workers > address.FAN:
+                    args += self._bundled(box)
                 else:
                     args += box.replies if channel == "small" else box.large
         return args
+
+    def _bundled(self, box: Box) -> list[Handle]:
+        """One handle that stands for the replies of all workers."""
+        if not box.bundle:
+            fan, parts = address.FAN, box.replies
+            while len(parts) > 1:
+                groups = [(n % self.workers, parts[n : n + fan]) for n in range(0, len(parts), fan)]
+                parts = [self.transport.call(at, "bundle", tuple(group), 1)[0] for at, group in groups]
+            box.bundle.extend(parts)
+        return box.bundle
 
     def get(self, handles: list[Handle]) -> list[Any]:
         """Wait for results."""

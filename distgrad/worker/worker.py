@@ -18,7 +18,7 @@ import numpy as np
 from distgrad.errors import WireError
 from distgrad.sharding import sharding_from_wire
 from distgrad.wire import CHANNELS, Program, Slot, decode, pack_array, unpack_array
-from distgrad.worker.address import receivers
+from distgrad.worker import address
 from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, send
 from distgrad.worker.meter import Meter
@@ -46,7 +46,8 @@ class Worker:
         `header` is a map: serial (number of the call), epoch, workers, inputs and keep (ids in the order of the
         program's), feeds (arrays), free (ids), stash (the serial of the call that each box came from) and profile
         (whether to measure). `boxes` holds, for each box of the program and each of its channels, one item from each
-        worker; for "each" the numbers of the senders, then one item from each of those.
+        worker; for "each" the numbers of the senders, then one item from each of those; for "small", among many
+        workers, the one bundle of all.
 
         Returns the reply (`failures`; `small`: arrays for each departure of that channel; `profile`: what was
         measured, if that was asked for), then the channel "large" if the program uses it, then for "each" one item
@@ -163,6 +164,10 @@ class Worker:
                     for sender in next(items):
                         sent[sender] = next(items)
                     sent[self.number] = self.stash[serial]
+                elif channel == "small" and workers > address.FAN:
+                    sent = next(items)
+                    if len(sent) != workers:
+                        raise ValueError(f"a bundle of {len(sent)} replies, from {workers} workers")
                 else:
                     sent = [next(items) for _ in range(workers)]
                 box[channel] = [
@@ -179,7 +184,7 @@ class Worker:
         program = runner.program
         workers = head["workers"]
         out: dict[str, list[Any]] = {channel: [] for channel in CHANNELS}
-        to = receivers(program.departures, workers, self.number)
+        to = address.receivers(program.departures, workers, self.number)
         for departure in program.departures:
             value = env[departure.slot]
             out[departure.channel].append(send(departure, value, self.number, workers, (*to, self.number)))
@@ -204,6 +209,10 @@ class Worker:
             self.stash[head["serial"]] = rows.pop()
             answer.extend(rows)
         return tuple(answer)
+
+    def bundle(self, *replies: bytes | list[bytes]) -> tuple[list[bytes]]:
+        """Replies, or bundles of them, as one bundle in the same order."""
+        return ([one for part in replies for one in ([part] if isinstance(part, bytes) else part)],)
 
     def load(self, header: bytes, array: np.ndarray) -> tuple[int]:
         """Store shards that the driver sends: `array` holds those from `first` up to `last`, side by side."""
