@@ -24,17 +24,6 @@ COPIED = 128 << 20  # bytes that are read, and as many written, to measure the m
 ORDER = 4096  # of the matrices that are multiplied to measure BLAS
 
 
-def blas_kernels() -> dict[str, str]:
-    """The quickest kernels of NumPy's OpenBLAS: on AMD's newest processors it does not choose AVX-512 by itself."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            words = set(file.read().split())
-    except OSError:
-        return {}
-    best = words >= {"AuthenticAMD", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
-    return {"OPENBLAS_CORETYPE": "SkylakeX"} if best else {}
-
-
 class Library:
     """Base: what runs a step needs nothing set up."""
 
@@ -172,7 +161,7 @@ class Dask(Library):
     """Two threads, one BLAS thread in each; data and results stay as blocks. Tuned, as NumPy is."""
 
     method = "dask"
-    environment: ClassVar[dict[str, str]] = {**KEEP_MEMORY, **blas_kernels(), "OPENBLAS_NUM_THREADS": "1"}
+    environment: ClassVar[dict[str, str]] = {**KEEP_MEMORY, "OPENBLAS_NUM_THREADS": "1"}
 
     def prepare(self) -> Step:
         import dask
@@ -209,7 +198,7 @@ class Autograd(Library):
     """
 
     method = "autograd"
-    environment: ClassVar[dict[str, str]] = {**KEEP_MEMORY, **blas_kernels()}
+    environment: ClassVar[dict[str, str]] = KEEP_MEMORY
 
     def prepare(self) -> Step:
         import autograd
@@ -239,7 +228,6 @@ class Limit(Library):
     """What the machine can do: NumPy's product on all cores, or a copy by all cores, buffers warm."""
 
     method = "limit"
-    environment: ClassVar[dict[str, str]] = blas_kernels()
 
     def prepare(self) -> Step:
         flops, nbytes = self.workload.flops_needed(), self.workload.bytes_needed()

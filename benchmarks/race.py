@@ -24,6 +24,12 @@ BUDGET = 30.0  # seconds of a race after which no round begins, if there were en
 PAUSE = 0.05  # seconds between steps, in which the threads of the last peer stop to spin
 
 
+def _plain_environment() -> dict[str, str]:
+    """The environment without what holds OpenBLAS at other kernels than it would choose for this processor."""
+    held = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    return {name: value for name, value in os.environ.items() if name not in held}
+
+
 class Peer:
     """A process that runs steps on demand."""
 
@@ -42,7 +48,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **LIBRARIES[name].environment},
+            env={**_plain_environment(), **LIBRARIES[name].environment},
         )
         self.steps: list[dict[str, float]] = []
         self.warm = 0.0  # seconds of a step before the race

@@ -127,12 +127,13 @@ class Result:
     - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard);
       `copies` are ids of the same elements cut otherwise, kept because they were asked for once;
     - boxed: the partial results are in `box`, and whoever needs the sum merges them;
+    - spared: it was not stored, since `recipe`, the nodes that make it, is cheap to run if it is asked for;
     - failed: `error` says why.
 
     A stored result may be known as well, once it was fetched.
     """
 
-    __slots__ = ("array", "box", "copies", "error", "handle", "id", "lease", "spec")
+    __slots__ = ("array", "box", "copies", "error", "handle", "id", "lease", "recipe", "spec")
 
     def __init__(self, spec: Spec, array: np.ndarray | None = None):
         self.spec = spec
@@ -141,6 +142,7 @@ class Result:
         self.copies = NO_COPIES
         self.box: Any = None
         self.error: Any = None
+        self.recipe: list[Node] | None = None
         self.handle: weakref.ref[Value] | None = None  # None: never was an operand of a node or made by one
         self.lease: Lease | None = None  # of what the workers have of it
 

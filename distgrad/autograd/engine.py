@@ -44,6 +44,7 @@ def run(
     caller = session.current_op.caller
     if session.is_initialized():  # else no op asks where it was called
         session.current_op.caller = place("backward", 2)[1:]
+        session.pass_begins()
     try:
         captured: dict[Edge, Tensor | None] = dict.fromkeys(inputs or ())
         needed = None if inputs is None else _needed([node for node, _ in roots], {n for n, _ in inputs})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from distgrad.plan import costs
 from distgrad.plan.capture import Capture
 from distgrad.plan.fuse import fuse
-from distgrad.plan.late import deferrable, late
+from distgrad.plan.late import deferrable, late, spared
 from distgrad.plan.levels import Form, Levels
 from distgrad.plan.memory import holders
 from distgrad.plan.rewrite import rewrite
@@ -71,11 +71,16 @@ class Plan:
     passing: int = 0  # bytes that every worker is sent whole for one stage, at the most
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
+    spared: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # values that are not stored: the nodes that make them
 
 
 def build(captured: Capture, shard_bytes: int) -> Plan:
     """Make the plan for a capture."""
     values, nodes = captured.values(), list(enumerate(captured.infos()))
+    cheap = spared(values, nodes, captured.forward, captured.again)
+    values = [info._replace(wanted=False) if v in cheap else info for v, info in enumerate(values)]
     deferred = deferrable(values, nodes, Levels(values, nodes, shard_bytes).stages())
     if deferred:
         read = {v for number, node in nodes if number in deferred for v in node.ins}
@@ -86,6 +91,7 @@ def build(captured: Capture, shard_bytes: int) -> Plan:
     put_off = late(values, nodes, builder.stages(), (value for (value, _), _ in builder.moves))
     plan = (_Builder(values, nodes, shard_bytes, put_off) if put_off else builder).plan()
     plan.deferred = sorted(deferred)
+    plan.spared = cheap
     return plan
 
 

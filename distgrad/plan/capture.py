@@ -56,6 +56,8 @@ class Capture:
     externals: list[External]
     ins: list[tuple[int, ...]]
     wanted: list[bool]
+    forward: int = 0  # the first nodes, up to this number, may be spared
+    again: frozenset[int] = frozenset()  # nodes that were spared before, and are asked for
 
     def values(self) -> list[ValueInfo]:
         """All values, in the order of their numbers."""
@@ -91,8 +93,8 @@ def needed(pending: Sequence[Node], roots: Iterable[Result] | None) -> list[Node
     return chosen
 
 
-def capture(nodes: list[Node]) -> Capture:
-    """Number the values of `nodes` and make the key of their structure."""
+def capture(nodes: list[Node], forward: int = 0, again: frozenset[int] = frozenset()) -> Capture:
+    """Number the values of `nodes` and make the key of their structure; `forward` and `again` as in `Capture`."""
     made = dict.fromkeys([out for node in nodes for out in node.outputs])
     outside = dict.fromkeys([r for node in nodes for r in node.inputs if r not in made])
     results = [*outside, *made]
@@ -107,8 +109,10 @@ def capture(nodes: list[Node]) -> Capture:
         tuple(externals),
         tuple([r.spec for r in outside]),
         tuple(wanted),
+        forward,
+        again,
     )
-    return Capture(key, nodes, results, boxes, externals, ins, wanted)
+    return Capture(key, nodes, results, boxes, externals, ins, wanted, forward, again)
 
 
 FEED, STORED = External("feed"), External("stored")

@@ -59,6 +59,8 @@ class Session:
         self.lock = threading.RLock()
         self.pending: list[Node] = []
         self.weight = 0.0  # what is pending, in bytes that its kernels touch
+        self._forward = 0  # how many of the pending nodes came before the first backward pass
+        self._again: set[Node] = set()  # of the pending nodes those that were spared before
         self.closed = False
         self._plans: dict[Any, Plan] = {}
         self._leave = leave or self.close
@@ -101,6 +103,8 @@ class Session:
         """Raise if a result failed or is of another session; send it to the workers if it is large and only here."""
         if result.error is not None:
             raise fresh(result.error)
+        if result.recipe is not None:
+            self._recall(result)
         array = result.array
         if result.lease is not None and result.lease.session is not self:
             if array is None:
@@ -114,7 +118,23 @@ class Session:
         elif array.nbytes > FEED:
             self._upload(result, array, default_sharding(array.shape, array.itemsize, self.shard_bytes))
 
+    def _recall(self, result: Result) -> None:
+        """Make the nodes pending again that make a result which was spared."""
+        recipe, result.recipe = result.recipe or (), None
+        waiting = set(self.pending)
+        for node in recipe:
+            if node not in waiting and any(out.pending for out in node.outputs):
+                for operand in node.inputs:
+                    if not operand.pending:
+                        self._usable(operand)
+                self.pending.append(node)
+                self._again.add(node)
+
     # Flush
+
+    def pass_begins(self) -> None:
+        """A backward pass is about to be recorded: what stands before it is forward."""
+        self._forward = self._forward or len(self.pending)
 
     def pass_ended(self) -> None:
         """A backward pass has been recorded: send it, unless it is so light that the calls would cost more.
@@ -122,19 +142,29 @@ class Session:
         Light steps of a loop wait for each other, and for the first value that is read: then they go in one call.
         """
         if self.weight >= LIGHT:
-            self.flush()
+            self.flush(spare=True)
 
-    def flush(self) -> None:
-        """Send what is pending and still needed. Does not wait for it."""
+    def flush(self, spare: bool = False) -> None:
+        """Send what is pending and still needed. Does not wait for it.
+
+        With `spare`, results of the forward pass that are cheap to make again are not stored: the backward pass has
+        read them, and for most a variable's name is all that is left. The recipe stays, for whoever asks.
+        """
         with self.lock:
             begin = perf_counter()
-            self.weight = 0.0
+            early = set(self.pending[: self._forward]) if spare else ()
             nodes, self.pending = needed(self.pending, None), []
+            again, self._again = self._again, set()
+            self.weight, self._forward = 0.0, 0
             if not nodes:
                 return
             planned = False
             try:
-                captured = capture(nodes)
+                captured = capture(
+                    nodes,
+                    sum(node in early for node in nodes) if early else 0,
+                    frozenset(n for n, node in enumerate(nodes) if node in again) if again else frozenset(),
+                )
                 plan = self._plan(captured)
                 planned = True
                 if measure.active is not None:
@@ -198,6 +228,8 @@ class Session:
         for value in {**plan.stored, **plan.boxed}:
             number = ids[plan.stored[value]] if value in plan.stored else None
             self._settle(captured.results[value], number, told.get(value))
+        for value, numbers in plan.spared.items():
+            captured.results[value].recipe = [captured.nodes[n] for n in numbers]
         for value, cuts in plan.copies:
             result = captured.results[value]
             copies = {**result.copies, cuts: ids[value, cuts]}
@@ -228,6 +260,9 @@ class Session:
     def explain(self, results: Sequence[Result]) -> Explanation:
         """What is pending for these results."""
         with self.lock:
+            for result in results:
+                if result.recipe is not None:
+                    self._recall(result)
             captured = capture(needed(self.pending, results))
             plan = build(captured, self.shard_bytes) if captured.nodes else Plan([], {}, {})
             return explanation(plan, captured, self.calls.held())
@@ -267,6 +302,8 @@ class Session:
     def fetch(self, result: Result) -> np.ndarray:
         """The elements. Waits for them, and raises what went wrong on the way."""
         with self.lock:
+            if result.recipe is not None:
+                self._recall(result)
             if result.array is None and result.pending:
                 self.flush()
                 if result.pending:

@@ -171,6 +171,12 @@ def fetch(value: Value) -> np.ndarray:
     return _session.fetch(value.result)
 
 
+def pass_begins() -> None:
+    """A backward pass is about to be recorded."""
+    if _session is not None and _session.pending:
+        _session.pass_begins()
+
+
 def pass_ended() -> None:
     """A backward pass has been recorded; it is sent now, or with what follows if it is light."""
     if _session is not None and _session.pending:

@@ -1,0 +1,200 @@
+"""Less work for the same bits: what the planner folds, shares, drops, recuts and does not store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import distgrad as torch
+from distgrad.errors import DistgradError
+from distgrad.plan.build import Plan
+from distgrad.session.core import Session
+
+N = 4_000
+
+
+@pytest.fixture(params=[1, 2, 3])
+def workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    with torch.init("inproc", workers=request.param, inline_bytes=0, shard_bytes=4_096):
+        yield request.param
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """The plans that have run."""
+    seen: list[Plan] = []
+    run = Session._run
+
+    def spy(self: Session, captured: Any, plan: Plan) -> None:
+        seen.append(plan)
+        run(self, captured, plan)
+
+    monkeypatch.setattr(Session, "_run", spy)
+    return seen
+
+
+@pytest.fixture
+def heavy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every backward pass is sent when it ends."""
+    monkeypatch.setattr("distgrad.session.core.LIGHT", 0)
+
+
+def names(plan: Plan) -> list[str]:
+    loops = [loop for s in plan.stages for f in s.program.fragments for loop in f.loops]
+    return [step.primitive.name for loop in loops for step in loop.steps]
+
+
+def numbers(n: int = N) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(n, np.float32)
+
+
+def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgrad.plan.build.rewrite", lambda values, nodes, shard_bytes: (values, nodes))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, y: (3 * x**3 - y**2).sum(),
+        lambda x, y: ((x - y) * (x - y)).mean(),
+        lambda x, y: torch.nn.functional.binary_cross_entropy_with_logits(x, (y > 0).float()),
+        lambda x, y: (x[1:] * y[:-1]).sum() - (-x).sum(),
+        lambda x, y: torch.where(x > y, x, y).reshape(40, 100).logsumexp(1).sum(),
+    ],
+)
+def test_no_bit_changes(
+    workers: int, monkeypatch: pytest.MonkeyPatch, f: Callable[[Any, Any], torch.Tensor]
+) -> None:
+    def run() -> list[bytes]:
+        x = torch.from_numpy(numbers()).requires_grad_()
+        y = torch.from_numpy(numbers()[::-1].copy()).reshard(700).requires_grad_()
+        loss = f(x, y)
+        loss.backward()
+        return [t.detach().numpy().tobytes() for t in (loss, x.grad, y.grad) if t is not None]
+
+    rewritten = run()
+    unchanged(monkeypatch)
+    assert run() == rewritten
+
+
+def test_the_gradient_of_a_sum_is_a_scalar(workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers()).requires_grad_()
+    (-(3 * x)).sum().backward()
+    torch.synchronize()
+    (plan,) = plans
+    stepped = [
+        s
+        for st in plan.stages
+        for f in st.program.fragments
+        if f.count > 1
+        for lo in f.loops
+        for s in lo.steps
+    ]
+    assert [s.primitive.name for s in stepped if s.primitive.name in ("negative", "multiply")] == []
+    assert x.grad is not None
+    assert np.array_equal(x.grad.numpy(), np.full(N, -3, np.float32))
+
+
+def test_equal_work_is_done_once(workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers())
+    y = torch.exp(x).sum() + torch.exp(x).max()
+    y.item()
+    assert names(plans[-1]).count("exp") == 1
+
+
+def test_labels_are_computed_in_the_cuts_of_what_reads_them(workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers(16 * 2_000).reshape(2_000, 16)).reshard(300)
+    y = torch.from_numpy(numbers(2_000)).reshard(1_000)
+    torch.synchronize()
+    plans.clear()
+    for _ in range(2):
+        ((1 - y) * x.sum(1)).sum().item()
+    assert [len(plan.stages) for plan in plans] == [
+        2,
+        1,
+    ]  # the labels are moved once, and kept in the other cuts
+
+
+def test_a_cheap_value_that_only_a_variable_names_is_not_stored(
+    heavy: None, workers: int, plans: list[Plan]
+) -> None:
+    x = torch.from_numpy(numbers()).requires_grad_()
+    q = 3 * x**2
+    (q.sum() * 1e6).backward()
+    torch.synchronize()
+    stored = sum(m["held"] for m in torch.memory())
+    assert [form for plan in plans for form in plan.spared] != []
+    expected = 3 * numbers() ** 2
+    assert np.array_equal(q.detach().numpy(), expected)  # made when it is asked for, from x
+    assert np.array_equal(q.detach().numpy(), expected)
+    assert stored <= sum(m["held"] for m in torch.memory())
+
+
+def test_what_was_spared_and_asked_for_is_stored_from_then_on(
+    heavy: None, workers: int, plans: list[Plan]
+) -> None:
+    x = torch.from_numpy(numbers())
+    w = torch.ones(1, requires_grad=True)
+    feature = torch.sin(3 * x)
+    for _ in range(3):
+        (w * feature).sum().backward()
+        torch.synchronize()
+    sines = [names(plan).count("sin") for plan in plans]
+    assert sum(sines) <= 2
+    assert sines[-1] == 0
+    assert np.array_equal(feature.numpy(), np.sin(3 * numbers()))
+
+
+def test_a_spared_value_outlives_what_it_is_made_from(heavy: None, workers: int) -> None:
+    x = torch.from_numpy(numbers()).requires_grad_()
+    q = x * 2
+    (q * q).sum().backward()
+    with torch.no_grad():
+        x.mul_(0)
+    torch.synchronize()
+    assert np.array_equal(q.detach().numpy(), numbers() * 2)
+    del x
+    assert np.array_equal((q.detach() + 1).numpy(), numbers() * 2 + 1)
+
+
+def test_a_spared_value_is_lost_with_its_session(heavy: None) -> None:
+    with torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=4_096):
+        x = torch.rand(N, requires_grad=True)
+        q = x * 2
+        (q * q).sum().backward()
+        torch.synchronize()
+    with (
+        torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=4_096),
+        pytest.raises(DistgradError),
+    ):
+        q.detach().numpy()
+
+
+def test_a_state_that_is_carried_along_does_not_grow_a_chain(
+    heavy: None, workers: int, plans: list[Plan]
+) -> None:
+    w = torch.ones(1, requires_grad=True)
+    h = torch.from_numpy(numbers())
+    for _ in range(12):
+        h = torch.tanh(w * h.detach() + 1)
+        h.sum().backward()
+        torch.synchronize()
+    assert max(len(plan.stages) for plan in plans) <= 2
+    assert max(names(plan).count("tanh") for plan in plans) <= 2
+
+
+def test_light_steps_go_together_and_a_read_sends_them(workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers())
+    w = torch.ones(1, requires_grad=True)
+    for _ in range(5):
+        loss = ((x * w) ** 2).mean()
+        loss.backward()
+        with torch.no_grad():
+            w.sub_(0.1 * w.grad)
+        w.grad = None
+    assert plans == []
+    loss.item()
+    assert len(plans) == 1
