@@ -67,7 +67,7 @@ class Distgrad(Library):
         return results
 
     def figures(self, step: Callable[[], Any]) -> dict[str, float]:
-        """Page faults of the workers in one steady step, and their memory."""
+        """Of one steady step: page faults of the workers, who spends the time, and what was predicted."""
         if self.workload.init is None:
             return {}
         self.module.memory()
@@ -77,10 +77,19 @@ class Distgrad(Library):
         after = self.module.memory()
         faults = sum(a["minor_faults"] - b["minor_faults"] for a, b in zip(after, idle, strict=True))
         faults -= sum(b["minor_faults"] - a["minor_faults"] for a, b in zip(before, idle, strict=True))
+        with self.module.profile() as p:
+            step()
+        peak = max(p.peak_bytes, key=lambda pair: pair.measured)
         return {
-            "workers' minor page faults in a step": max(faults, 0),
-            "workers' memory, MB": sum(m["rss"] for m in after) / 1e6,
-            "workers' tensors, MB": sum(m["held"] for m in after) / 1e6,
+            "workers' minor page faults": max(faults, 0),
+            "driver, ms": p.driver_seconds * 1e3,
+            "Ray, ms": p.submit_seconds * 1e3,
+            "waiting, ms": p.wait_seconds * 1e3,
+            "busiest worker, ms": max(p.worker_seconds) * 1e3,
+            "a worker's peak as predicted, MB": peak.predicted / 1e6,
+            "and measured, MB": peak.measured / 1e6,
+            "moved as predicted, kB": p.moved_bytes.predicted / 1e3,
+            "and as measured, kB": p.moved_bytes.measured / 1e3,
         }
 
 

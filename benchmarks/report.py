@@ -19,8 +19,8 @@ NOTE = """\
 Medians, with the quickest and the slowest round; ratios are medians of the ratios within a round. All
 runs are interleaved, each peer in a process of its own, results checked against each other. *Tuned*:
 glibc keeps freed memory and uses huge pages, and JAX has one device with two threads instead of two
-devices. Dask (its gradient written by hand) and HIPS autograd run tuned, and with the AVX-512 kernels of
-OpenBLAS where the processor has them. The limit is NumPy's own matrix product on all cores for as many
+devices. Dask (its gradient written by hand) and HIPS autograd run tuned. OpenBLAS chooses its kernels by
+itself in all processes. The limit is NumPy's own matrix product on all cores for as many
 operations (softmax, mlp, matmul), else a copy of as many bytes as must be read and written."""
 
 
@@ -103,7 +103,7 @@ def text(race: Race) -> str:
         goal = f"; goal {s.workload.share_goal:.0%}" if s.workload.share_goal else ""
         lines.append(f"  {s.share:.0%} of the limit: {kind}, all cores{goal}")
     for name, figures in s.figures.items():
-        told = ", ".join(f"{figure} {value:,.0f}" for figure, value in figures.items())
+        told = ", ".join(f"{figure} {value:,.4g}" for figure, value in figures.items())
         lines.append(f"  {name}: {told}")
     return "\n".join(lines)
 
@@ -138,11 +138,11 @@ def markdown(races: Sequence[Race]) -> str:
     for s in own:
         beside = "; ".join(f"{name} {_time(s, name)}" for name in s.others)
         lines.append(_row(s.workload.what, _time(s, "distgrad"), beside, s.verdict(s.best), *_limit(s)))
-    lines += ["", *_header("a step of distgrad", "driver's processor time", "workers' minor page faults")]
-    for s in summaries:
-        faults = s.figures["distgrad"].get("workers' minor page faults in a step")
-        told = "" if faults is None else f"{faults:.0f}"
-        lines.append(_row(s.workload.name, duration(s.cpu["distgrad"]), told))
+    told = [s for s in summaries if s.figures["distgrad"]]
+    if told:
+        lines += ["", *_header("one step of distgrad, profiled", *told[0].figures["distgrad"])]
+    for s in told:
+        lines.append(_row(s.workload.name, *(f"{value:,.3g}" for value in s.figures["distgrad"].values())))
     return "\n".join(lines) + "\n"
 
 
