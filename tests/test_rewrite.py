@@ -166,11 +166,25 @@ def test_a_spared_value_is_lost_with_its_session(heavy: None) -> None:
         q = x * 2
         (q * q).sum().backward()
         torch.synchronize()
-    with (
-        torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=4_096),
-        pytest.raises(DistgradError),
-    ):
+    with torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=4_096):
+        for _ in range(2):
+            with pytest.raises(DistgradError, match="when its session was shut down"):
+                q.detach().numpy()
+
+
+def test_a_spared_value_survives_ctrl_c(heavy: None, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.from_numpy(numbers()).requires_grad_()
+    q = x * 2
+    (q * q).sum().backward()
+    torch.synchronize()
+
+    def interrupted(self: Session, result: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Session, "_usable", interrupted)
         q.detach().numpy()
+    assert np.array_equal(q.detach().numpy(), numbers() * 2)
 
 
 def test_a_state_that_is_carried_along_does_not_grow_a_chain(

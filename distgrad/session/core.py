@@ -120,15 +120,15 @@ class Session:
 
     def _recall(self, result: Result) -> None:
         """Make the nodes pending again that make a result which was spared."""
-        recipe, result.recipe = result.recipe or (), None
         waiting = set(self.pending)
-        for node in recipe:
+        for node in result.recipe or ():
             if node not in waiting and any(out.pending for out in node.outputs):
                 for operand in node.inputs:
                     if not operand.pending:
                         self._usable(operand)
                 self.pending.append(node)
                 self._again.add(node)
+        result.recipe = None  # not sooner: an operand may be lost, or Ctrl-C come
 
     # Flush
 
