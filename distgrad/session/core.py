@@ -339,6 +339,7 @@ class Session:
             for output, array in zip(node.outputs, made, strict=True):
                 output.array = array
         done = {id(node) for node in nodes}
+        self._forward = 0
         self.pending = [node for node in self.pending if id(node) not in done]
 
     def _read(self, result: Result) -> np.ndarray:

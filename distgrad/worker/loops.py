@@ -280,6 +280,7 @@ class LoopRunner:
         selects = [(r, array, (slice(None),) * d) for r, array, d in streams]
         calls: Calls = []
         known = None
+        step: Step | None = None
         try:
             for start in range(first, max(end, first + 1), self.rows):
                 self.tile = start, stop = start, min(start + self.rows, end)
