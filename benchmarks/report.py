@@ -138,11 +138,13 @@ def markdown(races: Sequence[Race]) -> str:
     for s in own:
         beside = "; ".join(f"{name} {_time(s, name)}" for name in s.others)
         lines.append(_row(s.workload.what, _time(s, "distgrad"), beside, s.verdict(s.best), *_limit(s)))
-    told = [s for s in summaries if s.figures["distgrad"]]
-    if told:
-        lines += ["", *_header("one step of distgrad, profiled", *told[0].figures["distgrad"])]
-    for s in told:
-        lines.append(_row(s.workload.name, *(f"{value:,.3g}" for value in s.figures["distgrad"].values())))
+    names = dict.fromkeys(name for s in summaries for name in s.figures["distgrad"])
+    if names:
+        lines += ["", *_header("one step of distgrad, profiled", *names)]
+    for s in summaries:
+        figures = s.figures["distgrad"]
+        cells = [f"{figures[name]:,.3g}" if name in figures else "" for name in names]
+        lines += [_row(s.workload.name, *cells)] if figures else []
     return "\n".join(lines) + "\n"
 
 
