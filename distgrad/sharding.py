@@ -224,6 +224,11 @@ class Sharding:
         return f"Sharding(shape={self.shape}, shards={self.count}, cuts={{{cuts}}})"
 
 
+def extent(region: Region) -> tuple[int, ...]:
+    """The length of each dimension."""
+    return tuple([hi - lo for lo, hi in region])
+
+
 def _points_text(cut: Cut) -> str:
     if cut.points is not None:
         return str(list(cut.points))

@@ -15,9 +15,8 @@ from distgrad.primitives import Aval
 from distgrad.sharding import Sharding
 from distgrad.wire import Arrival, Departure, Move, Program, Slot, Step, Sum, encode
 
-COPY_SHARE = (
-    4  # a stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around
-)
+# A stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around.
+COPY_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -58,22 +57,17 @@ class Boxed:
 
 @dataclass
 class Plan:
-    """Stages in order, and where each wanted value is afterwards."""
+    """Stages in order, and where each wanted value is afterwards: stored, boxed or both."""
 
     stages: list[Stage]
     stored: dict[int, Form]
     boxed: dict[int, Boxed]
-    told: dict[int, Boxed] = field(
-        default_factory=dict
-    )  # stored values that the reply of their stage tells, too
     held_cut: int = 0  # bytes of what is kept, cut over the workers
     held_whole: int = 0  # bytes of what is kept on every worker
     passing: int = 0  # bytes that every worker is sent whole for one stage, at the most
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
-    spared: dict[int, list[int]] = field(
-        default_factory=dict
-    )  # values that are not stored: the nodes that make them
+    spared: dict[int, list[int]] = field(default_factory=dict)  # wanted, not stored: the nodes that make them
 
 
 def build(captured: Capture, shard_bytes: int) -> Plan:
@@ -97,12 +91,14 @@ def build(captured: Capture, shard_bytes: int) -> Plan:
 
 @dataclass
 class _Traffic:
-    """Of one stage: the forms it uses and those it keeps, values whose sums leave, and (from, to) of what is moved."""
+    """Of one stage: the forms it uses and those it keeps, values whose sums leave, (from, to) of what is moved, and
+    values that the driver is told."""
 
     here: list[Form] = field(default_factory=list)
     keep: list[Form] = field(default_factory=list)
     sums: list[int] = field(default_factory=list)
     moves: list[tuple[Form, Form]] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
 
 
 class _Builder(Levels):
@@ -123,7 +119,7 @@ class _Builder(Levels):
             elif info.external is None or form in self.uses:
                 stored[value] = form
                 self.uses.setdefault(form, set()).add(self.level[form])
-        told = self._told(stored)
+        boxed.update(self._told(stored))
         depth = 1 + max(
             [self.level[f] for f in self.uses] + [b.stage for b in boxed.values()] + [len(self.by_level) - 1]
         )
@@ -136,11 +132,13 @@ class _Builder(Levels):
                 kept.add(form)
         stages: list[Stage] = []
         positions: dict[tuple[int, Form], tuple[str, int]] = {}
-        for level, traffic in enumerate(self._traffic(kept, depth)):
-            stages.append(_StageWriter(self, level, traffic).write(positions, boxed, told))
+        for level, traffic in enumerate(self._traffic(kept, boxed, depth)):
+            stages.append(_StageWriter(self, level, traffic).write(positions))
+        for value, pieces in boxed.items():
+            pieces.channel, pieces.position = positions[pieces.stage, self.base(value)]
         for form in kept - {*stored.values(), *copies}:
             stages[max(self.uses[form])].last_use.append(form)
-        plan = Plan(stages, stored, boxed, told, copies=copies)
+        plan = Plan(stages, stored, boxed, copies=copies)
         for form in (*stored.values(), *plan.copies):
             nbytes = self.values[form[0]].aval.nbytes
             if form[1].count == 1:
@@ -155,7 +153,7 @@ class _Builder(Levels):
         plan.passing = max(gathered.values(), default=0)
         return plan
 
-    def _traffic(self, kept: set[Form], depth: int) -> list[_Traffic]:
+    def _traffic(self, kept: set[Form], boxed: dict[int, Boxed], depth: int) -> list[_Traffic]:
         """For each stage what it uses, keeps and sends."""
         found = [_Traffic() for _ in range(depth)]
         for form, levels in self.uses.items():
@@ -164,9 +162,13 @@ class _Builder(Levels):
         for form in kept:
             found[self.level[form]].keep.append(form)
         for value, level in self.partial_level.items():
-            found[level].sums.append(value)
+            if self.base(value) in self.uses or value in boxed:
+                found[level].sums.append(value)
         for source, to in self.moves:
             found[self.level[to] - 1].moves.append((source, to))
+        for value, pieces in boxed.items():
+            if isinstance(pieces.what, Move):
+                found[pieces.stage].told.append(value)
         return found
 
     def _told(self, stored: dict[int, Form]) -> dict[int, Boxed]:
@@ -225,12 +227,7 @@ class _StageWriter:
             self.slots.append(Slot(self.b.values[form[0]].aval.dtype, form[1]))
         return self.slot_of[form]
 
-    def write(
-        self,
-        positions: dict[tuple[int, Form], tuple[str, int]],
-        boxed: dict[int, Boxed],
-        told: dict[int, Boxed],
-    ) -> Stage:
+    def write(self, positions: dict[tuple[int, Form], tuple[str, int]]) -> Stage:
         b, level = self.b, self.level
         inputs: list[Form] = []
         feeds: list[int] = []
@@ -246,7 +243,7 @@ class _StageWriter:
         feed_slots = tuple(self.slot((v, b.values[v].sharding)) for v in feeds)
         input_slots = tuple(self.slot(f) for f in inputs)
         numbered, steps = self._steps()
-        departing = self._departing(boxed, told)
+        departing = self._departing()
         keep = self.traffic.keep
         keep_slots = [self.slot(f) for f in keep]
         leaving = {*keep_slots, *(self.slot(form) for form, _, _ in departing)}
@@ -268,9 +265,6 @@ class _StageWriter:
             tuple(channels),
         )
         nodes = [order[s.outs] for f in fragments for loop in f.loops for s in loop.steps]
-        for value, pieces in (*boxed.items(), *told.items()):
-            if pieces.stage == level:
-                pieces.channel, pieces.position = positions[level, b.base(value)]
         return Stage(
             program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels(), holders(program)
         )
@@ -316,21 +310,13 @@ class _StageWriter:
             steps.append(Step(node.primitive, ins, outs, node.attrs, node.layout))
         return numbered, steps
 
-    def _departing(
-        self, boxed: dict[int, Boxed], told: dict[int, Boxed]
-    ) -> list[tuple[Form, Form, Sum | Move]]:
+    def _departing(self) -> list[tuple[Form, Form, Sum | Move]]:
         """(form here, form that arrives, how) of all that leaves at the end of this stage."""
-        b, level = self.b, self.level
+        b, traffic = self.b, self.traffic
         leaving: list[tuple[Form, Form, Sum | Move]] = []
-        for value in self.traffic.sums:
-            form = b.base(value)
-            if form in b.uses or value in boxed:
-                leaving.append((b.base(b.scattered.get(value, value)), form, b.merged[value]))
-        leaving += [(source, to, Move(source[1], to[1])) for source, to in self.traffic.moves]
-        leaving += [
-            (b.base(v), b.base(v), pieces.what) for v, pieces in told.items() if pieces.stage == level
-        ]
-        return leaving
+        leaving += [(b.base(b.scattered.get(v, v)), b.base(v), b.merged[v]) for v in traffic.sums]
+        moves = [*traffic.moves, *((b.base(v), b.base(v)) for v in traffic.told)]
+        return leaving + [(source, to, Move(source[1], to[1])) for source, to in moves]
 
     def _departures(
         self,
@@ -342,10 +328,10 @@ class _StageWriter:
         count = {"small": 0, "large": 0, "each": 0}
         for form, to, what in departing:
             nbytes = self.b.values[form[0]].aval.nbytes
-            small = nbytes <= costs.SMALL and (isinstance(what, Sum) or form == to)
+            small = isinstance(what, Sum) and nbytes <= costs.SMALL and total + nbytes <= costs.SMALL_TOTAL
             if to[1].count > 1:
                 channel = "each"
-            elif small and total + nbytes <= costs.SMALL_TOTAL:
+            elif small or (isinstance(what, Move) and form == to):  # what is told has a limit of its own
                 channel = "small"
                 total += nbytes
             else:

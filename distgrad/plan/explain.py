@@ -12,7 +12,7 @@ from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
 from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
-from distgrad.sharding import owned
+from distgrad.sharding import extent, owned
 from distgrad.wire import Departure, Fragment, Move, Program, Step, Sum
 from distgrad.worker.exchange import held, overlaps, sums_sent
 
@@ -187,7 +187,7 @@ def _moved(program: Program, departure: Departure, workers: int) -> int:
     total = 0
     if isinstance(what, Sum) and what.target is not None:
         every = range(what.target.count)
-        sizes = [itemsize * math.prod(hi - lo for lo, hi in what.target.cell(shard)) for shard in every]
+        sizes = [itemsize * math.prod(extent(what.target.cell(shard))) for shard in every]
         for worker in range(workers):
             mine = held(len(every), workers, worker)
             sent = sums_sent(what, workers, worker, every)
@@ -212,7 +212,7 @@ def _moved(program: Program, departure: Departure, workers: int) -> int:
             what, owned(what.source.count, workers, worker), range(what.target.count)
         ):
             if target not in mine:
-                total += itemsize * math.prod(hi - lo for lo, hi in region)
+                total += itemsize * math.prod(extent(region))
     return total
 
 

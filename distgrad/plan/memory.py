@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distgrad.sharding import Region, Sharding, owned
+from distgrad.sharding import Region, Sharding, extent, owned
 from distgrad.wire import Arrival, Departure, Fragment, Program, Slot, Sum
 from distgrad.worker.exchange import Tree, held, leaves, overlaps, sums_sent
 from distgrad.worker.execute import Runner
@@ -175,7 +175,7 @@ class _Stage:
         if what.target.count == 1:
             return 2 * slot.aval.nbytes
         elements = sum(
-            math.prod(hi - lo for lo, hi in region)
+            math.prod(extent(region))
             for w in others
             for _, _, region in overlaps(what, owned(what.source.count, self.workers, w), mine)
         )
@@ -231,7 +231,7 @@ class _Stage:
         mine = held(what.target.count, self.workers, self.worker) if departure.channel == "each" else range(0)
         sources = owned(what.source.count, self.workers, self.worker)
         for source, target, region in overlaps(what, sources, range(what.target.count)):
-            nbytes = slot.dtype.itemsize * math.prod(hi - lo for lo, hi in region)
+            nbytes = slot.dtype.itemsize * math.prod(extent(region))
             if not _contiguous(region, what.source.cell(source)):
                 copied += nbytes
                 own += nbytes if target in mine else 0
@@ -254,7 +254,7 @@ class _Stage:
 
 def _contiguous(region: Region, cell: Region) -> bool:
     """Whether a region of an array that fills the cell lies in one piece."""
-    parts = [hi - lo for lo, hi in region]
-    wholes = [hi - lo for lo, hi in cell]
+    parts = extent(region)
+    wholes = extent(cell)
     first = next((d for d, n in enumerate(parts) if n != 1), len(parts))
     return parts[first + 1 :] == wholes[first + 1 :]

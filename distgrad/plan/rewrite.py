@@ -20,20 +20,8 @@ from distgrad.sharding import Sharding
 Numbered = tuple[int, NodeInfo]  # a node, and the number of the node in the capture that it comes from
 
 # Element by element, and exact: one element at a time they give the bits that they give in an array.
-_FOLDED = frozenset(
-    [
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "negative",
-        "maximum",
-        "minimum",
-        "square",
-        "integer_power",
-        "cast",
-    ]
-)
+_FOLDED = {"add", "subtract", "multiply", "divide", "negative", "maximum", "minimum"}
+_FOLDED |= {"square", "integer_power", "cast"}
 
 
 def rewrite(
@@ -41,7 +29,7 @@ def rewrite(
 ) -> tuple[list[ValueInfo], list[Numbered]]:
     """The values and nodes to plan. Values keep their numbers; new ones, all scalars, stand at the end."""
     known = list(values)
-    return known, _recut(known, _dropped(known, _folded(known, nodes, shard_bytes)), shard_bytes)
+    return known, _recut(known, _dropped(known, _folded(known, nodes, shard_bytes)))
 
 
 def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
@@ -97,7 +85,7 @@ def _dropped(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Num
     return kept
 
 
-def _recut(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
+def _recut(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
     """Make results in the cuts in which they are read. Changes the shardings in `values`."""
     needs: dict[int, set[Sharding]] = {}
     done = []
@@ -132,7 +120,7 @@ def _moved(
     made = _laid(node, values, target)
     if made.layout.outs != (target,):
         return None
-    pairs = {(v, need) for v, need in zip(node.ins, made.layout.needs, strict=True)}
+    pairs = set(zip(node.ins, made.layout.needs, strict=True))
     return sum(need != values[v].sharding and need not in needs.get(v, ()) for v, need in pairs)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.primitives.base import Attrs, Aval, Labels, Place, Shape, primitive
+from distgrad.sharding import extent
 
 Ints = tuple[int, ...]
 
@@ -19,7 +20,7 @@ def permute(x: np.ndarray, dims: Ints) -> np.ndarray:
 
 def expand(x: np.ndarray, shape: Shape, at: Place, cuts: Any = None) -> np.ndarray:
     """Dimensions of length 1 repeated to the length that the piece of `shape` has."""
-    return np.broadcast_to(x, [hi - lo for lo, hi in at.outs[0]])
+    return np.broadcast_to(x, extent(at.outs[0]))
 
 
 def expand_dims(x: np.ndarray, dims: Ints) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distgrad.primitives.base import Attrs, Aval, Labels, Layout, Place, primitive
-from distgrad.sharding import Cut, Region, Sharding, default_sharding
+from distgrad.sharding import Cut, Region, Sharding, default_sharding, extent
 
 
 def _first_long(shape: tuple[int, ...]) -> int:
@@ -58,7 +58,7 @@ def _reshape_rule(
 
 
 def _reshape(a: np.ndarray, *, at: Place, shape: tuple[int, ...]) -> np.ndarray:
-    return a.reshape([hi - lo for lo, hi in at.outs[0]])
+    return a.reshape(extent(at.outs[0]))
 
 
 primitive(
@@ -197,7 +197,7 @@ def _pad(
     cuts: Sharding,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    shape = tuple(hi - lo for lo, hi in at.outs[0])
+    shape = extent(at.outs[0])
     there, mine = _meeting(slices, at.outs[0], at.ins[0])
     piece = src[mine]
     if piece.shape == shape:
@@ -272,7 +272,7 @@ def _cat(
 ) -> np.ndarray:
     lo, hi = at.outs[0][dim]
     if out is None:
-        out = np.empty([b - a for a, b in at.outs[0]], arrays[0].dtype)
+        out = np.empty(extent(at.outs[0]), arrays[0].dtype)
     start = 0
     for array, region, n in zip(arrays, at.ins, sizes, strict=True):
         first, last = max(lo, start), min(hi, start + n)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Place, Shape, primitive
-from distgrad.sharding import Bounds, Region
+from distgrad.sharding import Bounds, Region, extent
 
 Out = np.ndarray | None
 
@@ -23,10 +23,6 @@ TILE = (
 GAP = 2048  # as many words are made and dropped sooner than the generator is set up anew, which takes 7 µs
 
 
-def _lengths(region: Region) -> Shape:
-    return tuple(hi - lo for lo, hi in region)
-
-
 def _slices(region: Region) -> tuple[slice, ...]:
     return tuple(slice(lo, hi) for lo, hi in region)
 
@@ -34,7 +30,7 @@ def _slices(region: Region) -> tuple[slice, ...]:
 def iota(shape: Shape, dim: int, at: Place, cuts: Any = None, out: Out = None) -> np.ndarray:
     """The position along `dim`, for each element."""
     region = at.outs[0]
-    out = np.empty(_lengths(region), np.int64) if out is None else out
+    out = np.empty(extent(region), np.int64) if out is None else out
     out[...] = np.arange(*region[dim]).reshape([-1 if d == dim else 1 for d in range(len(shape))])
     return out
 
@@ -139,7 +135,7 @@ def random(
     """Random numbers of a `kind`: "uniform" in [0, 1), "normal", or "integers" in low:high. `key` is (seed, draw)."""
     region = at.outs[0]
     if out is None:
-        out = np.empty(_lengths(region), DTYPES[dtype])
+        out = np.empty(extent(region), DTYPES[dtype])
     if out.size == 0:
         return out
     if not out.flags.c_contiguous:
@@ -166,7 +162,7 @@ def read_npy(
     """The piece of the array that starts at byte `offset` of the file, copied from a mapping of it."""
     region = at.outs[0]
     if out is None:
-        out = np.empty(_lengths(region), DTYPES[dtype])
+        out = np.empty(extent(region), DTYPES[dtype])
     if out.size:
         mapped = np.memmap(path, DTYPES[dtype], "r", offset, shape, "F" if fortran else "C")
         np.copyto(out, mapped[_slices(region)])

@@ -172,7 +172,7 @@ class Session:
                 try:
                     self._check_room(plan.held_cut, plan.held_whole + plan.passing)
                 except OutOfMemoryError as error:
-                    raise OutOfMemoryError(f"{error} {_largest(captured, plan)}") from None
+                    raise OutOfMemoryError(f"{error} {_largest(captured, plan)}".rstrip()) from None
                 self._run(captured, plan)
             except BaseException as error:
                 if planned or not isinstance(
@@ -203,8 +203,7 @@ class Session:
                 ids.update(((value, cuts), number) for cuts, number in result.copies.items())
         boxes: dict[int, Box] = {}
         made: set[int] = set()
-        pieces = {**plan.boxed, **plan.told}
-        still = {b.stage for b in pieces.values()}
+        still = {b.stage for b in plan.boxed.values()}
         try:
             for n, stage in enumerate(plan.stages):
                 for form, holder in zip(stage.keep, stage.holders, strict=True):
@@ -221,13 +220,14 @@ class Session:
         except BaseException:
             self.calls.freed.extend(made)
             raise
-        kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in pieces.values()}
-        told = {
-            value: (kept[b.stage, b.channel], b.what, b.channel, b.position) for value, b in pieces.items()
-        }
-        for value in {**plan.stored, **plan.boxed}:
-            number = ids[plan.stored[value]] if value in plan.stored else None
-            self._settle(captured.results[value], number, told.get(value))
+        for value, form in plan.stored.items():
+            self._settle(captured.results[value], ids[form])
+        kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in plan.boxed.values()}
+        for value, b in plan.boxed.items():
+            result = captured.results[value]
+            if value not in plan.stored:
+                self._settle(result, None)
+            result.box = kept[b.stage, b.channel], b.what, b.channel, b.position
         for value, numbers in plan.spared.items():
             captured.results[value].recipe = [captured.nodes[n] for n in numbers]
         for value, cuts in plan.copies:
@@ -239,9 +239,9 @@ class Session:
             if result.lease is not None:
                 result.lease.ids = [number for number in (result.id, *copies.values()) if number is not None]
 
-    def _settle(self, result: Result, number: int | None, box: Any) -> None:
+    def _settle(self, result: Result, number: int | None) -> None:
         result.id = number
-        result.box = box
+        result.box = None
         result.lease = Lease(self, [] if number is None else [number])
 
     def _submit(self, stage: Stage, ids: dict[Form, int], captured: Capture, boxes: dict[int, Box]) -> Box:
@@ -396,7 +396,7 @@ class Session:
             self.release(number)
             raise
         result.spec = spec(result.aval, sharding)
-        self._settle(result, number, None)
+        self._settle(result, number)
         result.array = None
 
     def close(self) -> None:
@@ -416,7 +416,10 @@ class Session:
 
 def _largest(captured: Capture, plan: Plan) -> str:
     """Which of the results that are to be stored needs most."""
-    result = max((captured.results[value] for value in plan.stored), key=lambda r: r.aval.nbytes)
+    stored = [captured.results[value] for value in plan.stored]
+    if not stored:
+        return ""
+    result = max(stored, key=lambda r: r.aval.nbytes)
     maker = next((n for n in captured.nodes if any(o is result for o in n.outputs)), None)
     return f"The largest, of shape {list(result.aval.shape)}, comes from {maker.origin if maker else 'an exchange'}."
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from distgrad.errors import WireError
 from distgrad.primitives import MERGES
-from distgrad.sharding import Region, owned
+from distgrad.sharding import Region, extent, owned
 from distgrad.wire import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
 from distgrad.worker.exchange import (
     Joined,
@@ -308,17 +308,13 @@ def _put_together(
     if along is not None and parts:
         pieces = [array for _, array in parts]
         for (region, _), piece in zip(parts, pieces, strict=True):
-            if (piece.shape, piece.dtype) != (_extent(region), dtype):
+            if (piece.shape, piece.dtype) != (extent(region), dtype):
                 raise ValueError(f"a piece is {piece.dtype} of shape {piece.shape}")
         return pieces[0] if len(pieces) == 1 else Joined(pieces, along, pool.take)
-    result = pool.take(_extent(cell), dtype)
+    result = pool.take(extent(cell), dtype)
     for region, array in parts:
         result[inside(region, cell)] = array
     return result
-
-
-def _extent(region: Region) -> tuple[int, ...]:
-    return tuple(hi - lo for lo, hi in region)
 
 
 def _streamed(program: Program) -> dict[int, int]:

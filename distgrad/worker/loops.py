@@ -11,15 +11,15 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from distgrad.primitives import MERGES, Place
 from distgrad.primitives.rules import place
-from distgrad.sharding import Bounds, Cut, Region
+from distgrad.sharding import Bounds, Cut, Region, extent
 from distgrad.wire import Loop, Program, Step
+from distgrad.worker.binding import Call, adding, getter, making, summing, writing
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 
@@ -44,7 +44,7 @@ class _Read(NamedTuple):
     region: tuple[tuple[int, int, int], ...]
 
 
-Calls = list[tuple[Step, Callable[[], None]]]
+Calls = list[tuple[Step, Call]]
 
 
 def _tile_dim(names: tuple[int | None, ...], tile: int | None) -> int | None:
@@ -232,11 +232,7 @@ class LoopRunner:
                 if step.primitive.placed:
                     kwargs["at"] = where
                 if step.primitive.into:
-                    outs = zip(where.outs, step.outs, strict=True)
-                    made = tuple(
-                        self.pool.take(_extent(region), self.slots[slot].dtype) for region, slot in outs
-                    )
-                    kwargs["out"] = made[0] if len(made) == 1 else made
+                    kwargs["out"] = self.pool.take(extent(where.outs[0]), self.slots[step.outs[0]].dtype)
             results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
             results = results if isinstance(results, tuple) else (results,)
             for slot, result in zip(step.outs, results, strict=True):
@@ -261,7 +257,7 @@ class LoopRunner:
         lengths = tuple([hi - lo for grid in bounds for lo, hi in grid])
         if lengths not in self._extents:
             self._extents[lengths] = {
-                slot: _extent(region)
+                slot: extent(region)
                 for n, step in enumerate(self.steps)
                 for slot, region in zip(step.outs, self._place(n, shard).outs, strict=True)
             }
@@ -332,7 +328,7 @@ class LoopRunner:
         rows: int,
         first: bool,
         targets: dict[int, np.ndarray],
-    ) -> Callable[[], None]:
+    ) -> Call:
         """Step `n`, bound to its registers. Adds the temporaries that it makes to `targets`."""
         step, regs, operands = self.steps[n], self.regs, self.operands[n]
         kernel: Callable[..., Any] = (
@@ -340,23 +336,23 @@ class LoopRunner:
         )
         if step.primitive.placed:
             kernel = partial(self._at, n, kernel)
-        get = _getter(operands)
-        made = [self._target(slot, extents, rows) for slot in step.outs]
+        get = getter(operands)
+        target = self._target(step.outs[0], extents, rows)
         registers = [self.of_slot[slot] for slot in step.outs]
         if step.outs[0] in self.total and step.primitive.onto and not first:
-            return _adding(kernel, regs, get, registers[0])
+            return adding(kernel, regs, get, registers[0])
         if step.outs[0] in self.total:
-            return _summing(
-                kernel, regs, get, registers[0], self.total[step.outs[0]], step.primitive.into, first, made[0]
-            )
+            merge = self.total[step.outs[0]]
+            return summing(kernel, regs, get, registers[0], merge, step.primitive.into, first, target)
         if not step.primitive.into:
             copied = [slot in self.escaping for slot in step.outs]
-            return _making(kernel, regs, get, registers, copied)
-        targets.update((r, t) for r, t in zip(registers, made, strict=True) if t is not None)
-        if all(r in targets for r in (*operands, *registers)):  # all of it lies in temporaries
-            out = tuple(targets[r] for r in registers)
-            return partial(kernel, *[targets[r] for r in operands], out=out[0] if len(out) == 1 else out)
-        return _writing(kernel, regs, get, registers)
+            return making(kernel, regs, get, registers, copied)
+        (register,) = registers
+        if target is not None:
+            targets[register] = target
+        if all(r in targets for r in (*operands, register)):  # all of it lies in temporaries
+            return partial(kernel, *[targets[r] for r in operands], out=target)
+        return writing(kernel, regs, get, register)
 
     def _target(self, slot: int, extents: dict[int, tuple[int, ...]], rows: int) -> np.ndarray | None:
         """The temporary of a slot."""
@@ -372,84 +368,6 @@ class LoopRunner:
     def _at(self, n: int, kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a kernel that wants to know where the tile lies."""
         return kernel(*args, at=_tile_place(self.steps[n], self.placed[n], *self.tile), **kwargs)
-
-
-# A call: take the operands from the registers, run the kernel, bring the result to where it belongs.
-
-
-def _getter(registers: tuple[int, ...]) -> Callable[[list[Any]], tuple[Any, ...]]:
-    if len(registers) > 1:
-        return itemgetter(*registers)
-    return lambda regs: tuple([regs[r] for r in registers])
-
-
-def _writing(
-    kernel: Callable[..., Any], regs: list[Any], get: Callable[..., Any], registers: list[int]
-) -> Callable[[], None]:
-    if len(registers) > 1:
-        place = itemgetter(*registers)
-
-        def call_many() -> None:
-            kernel(*get(regs), out=place(regs))
-
-        return call_many
-    (register,) = registers
-
-    def call() -> None:
-        kernel(*get(regs), out=regs[register])
-
-    return call
-
-
-def _making(
-    kernel: Callable[..., Any],
-    regs: list[Any],
-    get: Callable[..., Any],
-    registers: list[int],
-    copied: list[bool],
-) -> Callable[[], None]:
-    def call() -> None:
-        results = kernel(*get(regs))
-        results = results if isinstance(results, tuple) else (results,)
-        for register, copy, result in zip(registers, copied, results, strict=True):
-            if copy:
-                np.copyto(regs[register], result)
-            else:
-                regs[register] = result
-
-    return call
-
-
-def _summing(
-    kernel: Callable[..., Any],
-    regs: list[Any],
-    get: Callable[..., Any],
-    register: int,
-    merge: Callable[..., Any],
-    into: bool,
-    first: bool,
-    target: np.ndarray | None,
-) -> Callable[[], None]:
-    """The first tile's part is the beginning of the sum; the others are put to it in their order."""
-    if first and into:
-        return _writing(kernel, regs, get, [register])
-    if first:
-        return _making(kernel, regs, get, [register], [True])
-
-    def call() -> None:
-        part = kernel(*get(regs)) if target is None else kernel(*get(regs), out=target)
-        merge(regs[register], part, out=regs[register])
-
-    return call
-
-
-def _adding(
-    kernel: Callable[..., Any], regs: list[Any], get: Callable[..., Any], register: int
-) -> Callable[[], None]:
-    def call() -> None:
-        kernel(*get(regs), onto=regs[register])
-
-    return call
 
 
 def _bounds(cuts: tuple[Cut, ...], shard: int) -> list[Bounds]:
@@ -475,7 +393,3 @@ def _tile_place(step: Step, where: Place, start: int, stop: int) -> Place:
 def _narrow(region: Region, names: tuple[int | None, ...], tile: int | None, start: int, stop: int) -> Region:
     dim = _tile_dim(names, tile)
     return region if dim is None else (*region[:dim], (start, stop), *region[dim + 1 :])
-
-
-def _extent(region: Region) -> tuple[int, ...]:
-    return tuple(hi - lo for lo, hi in region)

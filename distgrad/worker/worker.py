@@ -16,7 +16,7 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import WireError
-from distgrad.sharding import sharding_from_wire
+from distgrad.sharding import extent, sharding_from_wire
 from distgrad.wire import CHANNELS, Program, Slot, decode, pack_array, unpack_array
 from distgrad.worker import address
 from distgrad.worker.exchange import held
@@ -224,7 +224,7 @@ class Worker:
         assert isinstance(pieces, list)
         start = 0
         for shard in range(head["first"], head["last"]):
-            shape = tuple(hi - lo for lo, hi in sharding.cell(shard))
+            shape = extent(sharding.cell(shard))
             piece = self.pool.take(shape, array.dtype)
             if shape:
                 np.copyto(piece, array[(slice(None),) * dim + (slice(start, start + shape[dim]),)])
