@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.driver import Step, network, regression
 from benchmarks.silent import Silent
+from distgrad.program import Sum
 from distgrad.session import door
 from distgrad.session.core import Session
-from distgrad.wire import Sum
 from distgrad.worker.exchange import sums_sent
 from distgrad.worker.execute import receive_sums
 

@@ -1,16 +1,16 @@
-"""Programs as bytes: what a stage does, as msgpack and nothing else.
+"""Programs and arrays as bytes: msgpack and nothing else.
 
-A `Program` is the same for all workers; which shards a worker runs follows from its number. `encode` writes one,
-`decode` reads it back and checks every field: an unknown primitive, a mistyped attribute, a reference to nothing,
-trailing bytes or too many bytes is a `WireError` that names what is wrong, and nothing of the program has run.
+`encode` writes a program, `decode` reads it back and checks every field: an unknown primitive, a mistyped attribute, a
+reference to nothing, trailing bytes or too many bytes is a `WireError` that names what is wrong, and nothing of the
+program has run.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -18,125 +18,27 @@ import numpy as np
 
 from distgrad.dtype import NAMES
 from distgrad.errors import WireError
-from distgrad.primitives import MERGES, TABLE, Aval, Layout, Primitive
+from distgrad.primitives import MERGES, TABLE, Layout, Primitive
 from distgrad.primitives.base import ATTR_TYPES, DTYPES
 from distgrad.primitives.rules import agrees, sizes_of
+from distgrad.program import (
+    CHANNELS,
+    Arrival,
+    Departure,
+    Fragment,
+    Loop,
+    Move,
+    Program,
+    Slot,
+    Step,
+    Sum,
+    sum_of,
+)
 from distgrad.sharding import Cut, Sharding, sharding_from_wire
 
 VERSION = 1
 LIMIT = 16 << 20  # bytes of a program
 SHARDS = 1 << 24  # shards of a value, and partial results of a sum
-CHANNELS = ("small", "large", "each")
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A value inside a program: its dtype and how it is cut (for partial results: how their sum is cut)."""
-
-    dtype: np.dtype
-    sharding: Sharding
-
-    @cached_property
-    def aval(self) -> Aval:
-        """Shape and dtype."""
-        return Aval(self.sharding.shape, self.dtype)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node. `tile` is the label along which its loop runs in tiles; None for whole shards."""
-
-    primitive: Primitive
-    ins: tuple[int, ...]
-    outs: tuple[int, ...]
-    attrs: dict[str, Any]
-    layout: Layout
-    tile: int | None = None
-
-
-@dataclass(frozen=True)
-class Loop:
-    """Steps that run tile by tile, `rows` long each; 0: once, on the whole shard."""
-
-    rows: int
-    steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """Loops that run shard by shard, on `count` shards."""
-
-    count: int
-    loops: tuple[Loop, ...]
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Partial results on a grid of `counts`, merged over the dimensions that are `reduced`.
-
-    With a `target` all are reduced, and the one sum goes in these cuts: each worker merges the shards that it owns.
-    """
-
-    counts: tuple[int, ...]
-    reduced: tuple[bool, ...]
-    merge: str
-    target: Sharding | None = None
-
-
-@dataclass(frozen=True)
-class Move:
-    """Shards cut like `source` that become shards cut like `target`."""
-
-    source: Sharding
-    target: Sharding
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A slot that is filled from box `box` of the call: item `position` of the channel."""
-
-    slot: int
-    what: Sum | Move
-    box: int
-    channel: str
-    position: int
-
-
-@dataclass(frozen=True)
-class Departure:
-    """A slot whose pieces leave in the box of this call."""
-
-    slot: int
-    what: Sum | Move
-    channel: str
-
-
-@dataclass(frozen=True)
-class Program:
-    """A stage. `inputs` are bound to stored values, `feeds` to arrays in the call, `keep` to ids to store under."""
-
-    slots: tuple[Slot, ...]
-    inputs: tuple[int, ...]
-    feeds: tuple[int, ...]
-    arrivals: tuple[Arrival, ...]
-    fragments: tuple[Fragment, ...]
-    departures: tuple[Departure, ...]
-    keep: tuple[int, ...]
-    boxes: tuple[tuple[str, ...], ...]  # for each box that comes with the call, its channels
-
-    def channels(self) -> tuple[str, ...]:
-        """The channels that this program's own box uses, in the order of `CHANNELS`."""
-        used = {d.channel for d in self.departures}
-        return tuple(c for c in CHANNELS if c in used)
-
-
-def sum_of(layout: Layout) -> Sum:
-    """How the partial results of a merged layout are put together."""
-    assert layout.labels is not None
-    assert layout.labels.merge is not None
-    kept = layout.labels.outs[0]
-    counts = tuple(cut.count for _, cut in layout.grid)
-    return Sum(counts, tuple(label not in kept for label, _ in layout.grid), layout.labels.merge)
 
 
 # Writing

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgrad.primitives import MERGES
+from distgrad.program import Departure, Move, Sum
 from distgrad.sharding import Cut, Sharding, owned
-from distgrad.wire import Departure, Move, Sum
 from distgrad.worker import exchange
 from distgrad.worker.address import addressed, receivers
 from distgrad.worker.exchange import Tree, held, inside, leaves, overlaps, senders, subtrees, sums_sent

@@ -21,7 +21,7 @@ FLOORS = {  # the longest name that fits counts
     5: ["distgrad.session"],
     4: ["distgrad.plan", "distgrad.cluster"],
     3: ["distgrad.worker"],
-    2: ["distgrad.graph", "distgrad.wire"],
+    2: ["distgrad.graph", "distgrad.program", "distgrad.wire"],
     1: ["distgrad.primitives"],
     0: ["distgrad.sharding", "distgrad.dtype", "distgrad.errors"],
 }

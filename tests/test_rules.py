@@ -20,8 +20,8 @@ from primitive_cases import CASES, avals_of, normal, run, run_whole
 
 from distgrad.primitives import MERGES, TABLE, Aval, Labels, Layout, Primitive
 from distgrad.primitives.rules import agrees, layout, place
+from distgrad.program import sum_of
 from distgrad.sharding import Cut, Sharding
-from distgrad.wire import sum_of
 from distgrad.worker.exchange import Tree, leaves
 
 sample = test_primitives.sample

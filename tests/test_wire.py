@@ -20,9 +20,10 @@ from distgrad.errors import WireError
 from distgrad.graph import Value
 from distgrad.plan import build as planner
 from distgrad.primitives import TABLE
+from distgrad.program import Program
 from distgrad.session import door
 from distgrad.sharding import sharding_of
-from distgrad.wire import LIMIT, VERSION, Program, _arity, decode, encode, pack_array, unpack_array
+from distgrad.wire import LIMIT, VERSION, _arity, decode, encode, pack_array, unpack_array
 
 quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 

@@ -44,9 +44,8 @@ _known_constant = functools.lru_cache(maxsize=4096, typed=True)(_constant)
 
 def common_dtype(*operands: Operand) -> np.dtype:
     """The dtype that torch's promotion gives for these operands."""
-    if (
-        len(operands) == 2
-    ):  # the usual cases: tensors of one dtype, a tensor and a number of the same or a lower kind
+    # The usual cases: tensors of one dtype, a tensor and a number of the same or a lower kind.
+    if len(operands) == 2:
         a, b = operands
         if type(a) is not Value:
             a, b = b, a

@@ -12,8 +12,9 @@ from distgrad.plan.levels import Form, Levels
 from distgrad.plan.memory import holders
 from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import Aval
+from distgrad.program import Arrival, Departure, Move, Program, Slot, Step, Sum
 from distgrad.sharding import Sharding
-from distgrad.wire import Arrival, Departure, Move, Program, Slot, Step, Sum, encode
+from distgrad.wire import encode
 
 # A stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around.
 COPY_SHARE = 4

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from distgrad.graph import Node, Result
 from distgrad.primitives import Aval, Layout, Primitive
+from distgrad.program import Sum
 from distgrad.sharding import Sharding
-from distgrad.wire import Sum
 
 
 class NodeInfo(NamedTuple):

@@ -12,8 +12,8 @@ from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
 from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
+from distgrad.program import Departure, Fragment, Move, Program, Step, Sum
 from distgrad.sharding import extent, owned
-from distgrad.wire import Departure, Fragment, Move, Program, Step, Sum
 from distgrad.worker.exchange import held, overlaps, sums_sent
 
 

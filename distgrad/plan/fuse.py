@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from distgrad.program import Fragment, Loop, Slot, Step
 from distgrad.sharding import Cut
-from distgrad.wire import Fragment, Loop, Slot, Step
 
 TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into a core's second-level cache
 READ = 1 << 20  # bytes of a tile of an array that is only read: it passes through the cache once, from memory

@@ -14,8 +14,8 @@ from distgrad.plan import costs
 from distgrad.plan.capture import NodeInfo, ValueInfo
 from distgrad.primitives import TABLE
 from distgrad.primitives.rules import layout
+from distgrad.program import Sum, sum_of
 from distgrad.sharding import Sharding
-from distgrad.wire import Sum, sum_of
 
 Form = tuple[int, Sharding]
 

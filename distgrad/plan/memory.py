@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from distgrad.program import Arrival, Departure, Fragment, Program, Slot, Sum
 from distgrad.sharding import Region, Sharding, extent, owned
-from distgrad.wire import Arrival, Departure, Fragment, Program, Slot, Sum
 from distgrad.worker.exchange import Tree, held, leaves, overlaps, sums_sent
 from distgrad.worker.execute import Runner
 from distgrad.worker.loops import LoopRunner

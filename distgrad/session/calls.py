@@ -13,9 +13,10 @@ from distgrad.errors import DistgradError, WorkerError
 from distgrad.graph import Place, origin
 from distgrad.plan.explain import Held
 from distgrad.plan.memory import stored_bytes
+from distgrad.program import Departure, Slot
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
-from distgrad.wire import Departure, Slot, pack_array
+from distgrad.wire import pack_array
 from distgrad.worker import address
 from distgrad.worker.execute import Failure
 from distgrad.worker.transport import Handle, Transport
@@ -60,19 +61,16 @@ class Calls:
         self.workers = transport.workers
         self.epoch = epoch
         self.timeout = timeout
-        self.freed: deque[int] = (
-            deque()
-        )  # ids to be freed by the next call; filled by __del__, so at any moment
-        self.stored: dict[
-            int, Slot | None
-        ] = {}  # for each id whose memory it takes; None: that of another id
+        # Ids to be freed by the next call; filled by __del__, so at any moment.
+        self.freed: deque[int] = deque()
+        # For each id whose memory it takes; None: that of another id.
+        self.stored: dict[int, Slot | None] = {}
         self._serial = 0
         self._last_id = 0
         self._in_flight: deque[_Call] = deque()
         self._errors: dict[tuple[int, int], WorkerError] = {}
-        self._late: DistgradError | None = (
-            None  # what was found while a call was made, to be told by `check_late`
-        )
+        # What was found while a call was made, to be told by `check_late`.
+        self._late: DistgradError | None = None
 
     def new_id(self, holder: Slot | None) -> int:
         """An id to store a value under; `holder` tells the memory that it takes."""

@@ -17,13 +17,14 @@ from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
 from distgrad.primitives import Aval, Primitive
+from distgrad.program import Move, Slot, Sum
 from distgrad.session import measure
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import apply
 from distgrad.session.signature import here, signature
 from distgrad.sharding import Sharding, default_sharding
-from distgrad.wire import Move, Slot, Sum, encode
+from distgrad.wire import encode
 from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, receive_shards, receive_sums
 from distgrad.worker.pool import Pool
@@ -175,9 +176,8 @@ class Session:
                     raise OutOfMemoryError(f"{error} {_largest(captured, plan)}".rstrip()) from None
                 self._run(captured, plan)
             except BaseException as error:
-                if planned or not isinstance(
-                    error, Exception
-                ):  # work that cannot be planned is not tried again
+                # Work that cannot be planned is not tried again.
+                if planned or not isinstance(error, Exception):
                     self.pending = [node for node in nodes if any(o.pending for o in node.outputs)]
                 raise
             self.pending = [nodes[n] for n in plan.deferred]

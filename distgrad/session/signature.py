@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from distgrad.graph import Place, Spec, place, spec
-from distgrad.primitives import Aval, Layout, Primitive
+from distgrad.primitives import Layout, Primitive
 from distgrad.primitives.rules import layout
 
 FLOPS = 4  # operations in the time in which a byte is read, about
@@ -59,15 +59,8 @@ def signature(
         if _weight > KEPT:
             _known.clear()
             _weight = 0
-        weight = (
-            0.0
-            if primitive.view
-            else max(_touched(avals, outs), primitive.operations(avals, outs, attrs) / FLOPS)
-        )
+        touched = sum(aval.nbytes for aval in (*avals, *outs))
+        weight = 0.0 if primitive.view else max(touched, primitive.operations(avals, outs, attrs) / FLOPS)
         specs = tuple(spec(aval, s) for aval, s in zip(outs, made.outs, strict=True))
         found = _known[key] = Signature(specs, made, next(_numbers), weight)
     return found
-
-
-def _touched(*avals: Sequence[Aval]) -> float:
-    return sum(aval.nbytes for group in avals for aval in group)

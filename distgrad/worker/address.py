@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from distgrad.program import Departure, Move, Sum
 from distgrad.sharding import owned, owner
-from distgrad.wire import Departure, Move, Sum
 
 FAN = 32  # replies that one call takes at the most: with Ray each costs the driver 10 us, and a call alone 170 us
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.primitives import MERGES
+from distgrad.program import Move, Sum
 from distgrad.sharding import Region, Sharding, owned
-from distgrad.wire import Move, Sum
 
 Take = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from distgrad.errors import WireError
 from distgrad.primitives import MERGES
+from distgrad.program import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
 from distgrad.sharding import Region, extent, owned
-from distgrad.wire import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
 from distgrad.worker.exchange import (
     Joined,
     Take,

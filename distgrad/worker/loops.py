@@ -17,8 +17,8 @@ import numpy as np
 
 from distgrad.primitives import MERGES, Place
 from distgrad.primitives.rules import place
+from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Bounds, Cut, Region, extent
-from distgrad.wire import Loop, Program, Step
 from distgrad.worker.binding import Call, adding, getter, making, summing, writing
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
@@ -82,12 +82,10 @@ class LoopRunner:
         self.regs: list[Any] = [None] * self.registers
         self.tile = (0, 0)  # the tile and the shard that run now, for kernels that want to know
         self.placed: dict[int, Place] = {}
-        self._extents: dict[
-            Any, dict[int, tuple[int, ...]]
-        ] = {}  # by the lengths of a shard: shape of each result
-        self._ready: dict[
-            Any, tuple[Calls, dict[int, np.ndarray]]
-        ] = {}  # by lengths, rows, and steps left out
+        # The shape of each result, by the lengths of a shard.
+        self._extents: dict[Any, dict[int, tuple[int, ...]]] = {}
+        # Calls and temporaries, by lengths, rows, whether it is the first tile, and steps left out.
+        self._ready: dict[Any, tuple[Calls, dict[int, np.ndarray]]] = {}
 
     # Prepared once
 

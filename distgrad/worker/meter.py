@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.wire import Step
+from distgrad.program import Step
 from distgrad.worker.pool import Block, Pool
 
 SPANS = 400  # loops of a call that are told one by one; further ones count in the sums alone

@@ -16,8 +16,9 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import WireError
+from distgrad.program import CHANNELS, Program, Slot
 from distgrad.sharding import extent, sharding_from_wire
-from distgrad.wire import CHANNELS, Program, Slot, decode, pack_array, unpack_array
+from distgrad.wire import decode, pack_array, unpack_array
 from distgrad.worker import address
 from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, send

@@ -1,0 +1,85 @@
+"""The calls of a tile: take the operands from the registers, run the kernel, bring the result to where it belongs.
+
+A tile is some dozen calls of some microseconds, so what they need is bound to them once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+Kernel = Callable[..., Any]
+Getter = Callable[[list[Any]], tuple[Any, ...]]
+Call = Callable[[], None]
+
+
+def getter(registers: tuple[int, ...]) -> Getter:
+    """Takes the operands from the registers."""
+    if len(registers) > 1:
+        return itemgetter(*registers)
+    return lambda regs: tuple([regs[r] for r in registers])
+
+
+def writing(kernel: Kernel, regs: list[Any], get: Getter, register: int) -> Call:
+    """The kernel writes into the array in `register`."""
+
+    def call() -> None:
+        kernel(*get(regs), out=regs[register])
+
+    return call
+
+
+def making(
+    kernel: Kernel,
+    regs: list[Any],
+    get: Getter,
+    registers: list[int],
+    copied: list[bool],
+) -> Call:
+    """The kernel makes its results; those that have a place are copied there."""
+
+    def call() -> None:
+        results = kernel(*get(regs))
+        results = results if isinstance(results, tuple) else (results,)
+        for register, copy, result in zip(registers, copied, results, strict=True):
+            if copy:
+                np.copyto(regs[register], result)
+            else:
+                regs[register] = result
+
+    return call
+
+
+def summing(
+    kernel: Kernel,
+    regs: list[Any],
+    get: Getter,
+    register: int,
+    merge: Callable[..., Any],
+    into: bool,
+    first: bool,
+    target: np.ndarray | None,
+) -> Call:
+    """The first tile's part is the beginning of the sum; the others are put to it in their order."""
+    if first and into:
+        return writing(kernel, regs, get, register)
+    if first:
+        return making(kernel, regs, get, [register], [True])
+
+    def call() -> None:
+        part = kernel(*get(regs)) if target is None else kernel(*get(regs), out=target)
+        merge(regs[register], part, out=regs[register])
+
+    return call
+
+
+def adding(kernel: Kernel, regs: list[Any], get: Getter, register: int) -> Call:
+    """The kernel adds its part onto the array in `register`."""
+
+    def call() -> None:
+        kernel(*get(regs), onto=regs[register])
+
+    return call
