@@ -5,12 +5,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
+from distgrad.cluster import start as start_workers
+from dummies import Dummy
 from hypothesis import HealthCheck, settings
+from printed import Printed
+from recorder import Recorder
+from values import Start
 
 import distgrad
-from distgrad.session import door
+from distgrad.plan.build import Plan
+from distgrad.session import core, door
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
@@ -53,3 +60,55 @@ def torch(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         door.detach()
     else:
         door.shutdown()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Begin a session with so many workers; all tensors are on the workers."""
+
+    def begin(workers: int = 2, shard_bytes: int = 1 << 20, recorder: type[Recorder] = Recorder) -> Recorder:
+        door.shutdown()
+        transport = recorder(workers)
+        door.attach(transport, inline_bytes=0, shard_bytes=shard_bytes)
+        transport.calls.clear()
+        return transport
+
+    yield begin
+    door.shutdown()
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """Two workers, shards of 1 KiB."""
+    door.shutdown()
+    transport = Recorder(2)
+    door.attach(transport, inline_bytes=0, shard_bytes=1024)
+    yield transport
+    door.shutdown()
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """All plans that are made."""
+    made: list[Plan] = []
+    build = core.build
+
+    def noted(*args: Any) -> Plan:
+        made.append(build(*args))
+        return made[-1]
+
+    monkeypatch.setattr(core, "build", noted)
+    return made
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Transport]:
+    """Three Ray workers that a module's tests share."""
+    transport = start_workers(workers=3, worker=Dummy, worker_options={"start": 7})
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
+    return Printed(capsys)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from recorder import Recorder
+from values import numbers
 
 import distgrad
 from distgrad import session
@@ -24,20 +25,6 @@ from distgrad.session import door
 @pytest.mark.parametrize("case", golden_cases.cases("indexing"), ids=lambda case: f"line{case.line}")
 def test_as_torch_prints(torch: ModuleType, case: golden_cases.Case) -> None:
     assert golden_cases.run(case.program, torch) == case.printed
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    """Two workers, shards of 1 KiB."""
-    door.shutdown()
-    transport = Recorder(2)
-    door.attach(transport, inline_bytes=0, shard_bytes=1024)
-    yield transport
-    door.shutdown()
-
-
-def numbers(*shape: int) -> np.ndarray:
-    return np.random.default_rng(3).permutation(np.prod(shape)).reshape(shape) / 8.0
 
 
 # Against NumPy, which indexes alike where integers do not stand beside tensors.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -10,9 +9,9 @@ import golden_cases
 import numpy as np
 import pytest
 from recorder import Recorder
+from values import numbers
 
 import distgrad
-from distgrad.session import door
 
 NAN = float("nan")
 
@@ -20,20 +19,6 @@ NAN = float("nan")
 @pytest.mark.parametrize("case", golden_cases.cases("reductions"), ids=lambda case: f"line{case.line}")
 def test_as_torch_prints(torch: ModuleType, case: golden_cases.Case) -> None:
     assert golden_cases.run(case.program, torch) == case.printed
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    """Two workers, shards of 1 KiB."""
-    door.shutdown()
-    transport = Recorder(2)
-    door.attach(transport, inline_bytes=0, shard_bytes=1024)
-    yield transport
-    door.shutdown()
-
-
-def numbers(*shape: int) -> np.ndarray:
-    return np.random.default_rng(3).permutation(np.prod(shape)).reshape(shape) / 8.0
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin", "max", "min", "amax", "median", "sort"])
