@@ -332,7 +332,7 @@ class Session:
         for node in nodes:
             arrays = [self.fetch(r) for r in node.inputs]
             try:
-                made = apply(node.primitive, arrays, [o.aval.shape for o in node.outputs], node.attrs)
+                made = apply(node.primitive, arrays, [o.spec for o in node.outputs], node.attrs)
             except Exception as error:  # as where a worker does it; the node stays pending
                 failure = Failure(type(error).__name__, str(error), -1, 0)
                 raise worker_error(failure, node.origin) from None

@@ -17,8 +17,8 @@ from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE
 from distgrad.session import measure
 from distgrad.session.core import FEED, LOST, Session
-from distgrad.session.inline import small
-from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
+from distgrad.session.inline import READ, small
+from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding, default_sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
@@ -26,8 +26,8 @@ from distgrad.worker.worker import Worker
 _session: Session | None = None
 _starting = threading.RLock()
 _epochs = itertools.count(1)
-_inline_bytes = FEED
 _shard_bytes = DEFAULT_SHARD_BYTES
+_inline_bytes = _shard_bytes // READ
 
 
 def init(
@@ -35,18 +35,19 @@ def init(
     *,
     workers: int | None = None,
     threads: int = 1,
-    inline_bytes: int = FEED,
+    inline_bytes: int | None = None,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     timeout: float | None = None,
 ) -> Session:
     """Start the workers; called by itself at the first large tensor.
 
     `address=None` starts a local Ray, "auto" or "host:port" joins a cluster, "inproc" runs the workers in this process
-    without Ray. `workers` defaults to one for each core, `threads` are BLAS threads of each. Tensors of up to
-    `inline_bytes` are computed in this process; larger ones are cut into shards of about `shard_bytes`. `timeout`
-    (seconds; None: no limit) bounds the wait for a result.
+    without Ray. `workers` defaults to one for each core, `threads` are BLAS threads of each. Tensors are cut into
+    shards of about `shard_bytes`. What takes at most `inline_bytes` (a quarter of `shard_bytes` unless set) is
+    computed in this process, if all that it is made of is here: a call would cost more. With 0 the workers do
+    everything. `timeout` (seconds; None: no limit) bounds the wait for a result.
     """
-    if inline_bytes < 0 or shard_bytes < 1 or threads < 1 or (workers is not None and workers < 1):
+    if (inline_bytes or 0) < 0 or shard_bytes < 1 or threads < 1 or (workers is not None and workers < 1):
         raise ValueError("workers, threads and shard_bytes must be at least 1, and inline_bytes at least 0")
     with _starting:
         if _session is not None:
@@ -62,13 +63,14 @@ def init(
 def attach(
     transport: Transport,
     *,
-    inline_bytes: int = FEED,
+    inline_bytes: int | None = None,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     timeout: float | None = None,
 ) -> Session:
     """Use workers that run already. What they hold from an earlier session is forgotten."""
     global _session, _inline_bytes, _shard_bytes
     epoch = next(_epochs)
+    inline_bytes = shard_bytes // READ if inline_bytes is None else inline_bytes
     resets = [transport.call(w, "reset", (epoch,), 1)[0] for w in range(transport.workers)]
     transport.get(resets, timeout)
     _session = Session(
@@ -90,7 +92,7 @@ def detach() -> Transport | None:
     global _session, _inline_bytes, _shard_bytes
     with _starting:
         session, _session = _session, None
-        _inline_bytes, _shard_bytes = FEED, DEFAULT_SHARD_BYTES
+        _inline_bytes, _shard_bytes = DEFAULT_SHARD_BYTES // READ, DEFAULT_SHARD_BYTES
         if session is None:
             return None
         if measure.active is not None:
@@ -149,10 +151,20 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
 
 def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:
     """A value from an array that the caller will not change. A large one is sent to the workers at once."""
-    if sharding is None and array.nbytes <= max(_inline_bytes, FEED):
+    if sharding is None and _is_small(array):
         return Value.known(array)
     value = current().upload(array, sharding)
     return value if sharding is None or value.sharding == sharding else emit("reshard", value, cuts=sharding)
+
+
+def _is_small(array: np.ndarray) -> bool:
+    """Whether an array stays here: one shard, of which something small may be computed."""
+    if array.nbytes <= max(_inline_bytes, FEED):
+        return True
+    return (
+        array.nbytes <= READ * _inline_bytes
+        and default_sharding(array.shape, array.itemsize, _shard_bytes).count == 1
+    )
 
 
 def snapshot(array: np.ndarray, sharding: Sharding | None = None) -> Value:

@@ -13,10 +13,17 @@ import numpy as np
 from distgrad.graph import Result, Spec, Value, whole
 from distgrad.primitives import Place, Primitive
 from distgrad.sharding import Region
+from distgrad.worker.pool import Pool
 
 KEPT = 100_000  # distinct calls that are remembered
+READ = 4  # an operand may be this much larger than what is made
+POOLED = (
+    64 << 10
+)  # bytes from which memory is kept: the C library hands larger pieces back, and new pages are dear
+SPARE = 64 << 20  # bytes that wait for reuse
 
-_known: dict[Any, tuple[tuple[Spec, ...], float]] = {}
+_known: dict[Any, tuple[tuple[Spec, ...], float, bool]] = {}
+_pool = Pool(SPARE)
 
 
 class _Quiet(threading.local):
@@ -36,8 +43,9 @@ _quiet = _Quiet()
 def small(
     primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any], limit: int
 ) -> Sequence[Value] | None:
-    """The results, computed now; None if an operand is not known or there are more than `limit` bytes.
+    """The results, computed now; None if an operand is not known or the work is not small.
 
+    It is small if the results take at most `limit` bytes, and no operand more than `READ` times that.
     What is cut stays on the workers, also once it was fetched: looking at a tensor changes nothing.
     """
     arrays, specs = [], []
@@ -49,50 +57,53 @@ def small(
         arrays.append(array)
         specs.append(result.spec)
     key = (primitive, *specs, *attrs.items()) if attrs else (primitive, *specs)
-    outs, nbytes = _known.get(key) or _signature(key, primitive, specs, attrs)
-    if nbytes > limit:
+    outs, size, plain = _known.get(key) or _signature(key, primitive, specs, attrs)
+    if size > limit:
         return None
-    if primitive.placed:
-        return [
-            Value(Result(out, array))
-            for out, array in zip(
-                outs, apply(primitive, arrays, [o.aval.shape for o in outs], attrs), strict=True
-            )
-        ]
+    if not plain:
+        made = apply(primitive, arrays, outs, attrs)
+        return [Value(Result(out, array)) for out, array in zip(outs, made, strict=True)]
     made = _quiet.run(primitive.kernel, *arrays, **attrs)
-    if type(made) is tuple:
-        return [Value(Result(out, np.asarray(array))) for out, array in zip(outs, made, strict=True)]
     return (Value(Result(outs[0], made if type(made) is np.ndarray else np.asarray(made))),)
 
 
 def _signature(
     key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any]
-) -> tuple[tuple[Spec, ...], float]:
-    """What the results are, and the bytes of the operands or of the results: the more of the two; no end if cut."""
+) -> tuple[tuple[Spec, ...], float, bool]:
+    """What the results are, the least limit that allows them, and whether the kernel needs nothing but the operands.
+
+    No limit allows what is cut.
+    """
     outs = tuple(whole(o.shape, o.dtype) for o in primitive.shape([s.aval for s in specs], attrs))
     cuts = attrs.get("cuts")
     cut = any(s.sharding.count > 1 for s in specs) or (cuts is not None and cuts.count > 1)
-    nbytes = math.inf if cut else max(sum(s.nbytes for s in specs), sum(o.nbytes for o in outs))
+    largest = max((s.nbytes for s in specs), default=0)
+    size = math.inf if cut else max(sum(o.nbytes for o in outs), largest / READ)
+    plain = len(outs) == 1 and not primitive.placed and not _is_pooled(primitive, outs[0])
     if len(_known) >= KEPT:
         _known.clear()
-    found = _known[key] = outs, nbytes
+    found = _known[key] = outs, size, plain
     return found
 
 
 def apply(
-    primitive: Primitive,
-    arrays: Sequence[np.ndarray],
-    shapes: Sequence[tuple[int, ...]],
-    attrs: dict[str, Any],
+    primitive: Primitive, arrays: Sequence[np.ndarray], outs: Sequence[Spec], attrs: dict[str, Any]
 ) -> tuple[np.ndarray, ...]:
-    """The results, which have the `shapes`."""
+    """The arrays of the results `outs`."""
     if primitive.placed:
-        at = Place(tuple(_all(a.shape) for a in arrays), tuple(_all(shape) for shape in shapes))
+        at = Place(tuple(_all(a.shape) for a in arrays), tuple(_all(out.aval.shape) for out in outs))
         attrs = {**attrs, "at": at}
+    if _is_pooled(primitive, outs[0]):
+        attrs = {**attrs, "out": _pool.take(outs[0].aval.shape, outs[0].aval.dtype)}
     made = _quiet.run(primitive.kernel, *arrays, **attrs)
     if isinstance(made, tuple):
         return tuple(np.asarray(m) for m in made)
     return (np.asarray(made),)
+
+
+def _is_pooled(primitive: Primitive, out: Spec) -> bool:
+    """Whether the kernel writes into memory from the pool; one that may give a view is not asked to."""
+    return primitive.into and not primitive.view and out.nbytes >= POOLED
 
 
 def _all(shape: tuple[int, ...]) -> Region:

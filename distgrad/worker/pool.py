@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -22,13 +23,13 @@ class Block:
 
     __slots__ = ("__array_interface__", "memory", "pool")
 
-    def __init__(self, memory: np.ndarray, pool: Pool):
+    def __init__(self, memory: np.ndarray, interface: dict[str, Any], pool: Pool):
         self.memory = memory
         self.pool = pool
-        self.__array_interface__ = memory.__array_interface__
+        self.__array_interface__ = interface  # of the memory: to ask for it costs as much as all else here
 
     def __del__(self) -> None:
-        self.pool.give(self.memory)
+        self.pool.give(self.memory, self.__array_interface__)
 
 
 class Pool:
@@ -39,8 +40,9 @@ class Pool:
         self.held = 0
         self.free = 0
         self.watch: Callable[[list[np.ndarray]], None] | None = None  # is shown all that is handed out
-        self._blocks: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+        self._blocks: OrderedDict[int, list[tuple[np.ndarray, dict[str, Any]]]] = OrderedDict()
         self._scratch: list[np.ndarray] = []
+        self._lock = threading.RLock()  # arrays may die on any thread, and while memory is asked for
 
     def scratch(self, number: int, nbytes: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array at the beginning of buffer `number`, which has `nbytes` at least, and which all tile loops share.
@@ -64,35 +66,38 @@ class Pool:
 
     def _lend(self, nbytes: int) -> np.ndarray:
         size = -(-nbytes // _GRAIN) * _GRAIN
-        waiting = self._blocks.get(size)
-        if waiting:
-            memory = waiting.pop()
-            self._blocks.move_to_end(size)
-            self.free -= size
-        else:
-            memory = np.empty(size, np.uint8)
-        self.held += size
-        flat: np.ndarray[Any, Any] = np.asarray(Block(memory, self))
+        with self._lock:
+            self.held += size
+            waiting = self._blocks.get(size)
+            if waiting:
+                self.free -= size
+                self._blocks.move_to_end(size)
+                memory, interface = waiting.pop()
+            else:
+                memory = np.empty(size, np.uint8)
+                interface = memory.__array_interface__
+        flat: np.ndarray[Any, Any] = np.asarray(Block(memory, interface, self))
         return flat[:nbytes]
 
-    def give(self, memory: np.ndarray) -> None:
+    def give(self, memory: np.ndarray, interface: dict[str, Any]) -> None:
         """Take a block back, or let it go if enough are waiting."""
         size = memory.nbytes
-        self.held -= size
-        limit = max(self.spare, self.held // 4)
-        if size > limit:
-            return
-        self._blocks.setdefault(size, []).append(memory)
-        self._blocks.move_to_end(size)
-        self.free += size
-        while self.free > limit:  # the size that was not asked for the longest goes first
-            oldest = next(iter(self._blocks))
-            blocks = self._blocks[oldest]
-            if blocks:
-                blocks.pop()
-                self.free -= oldest
-            if not blocks:
-                del self._blocks[oldest]
+        with self._lock:
+            self.held -= size
+            limit = max(self.spare, self.held // 4)
+            if size > limit:
+                return
+            self._blocks.setdefault(size, []).append((memory, interface))
+            self._blocks.move_to_end(size)
+            self.free += size
+            while self.free > limit:  # the size that was not asked for the longest goes first
+                oldest = next(iter(self._blocks))
+                blocks = self._blocks[oldest]
+                if blocks:
+                    blocks.pop()
+                    self.free -= oldest
+                if not blocks:
+                    del self._blocks[oldest]
 
 
 def _lines(nbytes: int) -> np.ndarray:

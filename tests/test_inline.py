@@ -1,0 +1,116 @@
+"""What the driver computes itself: what is small, and made of what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import distgrad as torch
+from distgrad.primitives import TABLE
+from distgrad.session import inline
+from distgrad.worker.pool import Block
+
+SHARD = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def session() -> Iterator[None]:
+    """Shards of 1 MiB: up to a quarter of that is made in the driver, from operands of one shard."""
+    torch.shutdown()
+    torch.init("inproc", workers=2, shard_bytes=SHARD)
+    yield
+    torch.shutdown()
+
+
+def is_here(tensor: torch.Tensor) -> bool:
+    return tensor._value.array is not None
+
+
+def rows(n: int) -> torch.Tensor:
+    return torch.from_numpy(np.arange(n * 64, dtype=np.float32).reshape(n, 64))
+
+
+def test_one_shard_stays_here_and_so_does_what_is_made_of_it_up_to_a_quarter() -> None:
+    shard = rows(SHARD // 256)
+    assert is_here(shard)
+    assert is_here(shard @ torch.ones(64))
+    quarter = shard[: SHARD // 1024]
+    assert is_here(quarter * 2)
+    assert not is_here(shard[: SHARD // 1024 + 1] * 2)
+    assert not is_here(shard * 2)
+    assert not is_here(rows(SHARD // 256 + 1))  # two shards
+
+
+def test_what_is_made_of_something_far_away_is_made_there() -> None:
+    far = torch.rand(SHARD)
+    assert not is_here(far.sum())
+    assert not is_here(far.sum() * torch.ones(3))
+
+
+def test_nothing_is_here_if_the_workers_shall_do_everything() -> None:
+    torch.shutdown()
+    torch.init("inproc", inline_bytes=0)
+    assert not is_here(torch.ones(2) * 2)
+
+
+def test_no_workers_start_for_what_is_small() -> None:
+    torch.shutdown()
+    x = torch.from_numpy(np.random.default_rng(0).random((65_536, 16), np.float32))
+    w = torch.zeros(16, requires_grad=True)
+    ((x @ w - torch.ones(65_536)) ** 2).mean().backward()
+    assert w.grad is not None
+    assert not torch.is_initialized()
+
+
+def test_memory_is_used_again_only_when_nobody_looks_at_it() -> None:
+    n = inline.POOLED // 4
+    kept, views = [], []
+    for k in range(20):
+        made = torch.full((n,), float(k)) + 1.0
+        kept.append(made)
+        views.append((made * 2.0)[n // 2 :])
+        del made
+    for k in range(20):
+        assert (kept[k].numpy() == k + 1).all()
+        assert (views[k].numpy() == 2 * (k + 1)).all()
+    first = kept[0]._value.array
+    assert first is not None
+    base = first
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    assert isinstance(base, Block)
+    place = first.__array_interface__["data"][0]
+    del first, base
+    kept.clear(), views.clear()
+    again = [torch.zeros(n) + k for k in range(40)]
+    assert place in {a._value.array.__array_interface__["data"][0] for a in again}
+
+
+def test_a_view_is_not_copied() -> None:
+    x = rows(1024)
+    for view in (x.reshape(64, 1024), x.T, x[3:700], x.unsqueeze(0)):
+        assert np.shares_memory(view._value.array, x._value.array)
+
+
+def test_threads_share_the_memory() -> None:
+    def work(seed: int) -> float:
+        rng = np.random.default_rng(seed)
+        for _ in range(30):
+            array = rng.random(inline.POOLED // 4 + seed % 2, np.float32)
+            x = torch.from_numpy(array)
+            made = ((x + 1.0) * 2.0 - x) * 3.0
+            np.testing.assert_array_equal(made.numpy(), ((array + np.float32(1)) * 2 - array) * np.float32(3))
+        return 0.0
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(16)))
+
+
+def test_a_kernel_that_may_give_a_view_gets_no_memory() -> None:
+    assert any(p.view and p.into for p in TABLE.values())  # so the rule is not empty
+    big = torch.zeros(inline.POOLED)._value.result.spec
+    for primitive in TABLE.values():
+        assert inline._is_pooled(primitive, big) == (primitive.into and not primitive.view)
