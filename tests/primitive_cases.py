@@ -217,6 +217,17 @@ for _dim, _make in itertools.product((0, 1, 2), (normal, integers)):
     _idx = integers(_shape[_dim], low=-13, high=13)  # a result larger than what is added
     case("index_add", lambda i, s, d=_dim: added(i, s, d, 13), _idx, _make(*_shape), dim=_dim, size=13)
 case("index_add", lambda i, s: added(i, s, 0, 4), integers(9, low=0, high=4), normal(9), dim=0, size=4)
+for _wrap in (True, False):
+    case(
+        "add_taken",
+        lambda i, s, x, w: added(i, w * x[s], 0, 4),
+        integers(9, low=-4, high=4),
+        integers(9, low=-6 * _wrap, high=6),
+        normal(6, 3),
+        normal(9, 1),
+        size=4,
+        wrap=_wrap,
+    )
 
 
 def put(base: np.ndarray, idx: np.ndarray, src: np.ndarray, dim: int) -> np.ndarray:

@@ -213,3 +213,63 @@ def test_light_steps_go_together_and_a_read_sends_them(workers: int, plans: list
     assert plans == []
     loss.item()
     assert len(plans) == 1
+
+
+def rated(count: int = 4_000, negative: bool = False) -> list[Any]:
+    """Numbers of users and items, what they gave, and a row for each."""
+    rng = np.random.default_rng(1)
+    sizes = 300, 200
+    users, items = (rng.integers(-n if negative else 0, n, count) for n in sizes)
+    u, v = (rng.standard_normal((n, 8), np.float32) for n in sizes)
+    return [users, items, rng.standard_normal(count, np.float32), u, v]
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("cuts", [None, 700, {1: 3}])
+def test_taken_rows_are_added_without_being_stored(
+    monkeypatch: pytest.MonkeyPatch, plans: list[Plan], cuts: Any, negative: bool
+) -> None:
+    i, j, r, u, v = rated(negative=negative)
+
+    def run(workers: int) -> list[np.ndarray]:
+        with torch.init("inproc", workers=workers, inline_bytes=0, shard_bytes=4_096):
+            users, items, ratings = (torch.from_numpy(a) for a in (i, j, r))
+            if isinstance(cuts, int):
+                users = users.reshard(cuts)
+            a, b = (torch.from_numpy(x) for x in (u, v))
+            if isinstance(cuts, dict):
+                a = a.reshard(cuts)
+            a, b = a.requires_grad_(), b.requires_grad_()
+            rows = torch.nn.functional.embedding(items, b) if not negative else b[items]
+            loss = (((a[users] * rows).sum(1) - ratings) ** 2).mean()
+            loss.backward()
+            assert a.grad is not None
+            assert b.grad is not None
+            return [loss.detach().numpy(), a.grad.numpy(), b.grad.numpy()]
+
+    made = [run(workers) for workers in (1, 2, 3)]
+    assert sum(names(plan).count("add_taken") for plan in plans) == 6
+    assert not any("index_add" in names(plan) for plan in plans)
+    unchanged(monkeypatch)
+    made.append(run(2))
+    for other in made[1:]:
+        assert [x.tobytes() for x in other] == [x.tobytes() for x in made[0]]
+    e = (u[i].astype(float) * v[j]).sum(1) - r
+    expected = np.zeros(u.shape)
+    np.add.at(expected, i, 2 * e[:, None] / len(r) * v[j])
+    np.testing.assert_allclose(made[0][1], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_graph_passes_its_messages_along(workers: int, plans: list[Plan]) -> None:
+    source, target, weight, x, _ = rated()
+    feature, w = torch.from_numpy(x), torch.from_numpy(weight).requires_grad_()
+    edges = [torch.from_numpy(n) for n in (source, target)]
+    out = torch.zeros(200, 8).index_add(0, edges[1], w[:, None] * feature[edges[0]])
+    out.sum().backward()
+    expected = np.zeros((200, 8))
+    np.add.at(expected, target, weight[:, None] * x[source])
+    np.testing.assert_allclose(out.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert w.grad is not None
+    np.testing.assert_allclose(w.grad.numpy(), x[source].sum(1), rtol=1e-4, atol=1e-5)
+    assert "add_taken" in [name for plan in plans for name in names(plan)]
+

@@ -17,6 +17,7 @@ from distgrad.ops.compare import where
 from distgrad.ops.gathering import scatter
 from distgrad.ops.helpers import title
 from distgrad.ops.pointwise import log, log1p, refuse
+from distgrad.ops.regrouping import reshaped
 from distgrad.ops.samples import real, whole
 from distgrad.ops.special import sigmoid
 from distgrad.primitives.elementwise import broadcast_shape
@@ -293,7 +294,7 @@ def binary_cross_entropy(
 
 # Rows by index.
 def _flat(indices: Value) -> Value:
-    return cast(session.emit("reshape", indices, shape=(math.prod(indices.shape),)), INT64)
+    return cast(reshaped(indices, (math.prod(indices.shape),)), INT64)
 
 
 @op(
@@ -319,7 +320,7 @@ def embedding(weight: Value, indices: Value, padding_idx: int = -1) -> Value:
         )
     rows, width = weight.shape
     found = session.emit("take", weight, _flat(indices), dim=0, size=rows, wrap=False)
-    return session.emit("reshape", found, shape=(*indices.shape, width))
+    return reshaped(found, (*indices.shape, width))
 
 
 def _unpadded(g: Tensor, indices: Tensor, padding_idx: int) -> Tensor:
@@ -334,7 +335,7 @@ def _unpadded(g: Tensor, indices: Tensor, padding_idx: int) -> Tensor:
 def _embedding_dense_backward(grad: Value, indices: Value, rows: int, padding_idx: int) -> Value:
     """Each row of `grad` added to the row of the result that it came from."""
     flat = _flat(indices)
-    values = session.emit("reshape", grad, shape=(flat.shape[0], grad.shape[-1]))
+    values = reshaped(grad, (flat.shape[0], grad.shape[-1]))
     if padding_idx >= 0:
         padded = session.emit("equal", flat, constant(padding_idx, INT64))
         padded = session.emit("expand_dims", padded, dims=(1,))

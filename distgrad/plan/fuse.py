@@ -93,7 +93,7 @@ def _dim(names: tuple[int | None, ...], label: int | None) -> int | None:
 def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | None:
     """The label along which the step can run tile by tile; None if it is to run on whole shards."""
     labels = step.layout.labels
-    if labels is None or (step.primitive.view and not escaping.isdisjoint(step.outs)):
+    if labels is None or step.primitive.whole or (step.primitive.view and not escaping.isdisjoint(step.outs)):
         return None
     largest = max(slots[i].sharding.largest * slots[i].dtype.itemsize for i in (*step.ins, *step.outs))
     if largest <= TILE and step.layout.shards == 1:

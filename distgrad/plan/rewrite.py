@@ -2,6 +2,7 @@
 
 - *Fold*: arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar.
 - *Share*: what two nodes compute alike is computed once.
+- *Join*: rows that are taken from a table, weighted, and added to others make one product with a sparse matrix.
 - *Drop*: what nobody reads is not computed.
 - *Recut*: a result that all its readers need in other cuts is made in those cuts, where that moves less.
 
@@ -29,7 +30,7 @@ def rewrite(
 ) -> tuple[list[ValueInfo], list[Numbered]]:
     """The values and nodes to plan. Values keep their numbers; new ones, all scalars, stand at the end."""
     known = list(values)
-    return known, _recut(known, _dropped(known, _folded(known, nodes, shard_bytes)))
+    return known, _recut(known, _dropped(known, _joined(known, _folded(known, nodes, shard_bytes))))
 
 
 def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
@@ -71,6 +72,54 @@ def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int
                 node = _laid(node._replace(ins=ins), values, node.layout.outs[0])
         add(number, node)
     return done
+
+
+def _joined(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+    """`index_add` of `weight * take(table, source)`, with one weight for each row, becomes `add_taken`."""
+    maker = {v: node for _, node in nodes for v in node.outs}
+
+    def made_by(name: str, value: int) -> NodeInfo | None:
+        node = maker.get(value)
+        return node if node is not None and node.primitive.name == name else None
+
+    def column(value: int) -> int | None:
+        """The value of one column of which `value` is made, if it is."""
+        spread = made_by("expand", value)
+        value = spread.ins[0] if spread is not None else value
+        shape = values[value].aval.shape
+        return value if len(shape) == 2 and shape[1] == 1 else None
+
+    def join(node: NodeInfo) -> NodeInfo:
+        added = made_by("multiply", node.ins[1]) if node.primitive.name == "index_add" else None
+        for rows, factor in (added.ins, added.ins[::-1]) if added is not None else ():
+            taken, weight = made_by("take", rows), column(factor)
+            if taken is not None and weight is not None and _joins(values, node, taken, weight):
+                table, source = taken.ins
+                ins = (node.ins[0], source, table, weight)
+                attrs = {"size": node.attrs["size"], "wrap": taken.attrs["wrap"]}
+                primitive = TABLE["add_taken"]
+                avals, outs = [values[v].aval for v in ins], [values[v].aval for v in node.outs]
+                labels = primitive.labels(avals, attrs)  # type: ignore[misc]
+                cuts = [values[v].sharding for v in ins]
+                made = on_grid(labels, avals, outs, cuts, node.layout.grid)
+                return NodeInfo(primitive, attrs, made, ins, node.outs)
+        return node
+
+    return [(number, join(node)) for number, node in nodes]
+
+
+def _joins(values: Sequence[ValueInfo], node: NodeInfo, taken: NodeInfo, weight: int) -> bool:
+    """Whether rows that are taken may be added by `add_taken`, in the same partial sums."""
+    table, out = values[taken.ins[0]].aval, values[node.outs[0]].aval
+    rules = node.layout.labels, taken.layout.labels
+    return (
+        len(table.shape) == len(out.shape) == 2
+        and node.attrs["dim"] == taken.attrs["dim"] == 0
+        and table.dtype == out.dtype == values[weight].aval.dtype
+        and table.dtype.kind == "f"
+        and max(table.shape[0], *values[node.ins[1]].aval.shape, out.shape[0]) < 1 << 31
+        and [rule and rule.merge for rule in rules] == ["add", None]
+    )
 
 
 def _dropped(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:

@@ -1,6 +1,16 @@
 """The table of kernels with their shape and shard rules. Importing this package fills `TABLE`."""
 
-from distgrad.primitives import contract, elementwise, indexing, layout, reductions, regroup, rowwise, sources
+from distgrad.primitives import (
+    contract,
+    elementwise,
+    indexing,
+    layout,
+    reductions,
+    regroup,
+    rowwise,
+    sources,
+    sparse,
+)
 from distgrad.primitives.base import MERGES, TABLE, Attrs, Aval, Labels, Layout, Place, Primitive
 
 __all__ = [
@@ -20,4 +30,5 @@ __all__ = [
     "regroup",
     "rowwise",
     "sources",
+    "sparse",
 ]

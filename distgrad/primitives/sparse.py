@@ -1,0 +1,78 @@
+"""Products with a sparse matrix that is given by the positions of its elements.
+
+`index_add` of rows that were taken from a table goes through both tables in the order of the indices, which for large
+tables means one line of memory after the other that no cache holds. Sorted by where they go, the same additions in
+the same order write each row once, and the rows that were taken need not be stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import _sparsetools
+
+from distgrad.primitives.base import Attrs, Aval, Labels, primitive
+from distgrad.primitives.indexing import positions, within
+from distgrad.primitives.reductions import contiguous
+
+Out = np.ndarray | None
+
+
+def add_taken(
+    idx: np.ndarray,
+    source: np.ndarray,
+    table: np.ndarray,
+    weight: np.ndarray,
+    size: int,
+    wrap: bool,
+    out: Out = None,
+) -> np.ndarray:
+    """Zeros of `size` rows, and out[idx[n]] += weight[n] * table[source[n]] in the order of n.
+
+    `weight` has one column. Positions are checked as in `index_add` and, with or without `wrap`, in `take`. Sorting by
+    counting takes 5 ns for each n, the product 20 to 30 for 32 columns if the table lies in the last cache.
+    """
+    idx = positions(idx, 0, size)
+    source = positions(source, 0, len(table)) if wrap else within(source, len(table))
+    n, rows, columns = len(idx), len(table), table.shape[1]
+    # One block: as several ones it would be given back to the system, and be touched afresh, each time.
+    block = np.empty(n * weight.itemsize + 4 * (3 * n + size + 1), np.uint8)
+    weights, rest = block[: n * weight.itemsize].view(weight.dtype), block[n * weight.itemsize :].view(np.int32)
+    goes, comes, sources, starts = rest[:n], rest[n : 2 * n], rest[2 * n : 3 * n], rest[3 * n :]
+    goes[...], comes[...] = idx, source
+    _sparsetools.coo_tocsr(
+        size, rows, n, goes, comes, contiguous(weight).reshape(-1), starts, sources, weights
+    )
+    made = out
+    if made is None or not made.flags.c_contiguous:
+        made = np.empty((size, columns), table.dtype)
+    made[...] = 0
+    _sparsetools.csr_matvecs(
+        size, rows, columns, starts, sources, weights, contiguous(table).reshape(-1), made.reshape(-1)
+    )
+    if out is None or out is made:
+        return made
+    np.copyto(out, made)
+    return out
+
+
+def _shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    return (Aval((attrs["size"], avals[2].shape[1]), avals[2].dtype),)
+
+
+def _labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    """Each piece of the indices gives a partial result."""
+    return Labels(((0,), (0,), (None, 1), (0, None)), ((None, 1),), "add")
+
+
+primitive(
+    "add_taken",
+    add_taken,
+    _shape,
+    labels=_labels,
+    attrs={"size": "int", "wrap": "bool"},
+    into=True,
+    whole=True,
+    flops=lambda ins, outs, attrs: 2 * ins[0].size * outs[0].shape[1],
+)
