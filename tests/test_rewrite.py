@@ -272,4 +272,3 @@ def test_a_graph_passes_its_messages_along(workers: int, plans: list[Plan]) -> N
     assert w.grad is not None
     np.testing.assert_allclose(w.grad.numpy(), x[source].sum(1), rtol=1e-4, atol=1e-5)
     assert "add_taken" in [name for plan in plans for name in names(plan)]
-

@@ -37,8 +37,9 @@ def add_taken(
     source = positions(source, 0, len(table)) if wrap else within(source, len(table))
     n, rows, columns = len(idx), len(table), table.shape[1]
     # One block: as several ones it would be given back to the system, and be touched afresh, each time.
-    block = np.empty(n * weight.itemsize + 4 * (3 * n + size + 1), np.uint8)
-    weights, rest = block[: n * weight.itemsize].view(weight.dtype), block[n * weight.itemsize :].view(np.int32)
+    head = n * weight.itemsize
+    block = np.empty(head + 4 * (3 * n + size + 1), np.uint8)
+    weights, rest = block[:head].view(weight.dtype), block[head:].view(np.int32)
     goes, comes, sources, starts = rest[:n], rest[n : 2 * n], rest[2 * n : 3 * n], rest[3 * n :]
     goes[...], comes[...] = idx, source
     _sparsetools.coo_tocsr(
