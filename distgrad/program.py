@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.primitives import Aval, Layout, Primitive
-from distgrad.sharding import Sharding
+from distgrad.primitives import Aval, Labels, Layout, Primitive
+from distgrad.sharding import Cut, Sharding
 
 CHANNELS = ("small", "large", "each")
 
@@ -40,6 +40,22 @@ class Step:
     attrs: dict[str, Any]
     layout: Layout
     tile: int | None = None
+
+    @cached_property
+    def labels(self) -> Labels | None:
+        """Those of the layout; of a regrouping that runs in tiles, the numbers of the dimensions."""
+        if self.layout.labels is not None or self.tile is None:
+            return self.layout.labels
+        dims = tuple(range(len(self.layout.outs[0].cuts)))
+        return Labels((dims,) * len(self.ins), (dims,) * len(self.outs))
+
+    def window(self, names: tuple[int | None, ...], sharding: Sharding) -> Cut | None:
+        """How an operand or result is cut along the tile label; None if it has no such dimension."""
+        if self.tile is None or self.tile not in names:
+            return None
+        if self.layout.labels is None:
+            return sharding.cuts[self.tile]
+        return dict(self.layout.grid).get(self.tile) or Cut(sharding.shape[names.index(self.tile)])
 
 
 @dataclass(frozen=True)

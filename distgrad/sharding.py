@@ -28,6 +28,9 @@ class Cut:
     Regular cut points are `i * step - offset` for i = 0, 1 ... `count`; what lies outside of the dimension is moved to
     its end, so that pieces there are empty. So `x[1:]` of an evenly cut x takes no more room than x. A step of 0 means
     one piece. Equal cuts compare equal: points that are regular are kept as such, and in one way only.
+
+    Pieces of a regular cut may overlap: each then holds the first `overlap` elements of what comes after it too. Only
+    the planner makes such cuts, for stencils, whose pieces need some of their neighbours' elements.
     """
 
     size: int
@@ -35,6 +38,7 @@ class Cut:
     points: tuple[int, ...] | None = None
     offset: int = 0
     count: int = 1  # how many pieces there are
+    overlap: int = 0
 
     @staticmethod
     def even(size: int, step: int) -> Cut:
@@ -57,7 +61,7 @@ class Cut:
         return Cut.regular(size, step, first * step - points[first] if size else 0, count)
 
     @staticmethod
-    def regular(size: int, step: int, offset: int, count: int) -> Cut:
+    def regular(size: int, step: int, offset: int, count: int, overlap: int = 0) -> Cut:
         """Cut at `i * step - offset` for i = 0, 1 ... `count`: the first is not behind 0, the last not before `size`.
 
         The numbers may be others than those given, where they make the same pieces.
@@ -66,6 +70,8 @@ class Cut:
             return Cut(size)
         if size == 0:
             return Cut(0, 1, None, 0, count)
+        if overlap:
+            return Cut(size, step, None, offset, count, overlap)
         first, last = offset // step + 1, (size + offset - 1) // step  # the points that lie inside
         if first >= last:
             inner = first * step - offset
@@ -78,13 +84,24 @@ class Cut:
 
     @cached_property
     def _hash(self) -> int:  # the points may be thousands, and are looked up again and again
-        return hash((self.size, self.step, self.offset, self.count, self.points or ()))
+        return hash((self.size, self.step, self.offset, self.count, self.overlap, self.points or ()))
 
     @property
     def is_even(self) -> bool:
         """Whether there is a cut every `step` elements from 0, and no empty piece."""
         usual = -(-self.size // self.step) if self.step else 1
-        return self.points is None and self.offset == 0 and self.count == usual
+        return self.points is None and self.offset == self.overlap == 0 and self.count == usual
+
+    @property
+    def pace(self) -> Cut | tuple[int, int]:
+        """What a regular cut has in common with those that are shifted or overlap more: step and count of pieces."""
+        return (self.step, self.count) if self.points is None and self.count > 1 else self
+
+    def covers(self, other: Cut) -> bool:
+        """Whether every piece holds all of the piece of `other` with its number."""
+        if self.pace != other.pace or self.size != other.size:
+            return self == other
+        return self.offset >= other.offset and self.overlap - self.offset >= other.overlap - other.offset
 
     def bounds(self, i: int) -> Bounds:
         """First and last-plus-one element of piece `i`."""
@@ -93,11 +110,16 @@ class Cut:
         if not self.step:
             return 0, self.size
         lo = i * self.step - self.offset
-        return min(self.size, max(0, lo)), min(self.size, max(0, lo + self.step))
+        return min(self.size, max(0, lo)), min(self.size, max(0, lo + self.step + self.overlap))
+
+    def part(self, start: int, stop: int) -> Bounds:
+        """The elements that stand for `start:stop` of a dimension with this pace, in which nothing is shifted."""
+        lo = start - self.offset
+        return min(self.size, max(0, lo)), min(self.size, max(0, stop - self.offset + self.overlap))
 
     @cached_property
     def edges(self) -> tuple[int, ...]:
-        """All cut points, 0 and `size` included."""
+        """All cut points, 0 and `size` included; of pieces that overlap their ends."""
         if self.points is not None:
             return self.points
         return (0, *(self.bounds(i)[1] for i in range(self.count)))
@@ -107,7 +129,12 @@ class Cut:
         """Length of the longest piece."""
         if self.points is not None:
             return max(b - a for a, b in pairwise(self.points))
-        return min(self.step or self.size, self.size)
+        return min(self.step + self.overlap or self.size, self.size)
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Length of each piece."""
+        return tuple(hi - lo for lo, hi in map(self.bounds, range(self.count)))
 
     def overlapping(self, lo: int, hi: int) -> range:
         """The numbers of the pieces that share elements with `lo:hi`; empty pieces inside are among them."""
@@ -115,7 +142,8 @@ class Cut:
             return range(0)
         if self.points is None:
             step = self.step or self.size
-            return range((lo + self.offset) // step, (hi - 1 + self.offset) // step + 1)
+            first = max(0, (lo + self.offset - self.overlap) // step)
+            return range(first, min(self.count, (hi - 1 + self.offset) // step + 1))
         return range(bisect_right(self.points, lo) - 1, bisect_right(self.points, hi - 1))
 
     def scaled(self, factor: int) -> Cut:
@@ -151,10 +179,12 @@ class Cut:
         return Cut.regular(self.size, self.step, 0, self.count)
 
     def wire(self) -> list[int]:
-        """As a list of integers: `[size, step]`, `[size, step, offset, count]` or `[size, -1, *points]`."""
+        """As a list of integers: `[size, step]`, `[size, step, offset, count, ?overlap]` or `[size, -1, *points]`."""
         if self.points is not None:
             return [self.size, -1, *self.points]
-        return [self.size, self.step] if self.is_even else [self.size, self.step, self.offset, self.count]
+        if self.is_even:
+            return [self.size, self.step]
+        return [self.size, self.step, self.offset, self.count, *([self.overlap] if self.overlap else [])]
 
 
 @dataclass(frozen=True)
@@ -219,6 +249,10 @@ class Sharding:
         """As lists of integers, for a program."""
         return [cut.wire() for cut in self.cuts]
 
+    def covers(self, other: Sharding) -> bool:
+        """Whether every shard holds all of the shard of `other` with its number."""
+        return all(a.covers(b) for a, b in zip(self.cuts, other.cuts, strict=True))
+
     def __repr__(self) -> str:
         cuts = ", ".join(f"{d}: {_points_text(self.cuts[d])}" for d in self.cut_dims)
         return f"Sharding(shape={self.shape}, shards={self.count}, cuts={{{cuts}}})"
@@ -232,7 +266,8 @@ def extent(region: Region) -> tuple[int, ...]:
 def _points_text(cut: Cut) -> str:
     if cut.points is not None:
         return str(list(cut.points))
-    return f"every {cut.step}" + ("" if cut.is_even else f" from {-cut.offset}, {cut.count} pieces")
+    more = f", {cut.overlap} elements further" if cut.overlap else ""
+    return f"every {cut.step}" + ("" if cut.is_even else f" from {-cut.offset}, {cut.count} pieces{more}")
 
 
 @lru_cache(maxsize=4096)
@@ -320,6 +355,8 @@ def _cut_from_wire(c: Sequence[int]) -> Cut:
         return Cut.at(size, rest)
     if not rest and step >= 0 and (not step or step < size):
         return Cut.even(size, step)
+    if len(rest) == 3 and rest[2] > 0 < step and rest[0] >= 0 < size <= rest[1] * step - rest[0] + rest[2]:
+        return Cut.regular(size, step, *rest)
     if len(rest) == 2 and step > 0 <= rest[0] and rest[1] > 1 and rest[1] * step - rest[0] >= size:
         cut = Cut.regular(size, step, *rest)
         if cut.wire() == list(c):

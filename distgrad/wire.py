@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -286,7 +287,7 @@ class _Reader:
         if layout.merged:
             self.partial.update((slot, sum_of(layout)) for slot in outs)
         _check(
-            tile is None if rows == 0 else type(tile) is int and tile in dict(layout.sizes),
+            tile is None if rows == 0 else type(tile) is int and tile in _tile_labels(primitive, layout),
             f"{name}: bad tile label {_show(tile)}",
         )
         return Step(primitive, ins, outs, attrs, layout, tile)
@@ -307,6 +308,16 @@ class _Reader:
         return attrs
 
 
+def _tile_labels(primitive: Primitive, layout: Layout) -> Iterable[int]:
+    """The labels along which a step can run tile by tile; of a regrouping, the dimensions."""
+    if layout.labels is not None:
+        return dict(layout.sizes)
+    (need, *_), (out, *_) = layout.needs, layout.outs
+    if not primitive.shifts or need.cut_dims != out.cut_dims:
+        return ()
+    return [d for d in out.cut_dims[:1] if need.cuts[d].pace == out.cuts[d].pace]
+
+
 @cache
 def _arity(name: str) -> range:
     """How many operands the kernel of a primitive takes. One too many might be written to as `out`."""
@@ -324,14 +335,15 @@ def _arity(name: str) -> range:
 def _check_tiles(loop: Loop) -> None:
     """The tiles of all steps are the same, and what a step makes tile by tile is read by the same tiles."""
     made: dict[int, int | None] = {}
-    cuts = set()
+    paces: set[Any] = set()
     for step in loop.steps:
-        name, labels, tile = step.primitive.name, step.layout.labels, step.tile
+        name, labels, tile = step.primitive.name, step.labels, step.tile
         assert labels is not None
         assert tile is not None
         grid = step.layout.grid
         _check(not grid or grid[0][0] == tile, f"{name}: bad tile label {tile}")
-        cuts.add(grid[0][1] if grid else Cut(dict(step.layout.sizes)[tile]))
+        operands = zip((*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True)
+        paces.update(cut.pace for names, s in operands if (cut := step.window(names, s)) is not None)
         for slot, names in zip(step.ins, labels.ins, strict=True):
             dim = names.index(tile) if tile in names else None
             good = slot not in made or (dim is not None and made[slot] == dim)
@@ -340,7 +352,7 @@ def _check_tiles(loop: Loop) -> None:
             made[slot] = names.index(tile) if tile in names else None
             good = made[slot] is not None or (labels.merge is not None and len(step.outs) == 1)
             _check(good, f"{name}: bad tile label {tile}")
-    _check(len(cuts) <= 1, "loop: steps with other tiles")
+    _check(len(paces) <= 1, "loop: steps with other tiles")
 
 
 def _cut(raw: Any, what: str) -> Cut:

@@ -302,10 +302,7 @@ class _StageWriter:
         numbered, steps = [], []
         nodes = self.b.by_level[self.level] if self.level < len(self.b.by_level) else []
         for number, node in nodes:
-            ins = tuple(
-                self.slot(self.b.base(v) if number == -1 else (v, need))
-                for v, need in zip(node.ins, node.layout.needs, strict=True)
-            )
+            ins = tuple(self.slot((v, need)) for v, need in zip(node.ins, node.layout.needs, strict=True))
             outs = tuple(self.slot((v, s)) for v, s in zip(node.outs, node.layout.outs, strict=True))
             numbered.append(number)
             steps.append(Step(node.primitive, ins, outs, node.attrs, node.layout))

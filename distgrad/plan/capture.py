@@ -37,12 +37,13 @@ class External(NamedTuple):
 
 
 class ValueInfo(NamedTuple):
-    """What the planner knows of a value."""
+    """What the planner knows of a value. `wide` are cuts with so much overlap that all may be read of them."""
 
     aval: Aval
     sharding: Sharding
     wanted: bool
     external: External | None
+    wide: Sharding | None = None
 
 
 @dataclass

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from distgrad.program import Fragment, Loop, Slot, Step
-from distgrad.sharding import Cut
 
 TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into a core's second-level cache
 READ = 1 << 20  # bytes of a tile of an array that is only read: it passes through the cache once, from memory
@@ -32,24 +31,27 @@ def fuse(steps: Sequence[Step], slots: Sequence[Slot], leaving: set[int]) -> tup
 
 
 def _loops(steps: Sequence[Step], slots: Sequence[Slot], escaping: set[int]) -> tuple[Loop, ...]:
-    tiles = {id(s): _tile_label(s, slots, escaping) for s in steps}
+    tiled: list[Step] = []
+    whole = set(escaping)  # slots that are read on whole shards
+    for s in reversed(steps):
+        tiled.append(replace(s, tile=_tile_label(s, slots, whole)))
+        whole.update(s.ins if tiled[-1].tile is None else ())
+    steps = tiled[::-1]
 
     def streams(key: Any, maker: Step, step: Step, slot: int) -> bool:
         """Whether `step` may read what `maker` makes in the same loop."""
         if key is None:
             return True
-        theirs, ours = maker.layout.labels, step.layout.labels
+        theirs, ours = maker.labels, step.labels
         if theirs is None or ours is None:
             return False
-        made = _dim(theirs.outs[maker.outs.index(slot)], tiles[id(maker)])
-        tile = tiles[id(step)]
-        read = {_dim(names, tile) for names, i in zip(ours.ins, step.ins, strict=True) if i == slot}
+        made = _dim(theirs.outs[maker.outs.index(slot)], maker.tile)
+        read = {_dim(names, step.tile) for names, i in zip(ours.ins, step.ins, strict=True) if i == slot}
         return made is not None and read == {made}
 
     loops = []
-    for key, group in _schedule(steps, lambda s: _tile_cut(s, tiles[id(s)]), lambda k: k is None, streams):
-        tiled = [replace(s, tile=tiles[id(s)]) for s in group]
-        loops.append(Loop(0 if key is None else _rows(tiled, slots), tuple(tiled)))
+    for key, group in _schedule(steps, _pace, lambda k: k is None, streams):
+        loops.append(Loop(0 if key is None else _rows(group, slots), tuple(group)))
     return tuple(loops)
 
 
@@ -93,8 +95,10 @@ def _dim(names: tuple[int | None, ...], label: int | None) -> int | None:
 def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | None:
     """The label along which the step can run tile by tile; None if it is to run on whole shards."""
     labels = step.layout.labels
-    if labels is None or step.primitive.whole or (step.primitive.view and not escaping.isdisjoint(step.outs)):
+    if step.primitive.whole or (step.primitive.view and not escaping.isdisjoint(step.outs)):
         return None
+    if labels is None:
+        return _tile_dim(step)
     largest = max(slots[i].sharding.largest * slots[i].dtype.itemsize for i in (*step.ins, *step.outs))
     if largest <= TILE and step.layout.shards == 1:
         return None
@@ -125,6 +129,18 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
     return label
 
 
+def _tile_dim(step: Step) -> int | None:
+    """The dimension along which a regrouping can run tile by tile: the first that is cut."""
+    (need, *more), (out, *_) = step.layout.needs, step.layout.outs
+    if not step.primitive.shifts or more or not out.cut_dims or need.cut_dims != out.cut_dims:
+        return None
+    if any(need.cuts[d].pace != out.cuts[d].pace for d in out.cut_dims):
+        return None
+    dim = out.cut_dims[0]
+    slices = step.attrs.get("slices")
+    return dim if slices is None or slices[dim][2] == 1 else None
+
+
 def _heavy(step: Step, slots: Sequence[Slot], label: int) -> bool:
     """Whether a product does so much for each row that it is better left to BLAS in one piece."""
     labels = step.layout.labels
@@ -136,25 +152,13 @@ def _heavy(step: Step, slots: Sequence[Slot], label: int) -> bool:
     return math.prod(size for n, size in sizes.items() if n != label) >= HEAVY
 
 
-def _tile_cut(step: Step, label: int | None) -> Cut | None:
-    """How the tile label is cut: loops share it, so the tiles of all their steps are the same."""
-    if label is None:
+def _pace(step: Step) -> Hashable:
+    """How the tile label is cut, but for shifts and overlaps: loops share it, so their steps have tiles in common."""
+    labels = step.labels
+    if labels is None or step.tile is None:
         return None
-    for n, cut in step.layout.grid:
-        if n == label:
-            return cut
-    return Cut(_length(step, label))
-
-
-def _length(step: Step, label: int) -> int:
-    labels = step.layout.labels
-    assert labels is not None
-    for names, sharding in zip(
-        (*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True
-    ):
-        if label in names:
-            return sharding.shape[names.index(label)]
-    raise AssertionError(f"no operand of {step.primitive.name} has label {label}")
+    operands = zip((*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True)
+    return next(cut.pace for names, s in operands if (cut := step.window(names, s)) is not None)
 
 
 def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
@@ -162,7 +166,7 @@ def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
     made = {slot for step in steps if not step.primitive.view for slot in step.outs}
     rows = READ
     for step in steps:
-        labels = step.layout.labels
+        labels = step.labels
         assert labels is not None
         for names, i in zip((*labels.ins, *labels.outs), (*step.ins, *step.outs), strict=True):
             dim = _dim(names, step.tile)

@@ -12,8 +12,7 @@ from types import MappingProxyType
 
 from distgrad.plan import costs
 from distgrad.plan.capture import NodeInfo, ValueInfo
-from distgrad.primitives import TABLE
-from distgrad.primitives.rules import layout
+from distgrad.primitives import TABLE, Layout
 from distgrad.program import Sum, sum_of
 from distgrad.sharding import Sharding
 
@@ -98,22 +97,27 @@ class Levels:
 
     def _form(self, value: int, need: Sharding) -> Form:
         """The form in which a value is read. Makes it if this is the first time: by a move, or on the spot."""
-        base = self.base(value)
         form = (value, need)
         if form in self.level:
             return form
-        there = self.level[base]
-        self.uses.setdefault(base, set()).add(there)
-        if base[1].count == 1:  # every worker has all of it and cuts out its own
-            attrs = {"cuts": need}
-            aval = self.values[value].aval
-            made = layout(TABLE["reshard"], [aval], [aval], [base[1]], attrs, self.shard_bytes)
-            self._place(there, -1, NodeInfo(TABLE["reshard"], attrs, made, (value,), (value,)))
+        source = self._holding(value, need)
+        there = self.level[source]
+        self.uses.setdefault(source, set()).add(there)
+        if source[1].count == 1 or source[1].covers(need):  # every worker has all of its own and cuts it out
+            made = Layout(need.count, (source[1],), (need,))
+            self._place(there, -1, NodeInfo(TABLE["reshard"], {"cuts": need}, made, (value,), (value,)))
             self.level[form] = there
         else:
-            self.moves.append((base, form))
+            self.moves.append((source, form))
             self.level[form] = there + 1
         return form
+
+    def _holding(self, value: int, need: Sharding) -> Form:
+        """The form from which a value is cut out or moved: as it was made, or what is moved for all that read it."""
+        base, wide = self.base(value), self.values[value].wide
+        if wide is None or wide == need or base[1].covers(need) or not wide.covers(need):
+            return base
+        return self._form(value, wide)
 
     def stages(self) -> dict[int, int]:
         """For each value the stage in which the node that makes it runs."""

@@ -64,7 +64,7 @@ def stored_bytes(slot: Slot, workers: int, worker: int) -> int:
 @lru_cache(maxsize=4096)
 def _sizes(sharding: Sharding) -> np.ndarray:
     """Elements of each shard."""
-    lengths = [np.diff(cut.edges) for cut in sharding.cuts]
+    lengths = [np.array(cut.lengths) for cut in sharding.cuts]
     return reduce(np.multiply.outer, lengths, np.ones((), np.int64)).ravel()
 
 

@@ -4,7 +4,8 @@
 - *Share*: what two nodes compute alike is computed once.
 - *Join*: rows that are taken from a table, weighted, and added to others make one product with a sparse matrix.
 - *Drop*: what nobody reads is not computed.
-- *Recut*: a result that all its readers need in other cuts is made in those cuts, where that moves less.
+- *Recut*: a result that its readers need in other cuts is made in those cuts, where that moves less, or in cuts that
+  overlap and hold them all (`overlap.py`).
 
 No rule changes a bit of any result.
 """
@@ -14,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distgrad.plan.capture import NodeInfo, ValueInfo
+from distgrad.plan.overlap import Numbered, hull, shifted, widened
 from distgrad.primitives import TABLE, Aval
 from distgrad.primitives.rules import layout, on_grid
 from distgrad.sharding import Sharding
-
-Numbered = tuple[int, NodeInfo]  # a node, and the number of the node in the capture that it comes from
 
 # Element by element, and exact: one element at a time they give the bits that they give in an array.
 _FOLDED = {"add", "subtract", "multiply", "divide", "negative", "maximum", "minimum"}
@@ -142,17 +142,30 @@ def _recut(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]
         node = old
         (out, *_) = node.outs
         cuts = needs.get(out, set())
-        if len(cuts) == 1 and not values[out].wanted and cuts != {values[out].sharding}:
-            (target,) = cuts
-            moved = _moved(node, values, target, needs)
-            if moved is not None and moved <= 1:
-                values[out] = values[out]._replace(sharding=target)
-                node = _laid(node, values, target)
+        if len(node.outs) == 1 and not values[out].wanted and cuts - {values[out].sharding}:
+            made = _made(node, values, cuts, needs)
+            if made is not None:
+                values[out] = values[out]._replace(sharding=made.layout.outs[0])
+                node = made
         for value, need in zip(node.ins, node.layout.needs, strict=True):
             needs.setdefault(value, set()).add(need)
         done.append((number, node))
     done.reverse()
-    return done
+    return widened(values, done, needs)
+
+
+def _made(
+    node: NodeInfo, values: Sequence[ValueInfo], cuts: set[Sharding], needs: dict[int, set[Sharding]]
+) -> NodeInfo | None:
+    """The node with its result in cuts that hold all those in which it is read; None: it is better as it is."""
+    target = hull(cuts)
+    if target is None:
+        return None
+    near = hull((target, values[node.outs[0]].sharding)) is not None
+    if near and node.primitive.shifts:
+        return shifted(node, values[node.ins[0]].aval.shape, target)
+    moved = _moved(node, values, target, needs)
+    return _laid(node, values, target) if moved is not None and (near or moved <= 1) else None
 
 
 def _moved(

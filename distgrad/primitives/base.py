@@ -187,8 +187,10 @@ class Primitive:
     With `placed=True` it also takes `at=`, a `Place`. With `onto=True` it also takes `onto=`, an array in C order
     to which it adds its partial result (merged by "add"), which costs less than to make that and add it. With
     `whole=True` it runs on whole shards, never tile by tile. A kernel never writes to its operands, never keeps
-    them, and may return a view of one of them only when `view=True`. `flops` is the number of operations for each
-    element of the result or, where it is a function of (avals in, avals out, attrs), in all.
+    them, and may return a view of one of them only when `view=True`. A regrouping of one operand with `shifts=True`
+    runs on any pieces that lie where they are needed along each dimension, so tile by tile as well. `flops` is the
+    number of operations for each element of the result or, where it is a function of (avals in, avals out, attrs),
+    in all.
     """
 
     name: str
@@ -202,6 +204,7 @@ class Primitive:
     onto: bool = False
     whole: bool = False
     view: bool = False
+    shifts: bool = False
     source: bool = False
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
 

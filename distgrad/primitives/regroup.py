@@ -121,6 +121,7 @@ primitive(
     attrs={"slices": "slices"},
     placed=True,
     view=True,
+    shifts=True,
     flops=0,
 )
 
@@ -225,6 +226,7 @@ primitive(
     into=True,
     placed=True,
     view=True,
+    shifts=True,
     flops=0,
 )
 
@@ -387,5 +389,6 @@ primitive(
     attrs={"cuts": "cuts"},
     placed=True,
     view=True,
+    shifts=True,
     flops=0,
 )

@@ -83,3 +83,21 @@ def adding(kernel: Kernel, regs: list[Any], get: Getter, register: int) -> Call:
         kernel(*get(regs), onto=regs[register])
 
     return call
+
+
+def viewed(kernel: Kernel, operand: np.ndarray | None) -> np.ndarray | None:
+    """What a regrouping makes of a temporary, if that is a view of it: then nothing is left to do for a tile."""
+    if operand is None:
+        return None
+    made = kernel(operand)
+    return made if np.may_share_memory(made, operand) else None
+
+
+def shifting(kernel: Kernel, regs: list[Any], operand: int, register: int, target: np.ndarray | None) -> Call:
+    """A regrouping gives a view of its operand or, where it takes `out`, fills the temporary."""
+    out = {} if target is None else {"out": target}
+
+    def call() -> None:
+        regs[register] = kernel(regs[operand], **out)
+
+    return call

@@ -167,6 +167,7 @@ class Joined:
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         before, (start, stop) = index[: self.dim], (index[self.dim].start, index[self.dim].stop)
         first, last = bisect_right(self.ends, start), bisect_left(self.ends, stop)
+        first = min(first, len(self.ends) - 1)
         parts = []
         for piece, end in zip(self.pieces[first : last + 1], self.ends[first : last + 1], strict=True):
             lo = end - piece.shape[self.dim]

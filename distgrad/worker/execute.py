@@ -325,7 +325,7 @@ def _streamed(program: Program) -> dict[int, int]:
     dims: dict[int, set[int | None]] = {}
     for loop in (loop for fragment in program.fragments for loop in fragment.loops):
         for step in loop.steps:
-            labels = step.layout.labels
+            labels = step.labels
             names = labels.ins if labels is not None and loop.rows else ((),) * len(step.ins)
             for slot, n in zip(step.ins, names, strict=True):
                 dim = n.index(step.tile) if step.tile is not None and step.tile in n else None

@@ -18,8 +18,8 @@ import numpy as np
 from distgrad.primitives import MERGES, Place
 from distgrad.primitives.rules import place
 from distgrad.program import Loop, Program, Step
-from distgrad.sharding import Bounds, Cut, Region, extent
-from distgrad.worker.binding import Call, adding, getter, making, summing, writing
+from distgrad.sharding import Bounds, Cut, Region, Sharding, extent
+from distgrad.worker.binding import Call, adding, getter, making, shifting, summing, viewed, writing
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 
@@ -34,17 +34,21 @@ class Local(Protocol):
 class _Read(NamedTuple):
     """An operand that comes from outside the loop and fills `register`.
 
-    It is read tile by tile along `dim` (None: all at once). Of a whole value only the shard's region is read: where
-    the bounds of the dimensions in `region` lie is told by the number of a grid and a place in it.
+    It is read tile by tile along `dim`, in the parts that window number `window` has of it (None: all at once). Of a
+    whole value only the shard's region is read: where the bounds of the dimensions in `region` lie is told by the
+    number of a grid and a place in it.
     """
 
     register: int
     slot: int
     dim: int | None
+    window: int | None
     region: tuple[tuple[int, int, int], ...]
 
 
 Calls = list[tuple[Step, Call]]
+# What is read or written tile by tile: the register, the array, the index of the dimensions before, the window.
+_Stream = tuple[int, Any, tuple[slice, ...], int]
 
 
 def _tile_dim(names: tuple[int | None, ...], tile: int | None) -> int | None:
@@ -70,43 +74,60 @@ class LoopRunner:
         self.out_dim: dict[int, int | None] = {}  # tile dimension of each slot made here
         self.total: dict[int, Callable[..., Any]] = {}  # slots that are summed over the tiles: how
         for step in loop.steps:
-            labels = step.layout.labels
+            labels = step.labels
             for k, slot in enumerate(step.outs):
                 dim = _tile_dim(labels.outs[k], step.tile) if self.tiled and labels else None
                 self.out_dim[slot] = dim
                 if self.tiled and dim is None and labels and labels.merge:
                     self.total[slot] = MERGES[labels.merge]
         self._find_grids()
+        self.window_of_slot = {
+            slot: w
+            for step, (_, outs) in zip(self.steps, self.window_of, strict=True)
+            for slot, w in zip(step.outs, outs, strict=True)
+        }
         self._number_registers()
         self._assign_buffers()
         self.regs: list[Any] = [None] * self.registers
-        self.tile = (0, 0)  # the tile and the shard that run now, for kernels that want to know
+        self.spans: list[Bounds] = []  # the part of each window that runs now, for kernels that want to know
         self.placed: dict[int, Place] = {}
         # The shape of each result, by the lengths of a shard.
         self._extents: dict[Any, dict[int, tuple[int, ...]]] = {}
-        # Calls and temporaries, by lengths, rows, whether it is the first tile, and steps left out.
+        # Calls and temporaries, by lengths, parts of the windows, whether it is the first tile, and steps left out.
         self._ready: dict[Any, tuple[Calls, dict[int, np.ndarray]]] = {}
 
     # Prepared once
 
     def _find_grids(self) -> None:
-        """The distinct cuts of the steps' grids, and where the bounds of the tile label are found in them."""
+        """The distinct cuts of the steps' grids, and the windows: how slots are cut along the tile label.
+
+        All windows have one pace, and tiles are counted as of a cut with that pace in which nothing is shifted.
+        """
         cuts = [tuple(cut for _, cut in step.layout.grid) for step in self.steps]
         self.grids = list(dict.fromkeys(cuts))
         self.grid_of = [self.grids.index(c) for c in cuts]
-        self.span: tuple[int, int] | None = None  # None: the tile label is not cut
-        self.length = 0
-        for number, step in enumerate(self.steps):
-            if self.tiled and step.tile is not None and step.layout.labels is not None:
-                labels = [label for label, _ in step.layout.grid]
-                if step.tile in labels:
-                    self.span = (self.grid_of[number], labels.index(step.tile))
-                names = (*step.layout.labels.ins, *step.layout.labels.outs)
-                shapes = (*self.shapes[number][0], *self.shapes[number][1])
-                self.length = next(
-                    s[n.index(step.tile)] for n, s in zip(names, shapes, strict=True) if step.tile in n
-                )
-                return
+        self.shifts = [n for n, step in enumerate(self.steps) if step.layout.labels is None]
+        self.windows: list[Cut] = []
+        self.window_of: list[
+            tuple[list[int | None], list[int | None]]
+        ] = []  # of each step's operands and results
+        for step in self.steps:
+            labels, layout = step.labels, step.layout
+            if self.tiled and labels is not None:
+                ins = [self._window(step, n, s) for n, s in zip(labels.ins, layout.needs, strict=True)]
+                outs = [self._window(step, n, s) for n, s in zip(labels.outs, layout.outs, strict=True)]
+                self.window_of.append((ins, outs))
+            else:
+                self.window_of.append(([None] * len(step.ins), [None] * len(step.outs)))
+
+    def _window(self, step: Step, names: tuple[int | None, ...], sharding: Sharding) -> int | None:
+        """The number of the window of an operand or result; None if it is the same for all tiles."""
+        cut = step.window(names, sharding)
+        if cut is None:
+            return None
+        if cut not in self.windows:
+            self.windows.append(cut)
+        return self.windows.index(cut)
 
     def _number_registers(self) -> None:
         """Number the registers and list the reads that fill them."""
@@ -121,17 +142,18 @@ class LoopRunner:
                 if slot in self.made:
                     registers.append(self.of_slot[slot])
                     continue
-                names = step.layout.labels.ins[which] if step.layout.labels else ()
+                names = step.labels.ins[which] if step.labels else ()
+                window = self.window_of[number][0][which]
                 dim = _tile_dim(names, step.tile) if self.tiled else None
                 region: tuple[tuple[int, int, int], ...] = ()
                 if self.slots[slot].sharding.count == 1 and self.count > 1:
                     labels = [label for label, _ in step.layout.grid]
                     grid = self.grid_of[number]
                     region = tuple((d, grid, labels.index(n)) for d, n in enumerate(names) if n in labels)
-                key = (slot, dim, region)
+                key = (slot, dim, window, region)
                 if key not in known:
                     known[key] = self._new_register()
-                    self.reads.append(_Read(known[key], slot, dim, region))
+                    self.reads.append(_Read(known[key], slot, dim, window, region))
                 registers.append(known[key])
             self.operands.append(tuple(registers))
             for slot in step.outs:
@@ -143,22 +165,25 @@ class LoopRunner:
 
     def _assign_buffers(self) -> None:
         """Give every temporary of a tiled loop a buffer; one whose last reader has run is used again."""
-        last = {slot: n for n, step in enumerate(self.steps) for slot in step.ins if slot in self.made}
+        last: dict[int, int] = {}  # of each slot, the last step that reads it, or a view of it
+        for n, step in reversed(list(enumerate(self.steps))):
+            until = max([n, *(last.get(slot, n) for slot in step.outs)]) if step.primitive.view else n
+            last.update((slot, max(until, last.get(slot, n))) for slot in step.ins)
         self.buffer_of: dict[int, int] = {}
         self.buffer_bytes: list[int] = []
         if not self.tiled:
             return
+        made = {slot: n for n, step in enumerate(self.steps) for slot in step.outs}
         idle: list[int] = []
-        aliased = {slot for step in self.steps if step.primitive.view for slot in (*step.ins, *step.outs)}
         for n, step in enumerate(self.steps):
-            for slot in step.outs:
+            for window, slot in zip(self.window_of[n][1], step.outs, strict=True):
                 dim = self.out_dim[slot]
                 onto = step.primitive.onto and slot in self.total
                 if not step.primitive.into or onto or (slot in self.escaping and slot not in self.total):
                     continue
                 lengths = [cut.longest for cut in self.slots[slot].sharding.cuts]
-                if dim is not None:
-                    lengths[dim] = min(lengths[dim], self.rows)
+                if dim is not None and window is not None:
+                    lengths[dim] = min(lengths[dim], self.rows + self.windows[window].overlap)
                 nbytes = math.prod(lengths) * self.slots[slot].dtype.itemsize
                 fitting = [b for b in idle if self.buffer_bytes[b] >= nbytes]
                 if fitting:
@@ -167,9 +192,7 @@ class LoopRunner:
                 else:
                     self.buffer_of[slot] = len(self.buffer_bytes)
                     self.buffer_bytes.append(nbytes)
-            for slot in {*step.ins, *step.outs}:
-                if slot in self.buffer_of and last.get(slot, n) == n and slot not in aliased:
-                    idle.append(self.buffer_of[slot])
+            idle += [number for slot, number in self.buffer_of.items() if last.get(slot, made[slot]) == n]
 
     # For each shard
 
@@ -188,7 +211,7 @@ class LoopRunner:
         """
         bounds = [_bounds(cuts, shard) for cuts in self.grids]
         regs = self.regs if self.tiled else [None] * self.registers
-        streams: list[tuple[int, np.ndarray, int]] = []
+        streams: list[_Stream] = []
         for read in self.reads:
             array = local.get(read.slot)
             if array is None:
@@ -198,10 +221,10 @@ class LoopRunner:
                 for d, grid, label in read.region:
                     index[d] = slice(*bounds[grid][label])
                 array = array[tuple(index)]
-            if read.dim is None:
+            if read.dim is None or read.window is None:
                 regs[read.register] = array
             else:
-                streams.append((read.register, array, read.dim))
+                streams.append((read.register, array, (slice(None),) * read.dim, read.window))
         if self.tiled:
             return self._tiles(shard, bounds, regs, streams, skip, running, meter)
         return self._once(shard, regs, skip, running, meter)
@@ -246,13 +269,15 @@ class LoopRunner:
         shard: int,
         bounds: list[list[Bounds]],
         regs: list[Any],
-        streams: list[tuple[int, np.ndarray, int]],
+        streams: list[_Stream],
         skip: set[int],
         running: list[Step | None],
         meter: Meter | None,
     ) -> dict[int, np.ndarray]:
         """Run the steps tile by tile."""
-        lengths = tuple([hi - lo for grid in bounds for lo, hi in grid])
+        lengths: tuple[Any, ...] = tuple([hi - lo for grid in bounds for lo, hi in grid])
+        if self.shifts:
+            lengths += tuple([_relative(self._place(n, shard)) for n in self.shifts])
         if lengths not in self._extents:
             self._extents[lengths] = {
                 slot: extent(region)
@@ -265,24 +290,29 @@ class LoopRunner:
             if slot not in skip:
                 out[slot] = self.pool.take(extents[slot], self.slots[slot].dtype)
                 dim = self.out_dim[slot]
-                if dim is None:
+                window = self.window_of_slot[slot]
+                if dim is None or window is None:
                     regs[self.of_slot[slot]] = out[slot]
                 else:
-                    streams.append((self.of_slot[slot], out[slot], dim))
+                    streams.append((self.of_slot[slot], out[slot], (slice(None),) * dim, window))
         self.placed = {n: self._place(n, shard) for n, step in enumerate(self.steps) if step.primitive.placed}
-        first, end = bounds[self.span[0]][self.span[1]] if self.span is not None else (0, self.length)
-        selects = [(r, array, (slice(None),) * d) for r, array, d in streams]
+        piece = shard // (self.count // self.windows[0].count)
+        begins = [window.bounds(piece)[0] for window in self.windows]
+        first, end = _tiled(self.windows, piece)
         calls: Calls = []
         known = None
         step: Step | None = None
         try:
             for start in range(first, max(end, first + 1), self.rows):
-                self.tile = start, stop = start, min(start + self.rows, end)
-                for register, array, before in selects:
-                    regs[register] = array[(*before, slice(start - first, stop - first))]
-                if (stop - start, start == first) != known:
-                    known = stop - start, start == first
-                    calls, targets = self._calls(lengths, extents, *known, skip)
+                stop = max(start, min(start + self.rows, end))
+                self.spans = spans = [window.part(start, stop) for window in self.windows]
+                for register, array, before, w in streams:
+                    lo, hi = spans[w]
+                    regs[register] = array[(*before, slice(lo - begins[w], hi - begins[w]))]
+                key = tuple([(lo - start, hi - start) for lo, hi in spans]), start == first
+                if key != known:
+                    known = key
+                    calls, targets = self._calls((lengths, *key, frozenset(skip)), extents, skip)
                     for register, buffer in targets.items():
                         regs[register] = buffer
                 for step, call in calls if meter is None else meter.timing(calls):  # noqa: B007 - read below
@@ -295,48 +325,48 @@ class LoopRunner:
         return out
 
     def _calls(
-        self,
-        lengths: tuple[int, ...],
-        extents: dict[int, tuple[int, ...]],
-        rows: int,
-        first: bool,
-        skip: set[int],
+        self, key: Any, extents: dict[int, tuple[int, ...]], skip: set[int]
     ) -> tuple[Calls, dict[int, np.ndarray]]:
-        """The calls for a tile of `rows`, and the temporaries that registers point to.
+        """The calls for tiles like the present one, and the temporaries that registers point to.
 
-        A tile is some dozen calls of some microseconds, so what they need is bound to them beforehand.
+        A tile is some dozen calls of some microseconds, so what they need is bound to them beforehand. `key` tells
+        lengths, parts of the windows, whether it is a shard's first tile, and steps left out.
         """
-        key = (lengths, rows, first, frozenset(skip))
         if key in self._ready:
             return self._ready[key]
         targets: dict[int, np.ndarray] = {}
         calls: Calls = []
         for n, step in enumerate(self.steps):
             if step.outs[0] not in skip:
-                calls.append((step, self._call(n, extents, rows, first, targets)))
+                made = self._call(n, extents, key[2], targets)
+                calls += [] if made is None else [(step, made)]
         if len(self._ready) > 64:
             self._ready.clear()
         self._ready[key] = calls, targets
         return calls, targets
 
     def _call(
-        self,
-        n: int,
-        extents: dict[int, tuple[int, ...]],
-        rows: int,
-        first: bool,
-        targets: dict[int, np.ndarray],
-    ) -> Call:
-        """Step `n`, bound to its registers. Adds the temporaries that it makes to `targets`."""
+        self, n: int, extents: dict[int, tuple[int, ...]], first: bool, targets: dict[int, np.ndarray]
+    ) -> Call | None:
+        """Step `n`, bound to its registers. Adds the temporaries that it makes to `targets`; None: that is all."""
         step, regs, operands = self.steps[n], self.regs, self.operands[n]
         kernel: Callable[..., Any] = (
             partial(step.primitive.kernel, **step.attrs) if step.attrs else step.primitive.kernel
         )
+        target = self._target(step.outs[0], extents)
+        registers = [self.of_slot[slot] for slot in step.outs]
+        if step.layout.labels is None:
+            kernel = partial(kernel, at=_tile_place(step, self.placed[n], self.window_of[n], self.spans))
+            if step.outs[0] in self.escaping:
+                return making(kernel, regs, getter(operands), registers, [True])
+            view = viewed(kernel, targets.get(operands[0]))
+            if view is not None:
+                targets[registers[0]] = view
+                return None
+            return shifting(kernel, regs, operands[0], registers[0], target)
         if step.primitive.placed:
             kernel = partial(self._at, n, kernel)
         get = getter(operands)
-        target = self._target(step.outs[0], extents, rows)
-        registers = [self.of_slot[slot] for slot in step.outs]
         if step.outs[0] in self.total and step.primitive.onto and not first:
             return adding(kernel, regs, get, registers[0])
         if step.outs[0] in self.total:
@@ -352,20 +382,40 @@ class LoopRunner:
             return partial(kernel, *[targets[r] for r in operands], out=target)
         return writing(kernel, regs, get, register)
 
-    def _target(self, slot: int, extents: dict[int, tuple[int, ...]], rows: int) -> np.ndarray | None:
+    def _target(self, slot: int, extents: dict[int, tuple[int, ...]]) -> np.ndarray | None:
         """The temporary of a slot."""
         if slot not in self.buffer_of:
             return None
         shape = list(extents[slot])
-        dim = self.out_dim[slot]
-        if dim is not None:
-            shape[dim] = rows
+        dim, window = self.out_dim[slot], self.window_of_slot[slot]
+        if dim is not None and window is not None:
+            lo, hi = self.spans[window]
+            shape[dim] = hi - lo
         number = self.buffer_of[slot]
         return self.pool.scratch(number, self.buffer_bytes[number], tuple(shape), self.slots[slot].dtype)
 
     def _at(self, n: int, kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a kernel that wants to know where the tile lies."""
-        return kernel(*args, at=_tile_place(self.steps[n], self.placed[n], *self.tile), **kwargs)
+        at = _tile_place(self.steps[n], self.placed[n], self.window_of[n], self.spans)
+        return kernel(*args, at=at, **kwargs)
+
+
+def _tiled(windows: list[Cut], piece: int) -> Bounds:
+    """What tiles must go through so that they fill piece number `piece` of all windows."""
+    if windows[0].points is not None:
+        return windows[0].bounds(piece)
+    step = windows[0].step or windows[0].size
+    first = min(max(piece * step, cut.offset) for cut in windows)
+    end = max(min((piece + 1) * step, cut.size + cut.offset - cut.overlap) for cut in windows)
+    return first, end
+
+
+def _relative(where: Place) -> Region:
+    """Where in its operand the result of a regrouping begins, and how long both are."""
+    (source,), (out,) = where.ins, where.outs
+    return tuple([(c - a, b - a) for (a, b), (c, _) in zip(source, out, strict=True)]) + tuple(
+        [(0, d - c) for c, d in out]
+    )
 
 
 def _bounds(cuts: tuple[Cut, ...], shard: int) -> list[Bounds]:
@@ -378,16 +428,26 @@ def _bounds(cuts: tuple[Cut, ...], shard: int) -> list[Bounds]:
     return found
 
 
-def _tile_place(step: Step, where: Place, start: int, stop: int) -> Place:
-    """The place of one tile of a shard."""
-    labels = step.layout.labels
+def _tile_place(
+    step: Step, where: Place, windows: tuple[list[int | None], list[int | None]], spans: list[Bounds]
+) -> Place:
+    """The place of one tile of a shard, which has these parts of the windows."""
+    labels = step.labels
     assert labels is not None
     return Place(
-        tuple(_narrow(r, n, step.tile, start, stop) for r, n in zip(where.ins, labels.ins, strict=True)),
-        tuple(_narrow(r, n, step.tile, start, stop) for r, n in zip(where.outs, labels.outs, strict=True)),
+        tuple(
+            _narrow(r, n, step.tile, w, spans)
+            for r, n, w in zip(where.ins, labels.ins, windows[0], strict=True)
+        ),
+        tuple(
+            _narrow(r, n, step.tile, w, spans)
+            for r, n, w in zip(where.outs, labels.outs, windows[1], strict=True)
+        ),
     )
 
 
-def _narrow(region: Region, names: tuple[int | None, ...], tile: int | None, start: int, stop: int) -> Region:
+def _narrow(
+    region: Region, names: tuple[int | None, ...], tile: int | None, window: int | None, spans: list[Bounds]
+) -> Region:
     dim = _tile_dim(names, tile)
-    return region if dim is None else (*region[:dim], (start, stop), *region[dim + 1 :])
+    return region if dim is None or window is None else (*region[:dim], spans[window], *region[dim + 1 :])
