@@ -119,6 +119,36 @@ class Node:
         return origin(self.where)
 
 
+class Company:
+    """Known arrays that were computed with one another, and whether any of them has had to go to the workers.
+
+    Then the others do too, with what is made of them: what is worked with together lies together.
+    """
+
+    __slots__ = ("_joined", "far")
+
+    def __init__(self) -> None:
+        self.far = False
+        self._joined: Company | None = None
+
+    def all(self) -> Company:
+        """The company that this one has become part of."""
+        found = self
+        while found._joined is not None:
+            found = found._joined
+        if found is not self:
+            self._joined = found  # so that the way does not grow
+        return found
+
+    def join(self, other: Company) -> Company:
+        """The company of both."""
+        mine, other = self.all(), other.all()
+        if mine is not other:
+            other._joined = mine
+            mine.far = mine.far or other.far
+        return mine
+
+
 class Result:
     """One result of a node. It is in one of these states:
 
@@ -130,14 +160,16 @@ class Result:
     - spared: it was not stored, since `recipe`, the nodes that make it, is cheap to run if it is asked for;
     - failed: `error` says why.
 
-    A stored result may be known as well, once it was fetched.
+    A stored result may be known as well, once it was fetched. `company` is that of a known array which is too large to
+    travel inside a call, once it was worked with.
     """
 
-    __slots__ = ("array", "box", "copies", "error", "handle", "id", "lease", "recipe", "spec")
+    __slots__ = ("array", "box", "company", "copies", "error", "handle", "id", "lease", "recipe", "spec")
 
     def __init__(self, spec: Spec, array: np.ndarray | None = None):
         self.spec = spec
         self.array = array
+        self.company: Company | None = None
         self.id: int | None = None
         self.copies = NO_COPIES
         self.box: Any = None
@@ -155,6 +187,11 @@ class Result:
     def sharding(self) -> Sharding:
         """How it is cut."""
         return self.spec.sharding
+
+    def goes_far(self) -> None:
+        """The workers have it or get it, and with it what it is worked with."""
+        self.company = self.company or Company()
+        self.company.all().far = True
 
     @property
     def pending(self) -> bool:

@@ -56,6 +56,33 @@ def test_nothing_is_here_if_the_workers_shall_do_everything() -> None:
     assert not is_here(torch.ones(2) * 2)
 
 
+def test_what_had_to_go_to_the_workers_is_worked_with_there() -> None:
+    labels, table = rows(1000), rows(1000)
+    far = torch.rand(1000, 64 * SHARD // 4096)
+
+    def step() -> tuple[bool, bool]:
+        weights = (labels * 0.5 + table) * 2.0
+        noise = torch.rand(64, 1000)
+        here = is_here(weights), is_here(noise)
+        float((noise @ (weights @ far[:64])).sum())
+        return here
+
+    assert step() == (True, True)
+    sent = torch.memory()
+    assert step() == (False, False)  # with all that it is made of, and what the line makes
+    assert not is_here(labels + 1.0)
+    assert is_here(rows(1000) + 1.0)  # this has nothing to do with it
+    assert sent[0]["held"] > 0
+
+
+def test_to_read_a_result_changes_nothing_about_where_work_is_done() -> None:
+    result = torch.rand(100, 50_000).sum(0)
+    assert not is_here(result * 2.0)
+    result.numpy()
+    assert is_here(result)
+    assert not is_here(result * 2.0)
+
+
 def test_no_workers_start_for_what_is_small() -> None:
     torch.shutdown()
     x = torch.from_numpy(np.random.default_rng(0).random((65_536, 16), np.float32))
@@ -114,3 +141,12 @@ def test_a_kernel_that_may_give_a_view_gets_no_memory() -> None:
     big = torch.zeros(inline.POOLED)._value.result.spec
     for primitive in TABLE.values():
         assert inline._is_pooled(primitive, big) == (primitive.into and not primitive.view)
+
+
+def test_nothing_is_far_without_workers() -> None:
+    array = rows(1000)
+    array._value.result.goes_far()
+    assert not is_here(array + 1.0)
+    torch.shutdown()
+    assert is_here(array + 1.0)
+    assert not torch.is_initialized()

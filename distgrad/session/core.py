@@ -21,7 +21,7 @@ from distgrad.program import Move, Slot, Sum
 from distgrad.session import measure
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
-from distgrad.session.inline import apply
+from distgrad.session.inline import FEED, apply
 from distgrad.session.signature import here, signature
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import encode
@@ -30,7 +30,6 @@ from distgrad.worker.execute import Failure, receive_shards, receive_sums
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import Transport
 
-FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 UPLOAD = 64 << 20  # bytes of one call of an upload
 LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 PENDING = 4_096  # nodes after which the pending work is sent by itself
@@ -117,6 +116,7 @@ class Session:
         if result.spec.sharding.count > 1:  # from an earlier session
             self._upload(result, array, result.sharding)
         elif array.nbytes > FEED:
+            result.goes_far()
             self._upload(result, array, default_sharding(array.shape, array.itemsize, self.shard_bytes))
 
     def _recall(self, result: Result) -> None:
@@ -320,6 +320,8 @@ class Session:
             array.flags.writeable = False
             if array.nbytes <= max(self.inline_bytes, FEED):
                 result.array, result.box = array, None
+                if array.nbytes > FEED:
+                    result.goes_far()
             return array
 
     def _finish(self, result: Result) -> None:

@@ -16,8 +16,8 @@ from distgrad.graph import Value
 from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE
 from distgrad.session import measure
-from distgrad.session.core import FEED, LOST, Session
-from distgrad.session.inline import READ, small
+from distgrad.session.core import LOST, Session
+from distgrad.session.inline import FEED, READ, small
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding, default_sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
@@ -141,7 +141,7 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
     """The same for operands and attributes that are put together already; what is not known yet is recorded."""
     primitive = TABLE[name]
     if _inline_bytes:
-        values = small(primitive, inputs, attrs, _inline_bytes)
+        values = small(primitive, inputs, attrs, _inline_bytes, _session is not None)
         if values is not None:
             return values
     if _session is None and any(v.result.array is None for v in inputs):
