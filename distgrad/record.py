@@ -236,7 +236,8 @@ class Saved:
     """A value kept for backward, with what is needed to make a tensor of it again.
 
     `counter` and `number` tell whether the storage was changed since. `edge` is the tensor's place in the graph; an
-    output of the node that saves it (`is_output`) has no node there, so that there is no cycle.
+    output of the node that saves it (`is_output`) has no node there, so that there is no cycle. Where an operand is
+    saved in place of the output, it has: only the version is the output's.
     `tensor` is for the message alone, which names its latest grad_fn.
     """
 

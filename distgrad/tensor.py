@@ -338,7 +338,7 @@ def unpack(saved: Saved, owner: Node, where: Any) -> Tensor:
     if isinstance(node, AccumulateGrad):
         tensor._accumulate = weakref.ref(node)
     else:
-        tensor._node = owner if saved.is_output else node
+        tensor._node = owner if node is None else node
         tensor._output = output
     return tensor
 

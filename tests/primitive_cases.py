@@ -155,6 +155,13 @@ case("flip", lambda x: x[::-1, :, ::-1], normal(3, 4, 5), dims=(0, 2))
 for _shape, _dim in (((6, 5), 1), ((6, 5), 0), ((4, 70), 1), ((3, 4, 5), 1), ((7,), 0)):
     case("softmax", lambda x, d=_dim: special.softmax(x, d), normal(*_shape), dim=_dim)
     case("log_softmax", lambda x, d=_dim: special.log_softmax(x, d), normal(*_shape), dim=_dim)
+    case(
+        "log_softmax_backward",
+        lambda x, g, d=_dim: g - special.softmax(x, d) * g.sum(d, keepdims=True),
+        normal(*_shape),
+        normal(*_shape),
+        dim=_dim,
+    )
 
 # Products.
 SIZES = dict(zip("mknbcd", (5, 4, 7, 3, 2, 6), strict=True))
@@ -246,6 +253,27 @@ case(
     dim=1,
     size=6,
 )
+for _shape, _dim in (((8, 5), 1), ((5, 8), 0), ((4, 3, 5), 1)):
+    _one = tuple(1 if d == _dim else n for d, n in enumerate(_shape))
+    _idx = integers(*_one, low=0, high=_shape[_dim])
+    case(
+        "scatter_zeros",
+        lambda b, i, s, d=_dim: put(b, i, s, d),
+        np.zeros(_shape, np.float32),
+        _idx,
+        normal(*_one),
+        dim=_dim,
+        size=_shape[_dim],
+    )
+    case(
+        "scatter_subtract",
+        lambda x, i, s, d=_dim: put(np.zeros_like(x), i, s, d) - x,
+        normal(*_shape),
+        _idx,
+        normal(*_one),
+        dim=_dim,
+        size=_shape[_dim],
+    )
 case(
     "index_put",
     lambda b, i, s: put(b, i, s, 0),

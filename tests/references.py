@@ -160,6 +160,9 @@ same(
     logsumexp=reduction(lambda x, axis, keepdims: np.log(np.sum(np.exp(x), axis=axis, keepdims=keepdims))),
     softmax=lambda x, dim: np.exp(x) / np.exp(x).sum(axes(x, dim), keepdims=True),
     log_softmax=lambda x, dim: x - np.log(np.exp(x).sum(axes(x, dim), keepdims=True)),
+    _log_softmax_backward=lambda x, g, dim: (
+        g - np.exp(x) / np.exp(x).sum(axes(x, dim), keepdims=True) * g.sum(axes(x, dim), keepdims=True)
+    ),
 )
 
 
@@ -258,6 +261,13 @@ def _(x: Array, y: Array, weight: Any = None, positive: Any = None, how: str = "
     p = 1 / (1 + np.exp(-x))
     loss = -((1 if positive is None else positive) * y * np.log(p) + (1 - y) * np.log(1 - p))
     return reduced(loss * (1 if weight is None else weight), how)
+
+
+@reference("_chosen")
+def chosen(src: np.ndarray, index: np.ndarray, dim: int, shape: tuple[int, ...]) -> np.ndarray:
+    out = np.zeros(shape)
+    np.put_along_axis(out, index, src, dim)
+    return out
 
 
 @reference("_embedding_dense_backward")

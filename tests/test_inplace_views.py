@@ -100,3 +100,20 @@ def test_old_values_are_let_go(torch: ModuleType) -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+def test_log_softmax_guards_its_result_and_not_its_operand(torch: ModuleType) -> None:
+    """torch saves the result; here the operand is saved, as it was."""
+    x = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    logits = x * 1
+    torch.log_softmax(logits, 0)[0].backward(retain_graph=True)
+    want = x.grad.tolist()
+    x.grad = None
+    out = torch.log_softmax(logits, 0)
+    logits.mul_(3)
+    out[0].backward(retain_graph=True)
+    assert x.grad.tolist() == want
+    out = torch.log_softmax(x * 1, 0)
+    out.mul_(2)
+    with pytest.raises(RuntimeError, match="output 0 of LogSoftmax, is at version 1"):
+        out.sum().backward()

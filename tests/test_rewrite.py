@@ -63,6 +63,14 @@ def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda x, y: torch.nn.functional.binary_cross_entropy_with_logits(x, (y > 0).float()),
         lambda x, y: (x[1:] * y[:-1]).sum() - (-x).sum(),
         lambda x, y: torch.where(x > y, x, y).reshape(40, 100).logsumexp(1).sum(),
+        lambda x, y: torch.nn.functional.cross_entropy(x.reshape(40, 100), torch.arange(40)),
+        lambda x, y: torch.nn.functional.cross_entropy(
+            x.reshape(400, 10), (y.reshape(400, 10)[:, 0] > 0).long(), ignore_index=1, reduction="sum"
+        ),
+        lambda x, y: torch.nn.functional.cross_entropy(x.reshape(20, 10, 20), torch.ones(20, 20).long()),
+        lambda x, y: (torch.log_softmax(x.reshape(40, 100), 1) * y.reshape(40, 100)).sum(),
+        lambda x, y: (torch.log_softmax(x.reshape(40, 100), 0) * y.reshape(40, 100)).sum(),
+        lambda x, y: torch.logsumexp(x, 0) * (torch.softmax(x, 0) * y - torch.log_softmax(x, 0)).sum(),
     ],
 )
 def test_no_bit_changes(
@@ -103,6 +111,17 @@ def test_equal_work_is_done_once(workers: int, plans: list[Plan]) -> None:
     y = torch.exp(x).sum() + torch.exp(x).max()
     y.item()
     assert names(plans[-1]).count("exp") == 1
+
+
+def test_cross_entropy_and_its_gradient_share_the_exponentials(workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers().reshape(400, 10))
+    w = torch.ones(10, 100, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(x @ w, torch.arange(400) // 4)
+    loss.backward()
+    assert abs(loss.item() - np.log(100)) < 1e-5
+    steps = [name for plan in plans for name in names(plan)]
+    assert [steps.count(name) for name in ("amax", "exp", "log_softmax", "scatter_zeros")] == [1, 1, 0, 0]
+    assert steps.count("scatter_subtract") == 1
 
 
 def test_labels_are_computed_in_the_cuts_of_what_reads_them(workers: int, plans: list[Plan]) -> None:

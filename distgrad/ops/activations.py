@@ -137,10 +137,10 @@ def logsigmoid(input: Value) -> Value:
 
 
 # Along a dimension.
-def _normalized(primitive: str, input: Value, dim: int, wanted: dtype | None) -> Value:
+def _normalized(primitive: str, inputs: tuple[Value, ...], dim: int, wanted: dtype | None) -> Value:
     if wanted is not None:
-        input = cast(input, wanted.numpy)
-    shape = input.shape
+        inputs = tuple(cast(input, wanted.numpy) for input in inputs)
+    input, shape = inputs[0], inputs[0].shape
     dim = normal_dim(dim, len(shape))
     refuse(
         input,
@@ -148,9 +148,9 @@ def _normalized(primitive: str, input: Value, dim: int, wanted: dtype | None) ->
         f"{primitive}_lastdim_kernel_impl" if dim == max(len(shape), 1) - 1 else f"{primitive}_kernel_impl",
     )
     if shape:
-        return session.emit(primitive, input, dim=dim)
-    one = session.emit("expand_dims", input, dims=(0,))
-    return session.emit("squeeze_dims", session.emit(primitive, one, dim=0), dims=(0,))
+        return session.emit(primitive, *inputs, dim=dim)
+    ones = [session.emit("expand_dims", x, dims=(0,)) for x in inputs]
+    return session.emit("squeeze_dims", session.emit(primitive, *ones, dim=0), dims=(0,))
 
 
 def _total(x: Tensor, dim: int) -> Tensor:
@@ -169,13 +169,36 @@ def _rows() -> list[Any]:
 @op(input=_softmax_input, samples=_rows)
 def softmax(input: Value, dim: int, dtype: dtype | None = None) -> Value:
     """exp(input), scaled so that it sums to 1 along `dim`. With `dtype` the input is converted first."""
-    return _normalized("softmax", input, dim, dtype)
+    return _normalized("softmax", (input,), dim, dtype)
 
 
-@op(input=lambda g, dim, out: g - exp(out) * _total(g, dim), samples=_rows)
+@op(
+    name="LogSoftmaxBackwardDataBackward0",
+    input=lambda g, input, grad, dim: -_total(grad, dim) * _softmax_input(g, dim, softmax(input, dim)),
+    grad=lambda g, input, dim: g - _total(g * softmax(input, dim), dim),
+    method=False,
+    samples=lambda: [
+        (real(2, 3), real(2, 3, seed=1), 1),
+        (real(2, 3), real(2, 3, seed=1), 0),
+        (real(), real(), 0),
+    ],
+)
+def _log_softmax_backward(input: Value, grad: Value, dim: int) -> Value:
+    """grad - softmax(input) * sum(grad)."""
+    return _normalized("log_softmax_backward", (input, grad), dim, None)
+
+
+def _log_softmax_input(g: Tensor, input: Tensor, dim: int) -> Tensor:
+    """From `input`, not from the result, so that forward and backward share what both compute."""
+    return _log_softmax_backward(
+        input if input.dtype == g.dtype else call("_to_copy", input, g.dtype), g, dim
+    )
+
+
+@op(input=_log_softmax_input, guard="input", samples=_rows)
 def log_softmax(input: Value, dim: int, dtype: dtype | None = None) -> Value:
     """log(softmax(input, dim)), exact where that is near 0. With `dtype` the input is converted first."""
-    return _normalized("log_softmax", input, dim, dtype)
+    return _normalized("log_softmax", (input,), dim, dtype)
 
 
 __all__ = ["log_softmax", "relu", "softmax"]  # those of the main namespace

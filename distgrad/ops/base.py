@@ -17,6 +17,8 @@
    differentiable. `returns=("values", "indices")` makes the result a named tuple; formulas see all of it as `out`.
 4. `name=` torch's name of the node (`"MaxBackward1"`), or a function of the op's arguments that gives it; without it
    `mul` gives `MulBackward0`. No formula at all: the result never requires grad.
+   `guard="input"`: where torch saves the result and this op saves `input`, as it was, the version of the result is
+   checked, not that of `input`.
    An argument given as a number has an edge to nothing, as in torch, unless `number_edges=False`.
 5. `view=lambda base, new, *args: ...`, where `args` are the op's other arguments: the base with the view's elements
    replaced by `new`; `layout=lambda array, *args: ...`: the same view of a NumPy array. The op's result is a view then.
@@ -92,6 +94,7 @@ def op(
     layout: Callable[..., np.ndarray] | None = None,
     inplace: bool | str = False,
     number_edges: bool = True,
+    guard: str | None = None,
     method: bool | str | tuple[str, ...] = True,
     samples: Samples | None = None,
     **formulas: Callable[..., Any],
@@ -102,6 +105,7 @@ def op(
         title = body.__name__
         kind = Kind(title, body, formulas)
         kind.multi, kind.view, kind.layout, kind.number_edges = multi, view, layout, number_edges
+        kind.guard = guard
         kind.node_class = _node_classes(kind, name)
         if returns is not None:
             kind.returns = _named_tuple(title, returns)
@@ -342,6 +346,9 @@ def _function(kind: Kind) -> Callable[..., Any]:
             tensor._requires_grad = True
             if node.plan.out:
                 node.saved["out"] = Saved(out, tensor._counter, is_output=True)
+            if kind.guard in node.saved:
+                kept = node.saved[kind.guard]
+                node.saved[kind.guard] = Saved(kept.value, tensor._counter, kept.edge, is_output=True)
         return tensor
 
     functools.update_wrapper(call, kind.body)

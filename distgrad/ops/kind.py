@@ -67,6 +67,7 @@ class Kind:
             raise TypeError(f"{name}: formulas for {sorted(unknown)}, which are no arguments")
         self.multi = False
         self.number_edges = True
+        self.guard: str | None = None
         self.returns: Callable[..., Any] | None = None
         self.view: Callable[..., Any] | None = None
         self.layout: Callable[..., Any] | None = None

@@ -11,10 +11,22 @@ from typing import Any
 from distgrad import session
 from distgrad.dtype import INT32, INT64, NAMES, OF_NUMPY
 from distgrad.ops.activations import logsigmoid
-from distgrad.ops.base import Like, Tensor, Value, call, cast, common_dtype, constant, elementwise, op, reduce
+from distgrad.ops.base import (
+    Like,
+    Tensor,
+    Value,
+    broadcast_to,
+    call,
+    cast,
+    common_dtype,
+    constant,
+    elementwise,
+    op,
+    reduce,
+)
 from distgrad.ops.binary import clamp
 from distgrad.ops.compare import where
-from distgrad.ops.gathering import scatter
+from distgrad.ops.gathering import gather, positions
 from distgrad.ops.helpers import title
 from distgrad.ops.pointwise import log, log1p, refuse
 from distgrad.ops.regrouping import reshaped
@@ -105,6 +117,20 @@ def _check_classes(target: Value, classes: int, ignore_index: int) -> None:
             raise IndexError(f"Target {wrong[0]} is out of bounds.")
 
 
+@op(
+    src=lambda g, index, dim: gather(g, dim, index),
+    method=False,
+    samples=lambda: [
+        (real(3, 1), positions([1], [0], [1]), 1, (3, 2)),
+        (real(1, 2), positions([2, 0]), 0, (3, 2)),
+    ],
+)
+def _chosen(src: Value, index: Value, dim: int, shape: tuple[int, ...], cuts: Any = None) -> Value:
+    """Zeros of `shape`, but `src` at one place along `dim`, which `index` tells."""
+    zeros = broadcast_to(constant(0, src.dtype), shape, cuts)
+    return session.emit("scatter_zeros", zeros, index, src, dim=dim, size=shape[dim])
+
+
 def _nll_input(
     g: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int, out: Any, like: Like
 ) -> Tensor:
@@ -118,7 +144,7 @@ def _nll_input(
     if weight is not None:
         g = g * call("reshape", call("index_select", weight, 0, call("reshape", safe, (-1,))), safe.shape)
     g = where(ignored, 0.0, g)
-    return scatter(like.zeros(), dim, call("unsqueeze", safe, dim), call("unsqueeze", g, dim))
+    return _chosen(call("unsqueeze", g, dim), call("unsqueeze", safe, dim), dim, like.shape, like.sharding)
 
 
 def _losses() -> list[Any]:

@@ -46,6 +46,9 @@ def late(
     node is put off if that asks for no more bytes to be kept than its results have.
     """
     chosen: dict[int, int] = {}
+    makers = {
+        v: node for _, node in nodes if not node.layout.merged and node.layout.shards > 1 for v in node.outs
+    }
     readers: dict[int, list[int]] = {}  # of each value: the stages in which it is read
     staying = set(leaving)
     for _, node in reversed(nodes):
@@ -61,6 +64,12 @@ def late(
                 if values[v].external is None
                 and stage[v] < then
                 and all(s < then for s in readers.get(v, ()))
+            }
+            # What is made of the others, such as their maximum, is put off in its turn.
+            kept -= {
+                v
+                for v in kept
+                if v in makers and v not in readers and v not in staying and kept.issuperset(makers[v].ins)
             }
             if sum(values[v].aval.nbytes for v in kept) <= sum(values[v].aval.nbytes for v in node.outs):
                 chosen[out] = when = then

@@ -1,5 +1,6 @@
 """The same results from less work: rules over the captured nodes, before they are given stages.
 
+- *Split*, *pick* and *lay*: what a softmax and its gradient share (see `split.py`).
 - *Fold*: arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar.
 - *Share*: what two nodes compute alike is computed once.
 - *Join*: rows that are taken from a table, weighted, and added to others make one product with a sparse matrix.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 
 from distgrad.plan.capture import NodeInfo, ValueInfo
 from distgrad.plan.overlap import Numbered, hull, shifted, widened
+from distgrad.plan.split import pick, split
 from distgrad.primitives import TABLE, Aval
 from distgrad.primitives.rules import layout, on_grid
 from distgrad.sharding import Sharding
@@ -28,9 +30,10 @@ _FOLDED |= {"square", "integer_power", "cast"}
 def rewrite(
     values: Sequence[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int
 ) -> tuple[list[ValueInfo], list[Numbered]]:
-    """The values and nodes to plan. Values keep their numbers; new ones, all scalars, stand at the end."""
+    """The values and nodes to plan. Values keep their numbers; new ones stand at the end."""
     known = list(values)
-    return known, _recut(known, _dropped(known, _joined(known, _folded(known, nodes, shard_bytes))))
+    folded = _folded(known, split(known, nodes), shard_bytes)
+    return known, _recut(known, _dropped(known, _joined(known, pick(known, folded))))
 
 
 def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:

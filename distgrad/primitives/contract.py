@@ -19,6 +19,10 @@ Out = np.ndarray | None
 Ints = tuple[int, ...]
 
 
+WIDE = 512  # columns from which on an incomplete block of 16 does not matter
+LONG = 256  # terms from which on a product is dearer than to copy its result
+
+
 class Form(NamedTuple):
     """How a contraction becomes `np.matmul`: a as (batch, rows, summed), b as (batch, summed, columns)."""
 
@@ -84,6 +88,18 @@ def _group(x: np.ndarray, order: Ints, runs: Ints) -> np.ndarray:
     return x.reshape(shape)
 
 
+def _better_transposed(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether the transposed product, and to lay it out anew, is quicker: the gradient of narrow weights, x.T @ g.
+
+    BLAS takes 16 columns of the result at a time, and is slow with the last of them if they are fewer: 64 x 100 took
+    55 us, the other way round 48.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.strides[0] >= a.strides[1]:
+        return False
+    (rows, summed), columns = a.shape, b.shape[1]
+    return rows % 16 == 0 and columns % 16 > 0 and 1 < columns < WIDE and summed >= LONG
+
+
 def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> np.ndarray:
     """The sum of products over the letters that the result lacks; BLAS for floats, on views where they will do.
 
@@ -102,7 +118,9 @@ def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> 
         return out
     a, b = _group(a, form.a, form.a_runs), _group(b, form.b, form.b_runs)
     shape = a.shape[:-1] + b.shape[form.batch + 1 :]
-    if target.shape == shape:
+    if target.shape == shape and _better_transposed(a, b):
+        np.copyto(target, np.matmul(b.T, a.T).T)
+    elif target.shape == shape:
         np.matmul(a, b, out=target)
     elif target.flags.c_contiguous:
         np.matmul(a, b, out=target.reshape(shape))

@@ -85,6 +85,8 @@ def take(
 def _linear(idx: np.ndarray, dim: int, size: int) -> np.ndarray:
     """For idx along `dim`: the positions in the flattened array whose `dim` has length `size`, in idx's shape."""
     before, n, after = collapse(idx.shape, (dim,))  # type: ignore[misc]
+    if n == after == 1:
+        return (idx.reshape(-1) + row_starts(before, size)).reshape(idx.shape)
     flat = idx.reshape(before, n, after)
     if after > 1:
         flat = flat * after + np.arange(after)
@@ -113,10 +115,28 @@ def gather(x: np.ndarray, idx: np.ndarray, dim: int, size: int, at: Place, out: 
 def scatter_add(idx: np.ndarray, src: np.ndarray, dim: int, size: int, out: Out = None) -> np.ndarray:
     """Zeros, and out[i][idx[i][j][k]][k] += src[i][j][k] for dim 1, and so on. 1 to 3 ns an element."""
     _check_positions(idx, dim, size)
-    made = np.zeros((*src.shape[:dim], size, *src.shape[dim + 1 :]), src.dtype)
+    made = out
+    if made is None or not made.flags.c_contiguous:
+        made = np.empty((*src.shape[:dim], size, *src.shape[dim + 1 :]), src.dtype)
+    made[...] = 0
     if src.size:
         np.add.at(made.reshape(-1), _linear(idx, dim, size).reshape(-1), contiguous(src).reshape(-1))
-    return _into(made, out)
+    return made if out is None or made is out else _into(made, out)
+
+
+def scatter_subtract(
+    x: np.ndarray, idx: np.ndarray, src: np.ndarray, dim: int, size: int, out: Out = None
+) -> np.ndarray:
+    """`scatter_zeros` less x: one pass over x, and one element for each of src."""
+    _check_positions(idx, dim, size)
+    made = out
+    if made is None or not made.flags.c_contiguous:
+        made = np.empty(x.shape, x.dtype)
+    np.subtract(0, x, out=made)
+    if src.size:
+        places, flat = _linear(idx, dim, size).reshape(-1), made.reshape(-1)
+        flat[places] = np.take(flat, places, mode="clip") + src.reshape(-1)  # (0 - x) + src, which is src - x
+    return made if out is None or made is out else _into(made, out)
 
 
 def index_add(
@@ -183,6 +203,19 @@ def scatter(
         made = np.empty(base.shape, base.dtype)
     np.copyto(made, base)
     made.reshape(-1)[_linear(idx, dim, size).reshape(-1)] = src.reshape(-1)
+    return made if out is None or made is out else _into(made, out)
+
+
+def scatter_zeros(
+    base: np.ndarray, idx: np.ndarray, src: np.ndarray, dim: int, size: int, out: Out = None
+) -> np.ndarray:
+    """`scatter` onto a base that is all zeros, for idx of length 1 along `dim`. No zero in the result is negative."""
+    _check_positions(idx, dim, size)
+    made = out
+    if made is None or not made.flags.c_contiguous:
+        made = np.empty(base.shape, base.dtype)
+    made[...] = 0
+    made.reshape(-1)[_linear(idx, dim, size).reshape(-1)] = src.reshape(-1) + 0
     return made if out is None or made is out else _into(made, out)
 
 
@@ -282,6 +315,22 @@ primitive(
 )
 primitive(
     "scatter", scatter, lambda avals, attrs: (avals[0],), labels=_scatter_labels, attrs=ALONG, into=True
+)
+primitive(
+    "scatter_zeros",
+    scatter_zeros,
+    lambda avals, attrs: (avals[0],),
+    labels=_scatter_labels,
+    attrs=ALONG,
+    into=True,
+)
+primitive(
+    "scatter_subtract",
+    scatter_subtract,
+    lambda avals, attrs: (avals[0],),
+    labels=_scatter_labels,
+    attrs=ALONG,
+    into=True,
 )
 primitive(
     "index_put",
