@@ -89,7 +89,8 @@ def test_memory_goes_back_to_the_pool_and_is_used_again(start: Start) -> None:
     del big
     assert [m["held"] for m in session.memory()] == [0, 0]
     assert all(
-        w.pool.free == sum(b.nbytes for bs in w.pool._blocks.values() for b, _ in bs) for w in transport.objects
+        w.pool.free == sum(b.nbytes for bs in w.pool._blocks.values() for b, _ in bs)
+        for w in transport.objects
     )
 
 
