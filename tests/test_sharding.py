@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from distgrad.sharding import (
     MIN_ROWS,
+    PRODUCT_ROOM,
+    PRODUCT_ROWS,
     Cut,
     Region,
     Sharding,
@@ -310,8 +312,10 @@ def test_default_cuts(shape: tuple[int, ...], itemsize: int, shard_bytes: int) -
     assert sharding.cut_dims[0] == first or shape[first] == MIN_ROWS
     longest = [cut.longest for cut in sharding.cuts]
     # A shard is at most as large as asked for, but a row is never cut where rows are short, nor are fewer than
-    # MIN_ROWS made of a matrix that is long both ways.
-    assert sharding.largest * itemsize <= max(shard_bytes, itemsize) or longest[first] in (1, MIN_ROWS)
+    # MIN_ROWS made of a tensor that is long both ways; and a matrix has larger ones with many rows for products.
+    matrix = len(shape) - first == 2 and longest[first] <= PRODUCT_ROWS
+    limit = PRODUCT_ROOM * shard_bytes if matrix and min(shape[first:]) >= MIN_ROWS else shard_bytes
+    assert sharding.largest * itemsize <= max(limit, itemsize) or longest[first] in (1, MIN_ROWS)
     for d in sharding.cut_dims[1:]:
         assert all(longest[e] == MIN_ROWS for e in sharding.cut_dims if e < d)
 
@@ -319,8 +323,11 @@ def test_default_cuts(shape: tuple[int, ...], itemsize: int, shard_bytes: int) -
 def test_default_cuts_of_a_table_and_of_a_large_matrix() -> None:
     assert default_sharding((100_000, 64), 4, 1 << 20) == sharding_of((100_000, 64), 4096)
     assert default_sharding((1, 1000, 4), 4, 1600) == sharding_of((1, 1000, 4), {1: 100})
-    both = default_sharding((10_000, 10_000), 4, 1 << 20)
-    assert both == sharding_of((10_000, 10_000), {0: MIN_ROWS, 1: 1024})
+    assert default_sharding((4096, 4096), 4, 4 << 20) == sharding_of((4096, 4096), 512)
+    assert default_sharding((8192, 8192), 4, 4 << 20) == sharding_of((8192, 8192), PRODUCT_ROWS)
+    assert default_sharding((300, 10_000), 4, 4 << 20) == sharding_of((300, 10_000), {0: MIN_ROWS, 1: 4096})
+    both = default_sharding((50_000, 50_000), 4, 1 << 20)
+    assert both == sharding_of((50_000, 50_000), {0: MIN_ROWS, 1: 1024})
 
 
 # What a user writes.
