@@ -15,6 +15,7 @@ from values import (
     X,
     emit,
     known,
+    numbers,
     put,
     total,
     work,
@@ -23,6 +24,7 @@ from values import (
 from distgrad import session
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
+from distgrad.plan import build
 from distgrad.session import door
 from distgrad.session.calls import IN_FLIGHT
 
@@ -186,6 +188,26 @@ def test_a_large_value_of_the_driver_is_sent_once(start: Start) -> None:
     for _ in range(3):
         assert session.fetch(emit("amax", value, dims=(0,), keepdim=False)) == 49_999
     assert [method for _, method, _ in transport.calls].count("load") == 2
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1 << 16, True), ((1 << 16) - 1, False)])
+def test_what_was_gathered_is_kept_up_to_a_limit(
+    limit: int, kept: bool, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "COPY_WHOLE", limit)
+    transport = start(2)
+    square = numbers(128, 128).astype(np.float32)
+    a, b = put(square, 40), put(square.T, 40)
+    calls = []
+    for _ in range(3):
+        transport.calls.clear()
+        product = session.fetch(emit("contract", a, b, subscripts="mk,kn->mn"))
+        np.testing.assert_allclose(product, square @ square.T, rtol=1e-5)
+        calls.append(len(transport.runs()))
+    assert calls == ([6, 4, 4] if kept else [6, 6, 6])
+    assert all((m["held"] >= square.nbytes) == kept for m in session.memory())
+    del b
+    assert all(m["held"] < square.nbytes for m in session.memory())
 
 
 def test_workers_that_begin_a_new_session_forget_the_old_one(start: Start) -> None:

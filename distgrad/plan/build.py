@@ -16,8 +16,10 @@ from distgrad.program import Arrival, Departure, Move, Program, Slot, Step, Sum
 from distgrad.sharding import Sharding
 from distgrad.wire import encode
 
-# A stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around.
+# A stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around; and whole on every
+# worker, where all of it is read, up to this many bytes: what a gather costs shows beside a product of small matrices.
 COPY_SHARE = 4
+COPY_WHOLE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class _Builder(Levels):
         return told
 
     def _copies(self) -> list[Form]:
-        """Moved forms to keep: of values that are stored, and small beside what they are used with.
+        """Moved forms to keep: of values that are stored, and small beside what they are used with, or gathered.
 
         Labels beside a matrix are cut otherwise by default. They are moved once, not at every step.
         """
@@ -201,7 +203,8 @@ class _Builder(Levels):
             ]
             beside = max(self.values[v].aval.nbytes for n in readers for v in (*n.ins, *n.outs))
             largest = max(info.aval.nbytes for info in self.values if info.external is not None)
-            if self.values[value].aval.nbytes <= max(beside, largest) // COPY_SHARE:
+            nbytes, limit = self.values[value].aval.nbytes, max(beside, largest)
+            if nbytes <= limit // COPY_SHARE or (form[1].count == 1 and nbytes <= min(limit, COPY_WHOLE)):
                 kept.append(form)
         return kept
 
