@@ -22,6 +22,11 @@ CHUNK = 65536  # rows that are added in one call of SciPy's
 
 
 # Checks.
+def _all_within(idx: np.ndarray, size: int) -> bool:
+    """Whether all indices are in `0:size`: read without sign, negative ones are the largest, so one pass tells it."""
+    return idx.size == 0 or np.maximum.reduce(idx.view(np.uint64), axis=None) < size
+
+
 def _first_outside(idx: np.ndarray, low: int, size: int) -> int | None:
     """The first index that is not in `low:size`; None where all are."""
     if idx.size == 0 or (idx.min() >= low and idx.max() < size):
@@ -31,11 +36,8 @@ def _first_outside(idx: np.ndarray, low: int, size: int) -> int | None:
 
 
 def positions(idx: np.ndarray, dim: int, size: int) -> np.ndarray:
-    """Indices that may be negative, as positions from the front.
-
-    Read without sign the negative ones are the largest: where there are none one pass tells it.
-    """
-    if idx.size == 0 or np.maximum.reduce(idx.view(np.uint64), axis=None) < size:
+    """Indices that may be negative, as positions from the front."""
+    if _all_within(idx, size):
         return idx
     if (wrong := _first_outside(idx, -size, size)) is not None:
         raise IndexError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
@@ -44,14 +46,14 @@ def positions(idx: np.ndarray, dim: int, size: int) -> np.ndarray:
 
 def within(idx: np.ndarray, size: int) -> np.ndarray:
     """Indices that may not be negative; errors are worded as for `index_select` and `embedding`."""
-    if _first_outside(idx, 0, size) is not None:
+    if not _all_within(idx, size):
         raise IndexError("index out of range in self")
     return idx
 
 
 def _check_positions(idx: np.ndarray, dim: int, size: int) -> None:
-    if idx.size == 0 or np.maximum.reduce(idx.view(np.uint64), axis=None) < size:
-        return  # one pass: read without sign, negative indices are the largest
+    if _all_within(idx, size):
+        return
     if (wrong := _first_outside(idx, 0, size)) is not None:
         raise RuntimeError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
