@@ -124,6 +124,21 @@ def test_cross_entropy_and_its_gradient_share_the_exponentials(workers: int, pla
     assert steps.count("scatter_subtract") == 1
 
 
+def test_a_second_derivative_reads_the_data_once(heavy: None, workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers(16 * 2_000).reshape(2_000, 16))
+    w, v = torch.ones(16, requires_grad=True), torch.arange(16.0)
+    torch.synchronize()
+    plans.clear()
+    (g,) = torch.autograd.grad(torch.sigmoid(x @ w).sum(), w, create_graph=True)
+    (h,) = torch.autograd.grad(g @ v, w)
+    total = h.sum().item()  # the parts of h came with the replies: that takes no call
+    assert [len(plan.stages) for plan in plans] == [1]
+    a = numbers(16 * 2_000).reshape(2_000, 16).astype(np.float64)
+    p = 1 / (1 + np.exp(-a.sum(1)))
+    want = (a.sum(1) * (a @ np.arange(16)) * p * (1 - p) * (1 - 2 * p)).sum()
+    assert abs(total - want) < 1e-3 * abs(want)
+
+
 def test_labels_are_computed_in_the_cuts_of_what_reads_them(workers: int, plans: list[Plan]) -> None:
     x = torch.from_numpy(numbers(16 * 2_000).reshape(2_000, 16)).reshard(300)
     y = torch.from_numpy(numbers(2_000)).reshard(1_000)

@@ -93,7 +93,7 @@ def backward(
         run(roots, gradients, keep_graph=keep_graph, create_graph=create_graph)
     else:
         _into(targets, roots, gradients, keep_graph, create_graph)
-    finish()
+    finish(create_graph)
 
 
 def _into(
@@ -163,7 +163,7 @@ def grad(
                 "allow_unused=True if this is the desired behavior."
             )
         results.append(zeros_like(tensor) if g is None and materialize_grads else g)
-    finish()
+    finish(create_graph)
     return tuple(results)
 
 

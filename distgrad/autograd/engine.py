@@ -140,6 +140,10 @@ def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
         write(old, add(old, g)._value, place("backward"))
 
 
-def finish() -> None:
-    """Send what backward has recorded to the workers, at once or with what follows."""
-    session.pass_ended()
+def finish(create_graph: bool) -> None:
+    """Send what backward has recorded to the workers, at once or with what follows.
+
+    A graph is made for a further pass: that reads the same values again, and so they go together.
+    """
+    if not create_graph:
+        session.pass_ended()

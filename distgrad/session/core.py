@@ -14,6 +14,7 @@ from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.graph import NO_COPIES, Lease, Node, Result, Value, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
+from distgrad.plan.costs import SMALL
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
 from distgrad.primitives import Aval, Primitive
@@ -305,7 +306,8 @@ class Session:
             if result.recipe is not None:
                 self._recall(result)
             if result.array is None and result.pending:
-                self.flush()
+                if not self._at_hand(result):
+                    self.flush()
                 if result.pending:
                     self._finish(result)
             self._usable(result)
@@ -323,6 +325,17 @@ class Session:
                 if array.nbytes > FEED:
                     result.goes_far()
             return array
+
+    def _at_hand(self, result: Result) -> bool:
+        """Whether all that is pending is small work for `result`, on what the driver has or was told."""
+        nodes = needed(self.pending, [result])
+        made = {out for node in nodes for out in node.outputs}
+        return len(nodes) == len(needed(self.pending, None)) and all(
+            node.layout.shards == 1
+            and all(r.spec.nbytes <= SMALL for r in (*node.inputs, *node.outputs))
+            and all(r in made or r.array is not None or _told(r) for r in node.inputs)
+            for node in nodes
+        )
 
     def _finish(self, result: Result) -> None:
         """Do the small work that was left pending for `result`, here in the driver."""
@@ -449,3 +462,8 @@ def _span(sharding: Sharding, first: int, last: int) -> tuple[slice, ...]:
     (dim,) = sharding.cut_dims
     edges = sharding.cuts[dim].edges
     return (slice(None),) * dim + (slice(edges[first], edges[last]),)
+
+
+def _told(result: Result) -> bool:
+    """Whether it, or its parts, came with the workers' replies."""
+    return result.box is not None and result.box[2] == "small"
