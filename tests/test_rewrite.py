@@ -62,6 +62,8 @@ def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda x, y: ((x - y) * (x - y)).mean(),
         lambda x, y: torch.nn.functional.binary_cross_entropy_with_logits(x, (y > 0).float()),
         lambda x, y: (x[1:] * y[:-1]).sum() - (-x).sum(),
+        lambda x, y: ((-(3 * x) + y) ** 2 - (1 - y) ** 2 * -x).sum() + (-x * 2 - (-y)).exp().mean(),
+        lambda x, y: (-x + -y).sum() + (-(x * y) * (-x)).sum() - ((-(2 * y)) - (-(x * 3)) / 2).abs().sum(),
         lambda x, y: torch.where(x > y, x, y).reshape(40, 100).logsumexp(1).sum(),
         lambda x, y: torch.nn.functional.cross_entropy(x.reshape(40, 100), torch.arange(40)),
         lambda x, y: torch.nn.functional.cross_entropy(
@@ -104,6 +106,35 @@ def test_the_gradient_of_a_sum_is_a_scalar(workers: int, plans: list[Plan]) -> N
     assert [s.primitive.name for s in stepped if s.primitive.name in ("negative", "multiply")] == []
     assert x.grad is not None
     assert np.array_equal(x.grad.numpy(), np.full(N, -3, np.float32))
+
+
+def test_signs_cost_nothing(workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers()).requires_grad_()
+    y = torch.from_numpy(numbers()[::-1].copy())
+    (((1 - x) ** 2).sum() + ((y - 3 * x) ** 2).sum()).backward()
+    torch.synchronize()
+    (plan,) = plans
+    wide = [
+        s
+        for st in plan.stages
+        for f in st.program.fragments
+        if f.count > 1
+        for lo in f.loops
+        for s in lo.steps
+    ]
+    assert [s.primitive.name for s in wide].count("negative") == 0
+    assert x.grad is not None
+    expected = -2 * (1 - numbers()) - 6 * (numbers()[::-1] - 3 * numbers())
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sign_that_is_read_elsewhere_stays(workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers())
+    product = x * 3
+    negative = -product
+    total = (product * negative).sum() + (negative * 2).sum()
+    assert np.array_equal(negative.numpy(), -(numbers() * 3))
+    np.testing.assert_allclose(total.item(), np.sum(-9.0 * numbers() ** 2 - 6.0 * numbers()), rtol=1e-4)
 
 
 def test_equal_work_is_done_once(workers: int, plans: list[Plan]) -> None:

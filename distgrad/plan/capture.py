@@ -25,6 +25,9 @@ class NodeInfo(NamedTuple):
     outs: tuple[int, ...]
 
 
+Numbered = tuple[int, NodeInfo]  # a node, and the number of the node in the capture that it comes from
+
+
 class External(NamedTuple):
     """A value that is there already: "feed" (in the driver), "stored" (on the workers) or "boxed" (partial results)."""
 

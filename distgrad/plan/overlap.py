@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from distgrad.plan.capture import NodeInfo, ValueInfo
+from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
 from distgrad.primitives import Layout
 from distgrad.sharding import Cut, Sharding
-
-Numbered = tuple[int, NodeInfo]  # a node, and the number of the node in the capture that it comes from
 
 SHARE = 4  # pieces overlap by at most 1/4 of their length
 

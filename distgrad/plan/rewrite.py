@@ -3,22 +3,24 @@
 - *Split*, *pick* and *lay*: what a softmax and its gradient share (see `split.py`).
 - *Fold*: arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar.
 - *Share*: what two nodes compute alike is computed once.
+- *Signs*: what is negated and added is subtracted; what is negated and scaled is scaled by the negated scalar.
 - *Join*: rows that are taken from a table, weighted, and added to others make one product with a sparse matrix.
 - *Drop*: what nobody reads is not computed.
 - *Recut*: a result that its readers need in other cuts is made in those cuts, where that moves less, or in cuts that
   overlap and hold them all (`overlap.py`).
 
-No rule changes a bit of any result.
+No rule changes a bit of any result, but for the sign of a NaN.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from distgrad.plan.capture import NodeInfo, ValueInfo
-from distgrad.plan.overlap import Numbered, hull, shifted, widened
+from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
+from distgrad.plan.overlap import hull, shifted, widened
 from distgrad.plan.split import pick, split
-from distgrad.primitives import TABLE, Aval
+from distgrad.primitives import TABLE, Aval, Labels, Layout
 from distgrad.primitives.rules import layout, on_grid
 from distgrad.sharding import Sharding
 
@@ -33,7 +35,7 @@ def rewrite(
     """The values and nodes to plan. Values keep their numbers; new ones stand at the end."""
     known = list(values)
     folded = _folded(known, split(known, nodes), shard_bytes)
-    return known, _recut(known, _dropped(known, _joined(known, pick(known, folded))))
+    return known, _recut(known, _dropped(known, _joined(known, pick(known, _signed(known, folded)))))
 
 
 def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
@@ -74,6 +76,59 @@ def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int
             elif node.primitive.shape(avals, node.attrs)[0].shape == values[out].aval.shape:
                 node = _laid(node._replace(ins=ins), values, node.layout.outs[0])
         add(number, node)
+    return done
+
+
+def _signed(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+    """Signs that cost nothing: a - b for a + -b, and a * -s for -(a * s) or -a * s."""
+    reads = Counter(v for _, node in nodes for v in node.ins)
+    maker: dict[int, NodeInfo] = {}
+    negated: dict[int, int] = {}  # of scalars
+    done: list[Numbered] = []
+
+    def once(name: str, value: int) -> NodeInfo | None:
+        """The node that makes a value, if it has this name and nothing else reads the value."""
+        node = maker.get(value)
+        alone = reads[value] == 1 and not values[value].wanted
+        return node if node is not None and alone and node.primitive.name == name else None
+
+    def minus(number: int, value: int) -> int:
+        if value not in negated:
+            negated[value] = len(values)
+            values.append(values[value]._replace(wanted=False, external=None))
+            whole = Sharding.whole(())
+            one = Layout(1, (whole,), (whole,), Labels(((),), ((),)))
+            done.append((number, NodeInfo(TABLE["negative"], {}, one, (value,), (negated[value],))))
+        return negated[value]
+
+    def scaled(number: int, a: int, s: int, old: NodeInfo) -> NodeInfo:
+        node = NodeInfo(TABLE["multiply"], {}, old.layout, (a, minus(number, s)), old.outs)
+        return _laid(node, values, old.layout.outs[0])
+
+    def signed(number: int, node: NodeInfo) -> NodeInfo:
+        name, ins = node.primitive.name, node.ins
+        if name == "negative" and (product := once("multiply", ins[0])) is not None:
+            a, s = sorted(product.ins, key=lambda v: not values[v].aval.shape)
+            if values[a].aval.shape and not values[s].aval.shape:
+                return scaled(number, a, s, node)
+        elif name == "multiply":
+            for a, s in (ins, ins[::-1]):
+                negative = once("negative", a)
+                if negative is not None and values[a].aval.shape and not values[s].aval.shape:
+                    return scaled(number, negative.ins[0], s, node)
+        elif name in ("add", "subtract"):
+            for a, b in (ins, ins[::-1]) if name == "add" else (ins,):
+                negative = once("negative", b)
+                if negative is not None:
+                    other = TABLE["subtract" if name == "add" else "add"]
+                    made = node._replace(primitive=other, ins=(a, negative.ins[0]))
+                    return _laid(made, values, node.layout.outs[0])
+        return node
+
+    for number, old in nodes:
+        node = signed(number, old) if values[old.outs[0]].aval.dtype.kind == "f" else old
+        maker.update(dict.fromkeys(node.outs, node))
+        done.append((number, node))
     return done
 
 

@@ -15,11 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.dtype import NAMES
-from distgrad.plan.capture import NodeInfo, ValueInfo
+from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
 from distgrad.primitives import TABLE
 from distgrad.primitives.rules import on_grid
-
-Numbered = tuple[int, NodeInfo]
 
 FAMILY = ("softmax", "log_softmax", "log_softmax_backward")
 
