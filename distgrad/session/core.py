@@ -327,14 +327,16 @@ class Session:
             return array
 
     def _at_hand(self, result: Result) -> bool:
-        """Whether all that is pending is small work for `result`, on what the driver has or was told."""
+        """Whether all that is pending is small work for `result`, on what the driver was told."""
         nodes = needed(self.pending, [result])
         made = {out for node in nodes for out in node.outputs}
-        return len(nodes) == len(needed(self.pending, None)) and all(
-            node.layout.shards == 1
-            and all(r.spec.nbytes <= SMALL for r in (*node.inputs, *node.outputs))
-            and all(r in made or r.array is not None or _told(r) for r in node.inputs)
-            for node in nodes
+        read = {r for node in nodes for r in node.inputs} - made
+        return (
+            any(_told(r) for r in read)
+            and all(r.array is not None or _told(r) for r in read)
+            and all(r.spec.nbytes <= SMALL for r in (*read, *made))
+            and all(node.layout.shards == 1 for node in nodes)
+            and len(nodes) == len(needed(self.pending, None))
         )
 
     def _finish(self, result: Result) -> None:
