@@ -14,7 +14,7 @@ from typing import Any
 from distgrad.program import Fragment, Loop, Slot, Step
 
 TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into a core's second-level cache
-READ = 1 << 20  # bytes of a tile of an array that is only read: it passes through the cache once, from memory
+READ = 2 << 20  # bytes of a tile of an array that is only read: read again, it comes from the third-level cache
 HEAVY = 32768  # multiply-adds for each row from which a product runs on whole shards: BLAS blocks for itself
 
 
