@@ -14,7 +14,8 @@ from typing import Any
 from distgrad.program import Fragment, Loop, Slot, Step
 
 TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into a core's second-level cache
-READ = 2 << 20  # bytes of a tile of an array that is only read: read again, it comes from the third-level cache
+PRODUCT = 512 << 10  # the same beside products of matrices: long tiles suit BLAS more than they cost the rest
+READ = 2 << 20  # bytes of a tile of an array that is only read: from memory once, then from the cache
 HEAVY = 32768  # multiply-adds for each row from which a product runs on whole shards: BLAS blocks for itself
 
 
@@ -162,7 +163,9 @@ def _pace(step: Step) -> Hashable:
 
 
 def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
-    """Rows of a tile: as many as keep what the loop makes within `TILE` bytes and what it reads within `READ`."""
+    """Rows of a tile: as many as keep what the loop makes within `TILE` or `PRODUCT` bytes, what it reads in `READ`."""
+    matrices = any(s.primitive.name == "contract" and len(slots[s.outs[0]].sharding.shape) > 1 for s in steps)
+    largest = PRODUCT if matrices else TILE
     made = {slot for step in steps if not step.primitive.view for slot in step.outs}
     rows = READ
     for step in steps:
@@ -173,5 +176,5 @@ def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
             if dim is not None:
                 row = math.prod(c.longest for d, c in enumerate(slots[i].sharding.cuts) if d != dim)
                 nbytes = max(1, row) * slots[i].dtype.itemsize
-                rows = min(rows, (TILE if i in made else READ) // nbytes)
+                rows = min(rows, (largest if i in made else READ) // nbytes)
     return max(1, rows)
