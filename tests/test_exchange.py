@@ -17,7 +17,7 @@ from distgrad.program import Departure, Move, Sum
 from distgrad.sharding import Cut, Sharding, owned
 from distgrad.worker import exchange
 from distgrad.worker.address import addressed, receivers
-from distgrad.worker.exchange import Tree, held, inside, leaves, overlaps, senders, subtrees, sums_sent
+from distgrad.worker.exchange import Tree, held, inside, leaves, overlaps, senders, subtrees, sums_sent, tree
 from distgrad.worker.execute import Failure, receive_shards, receive_sums, send
 from distgrad.worker.pool import Pool
 
@@ -173,7 +173,7 @@ def exchanged(
     for w in range(workers):
         trees: dict[int, Tree] = {}
         for shard, number, leaf in leaves(what, owned(len(partials), workers, w)):
-            trees.setdefault(number, Tree(MERGES[merge])).push(0, leaf, partials[shard])
+            trees.setdefault(number, tree(what)).push(0, leaf, partials[shard])
         sent.append(send(Departure(0, what, channel), trees, w, workers))
     if channel != "each":
         return receive_sums(what, [s[0] for s in sent], workers, range(kept))
@@ -257,6 +257,15 @@ def test_few_arrays_are_sent_for_a_sum() -> None:
         for w in range(workers):
             ((_, sent),) = sums_sent(what, workers, w, range(1))
             assert sent <= 2 * math.log2(4096 / workers) + 2
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_parts_that_do_not_overlap_leave_as_one(workers: int) -> None:
+    what = Sum((13,), (True,), "disjoint")
+    parts = [np.where(np.arange(26) // 2 == shard, LEAVES[0, :26], 0) for shard in range(13)]
+    assert [n for w in range(workers) for _, n in sums_sent(what, workers, w, range(1))] == [1] * workers
+    (whole,) = exchanged(what, "disjoint", workers, parts, "large")
+    assert whole.tobytes() == LEAVES[0, :26].tobytes()
 
 
 def test_scalar_partials_are_merged() -> None:

@@ -241,3 +241,28 @@ def test_a_view_of_a_view_is_written(torch: ModuleType) -> None:
     (x * torch.arange(12.0).reshape(3, 4)).sum().backward()
     assert x.tolist() == [[0] * 4, [1, 5, 1, 5], [0, 5, 0, 5]]
     assert values.grad.tolist() == [4 + 5 * (7 + 11), 6 + 5 * (5 + 9)]
+
+
+@pytest.mark.parametrize("pick", ["index", "embedding", "index_select"])
+def test_rows_of_a_table_that_is_cut(pick: str) -> None:
+    rng = np.random.default_rng(0)
+    table, rows = rng.standard_normal((500, 16), np.float32), rng.integers(0, 500, 300)
+    table[3] = [-0.0, np.inf, -np.inf, np.nan] * 4
+    results, gradients = [], []
+    for workers in (1, 2, 3):
+        with distgrad.init("inproc", workers=workers, inline_bytes=0, shard_bytes=2048):
+            x, i = distgrad.from_numpy(table).requires_grad_(), distgrad.from_numpy(rows)
+            if pick == "index":
+                found = x[i]
+            elif pick == "embedding":
+                found = distgrad.nn.functional.embedding(i, x)
+            else:
+                found = x.index_select(0, i)
+            (found * 2).sum().backward()
+            assert found.sharding.count > 1  # no worker has to hold all of it
+            results.append(found.detach().numpy())
+            assert x.grad is not None
+            gradients.append(x.grad.numpy())
+    assert [r.tobytes() for r in results] == [table[rows].tobytes()] * 3
+    expected = np.bincount(rows, minlength=500)[:, None] * np.full(16, 2, np.float32)
+    assert all(np.array_equal(g, expected) for g in gradients)

@@ -14,7 +14,7 @@ from distgrad.dtype import INT64
 from distgrad.ops.base import Ints, Tensor, Value, broadcast_to, cast, constant, op
 from distgrad.ops.gathering import check_inside, positions
 from distgrad.ops.helpers import title
-from distgrad.ops.regrouping import compact, reshaped, to_back, to_front
+from distgrad.ops.regrouping import dealt, reshaped, to_back, to_front
 from distgrad.ops.samples import real
 from distgrad.primitives.elementwise import broadcast_shape
 
@@ -103,7 +103,7 @@ def _index(input: Value, indices: Sequence[Value], dims: Any) -> Value:
     together = _together(indices)
     flat = _flat_index(indices, dims, input.shape, together)
     x, at = _gathered(input, dims), _start(dims)
-    taken = compact(session.emit("take", x, flat, dim=at, size=x.shape[at], wrap=True))
+    taken = dealt(session.emit("take", x, flat, dim=at, size=x.shape[at], wrap=True))
     return reshaped(taken, (*x.shape[:at], *together, *x.shape[at + 1 :]))
 
 

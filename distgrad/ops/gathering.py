@@ -22,7 +22,7 @@ from distgrad.ops.base import (
     op,
 )
 from distgrad.ops.helpers import title
-from distgrad.ops.regrouping import compact, padded, part, reshaped, to_back, to_front
+from distgrad.ops.regrouping import dealt, padded, part, reshaped, to_back, to_front
 from distgrad.ops.samples import real
 from distgrad.primitives.elementwise import broadcast_shape
 
@@ -235,7 +235,7 @@ def index_select(input: Value, dim: int, index: Value) -> Value:
     if first_outside(index, 0, x.shape[dim]) is not None:
         raise IndexError("index out of range in self")
     made = session.emit("take", x, index, dim=dim, size=x.shape[dim], wrap=False)
-    return compact(_like_shape(made, input.shape) if not input.shape else made)
+    return dealt(_like_shape(made, input.shape) if not input.shape else made)
 
 
 def _picked(g: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -357,7 +357,7 @@ def take(input: Value, index: Value) -> Value:
     if (wrong := first_outside(index, -n, n)) is not None:
         raise IndexError(f"out of range: tried to access index {wrong} on a tensor of {n} elements.")
     flat, places = reshaped(input, (n,)), reshaped(index, (math.prod(index.shape),))
-    return reshaped(compact(session.emit("take", flat, places, dim=0, size=n, wrap=True)), index.shape)
+    return reshaped(dealt(session.emit("take", flat, places, dim=0, size=n, wrap=True)), index.shape)
 
 
 @op(

@@ -29,7 +29,7 @@ from distgrad.ops.compare import where
 from distgrad.ops.gathering import gather, positions
 from distgrad.ops.helpers import title
 from distgrad.ops.pointwise import log, log1p, refuse
-from distgrad.ops.regrouping import reshaped
+from distgrad.ops.regrouping import dealt, reshaped
 from distgrad.ops.samples import real, whole
 from distgrad.ops.special import sigmoid
 from distgrad.primitives.elementwise import broadcast_shape
@@ -346,7 +346,7 @@ def embedding(weight: Value, indices: Value, padding_idx: int = -1) -> Value:
         )
     rows, width = weight.shape
     found = session.emit("take", weight, _flat(indices), dim=0, size=rows, wrap=False)
-    return reshaped(found, (*indices.shape, width))
+    return reshaped(dealt(found), (*indices.shape, width))
 
 
 def _unpadded(g: Tensor, indices: Tensor, padding_idx: int) -> Tensor:

@@ -10,7 +10,7 @@ from distgrad.sharding import Cut, Sharding, default_sharding
 
 Ints = tuple[int, ...]
 
-__all__ = ["compact", "padded", "part", "reshaped", "to_back", "to_front"]
+__all__ = ["compact", "dealt", "padded", "part", "reshaped", "to_back", "to_front"]
 
 
 def compact(x: Value) -> Value:
@@ -26,6 +26,15 @@ def compact(x: Value) -> Value:
         usual = Sharding.whole(aval.shape)
     elif cuts.count <= 4 * usual.count:
         return x
+    return session.emit("reshard", x, cuts=usual)
+
+
+def dealt(x: Value) -> Value:
+    """`x` in its default cuts if it is one large shard, as what is taken from a cut table; else compact."""
+    aval = x.result.aval
+    if x.sharding.count > 1 or aval.nbytes <= session.shard_bytes():
+        return compact(x)
+    usual = default_sharding(aval.shape, aval.dtype.itemsize, session.shard_bytes())
     return session.emit("reshard", x, cuts=usual)
 
 

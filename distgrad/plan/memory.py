@@ -17,7 +17,7 @@ import numpy as np
 
 from distgrad.program import Arrival, Departure, Fragment, Program, Slot, Sum
 from distgrad.sharding import Region, Sharding, extent, owned
-from distgrad.worker.exchange import Tree, held, leaves, overlaps, sums_sent
+from distgrad.worker.exchange import Tree, held, leaves, overlaps, sums_sent, tree
 from distgrad.worker.execute import Runner
 from distgrad.worker.loops import LoopRunner
 from distgrad.worker.pool import Pool
@@ -82,10 +82,10 @@ def _waiting(what: Sum, sharding: Sharding, first: int, last: int) -> np.ndarray
     count = 0
     for n, (_, kept, leaf) in enumerate(leaves(what, range(first, last))):
         before[n] = count
-        tree = trees.setdefault(kept, Tree(None))
-        count -= len(tree.stack) * int(sizes[kept])
-        tree.push(0, leaf, None)
-        count += len(tree.stack) * int(sizes[kept])
+        made = trees.setdefault(kept, tree(what, merging=False))
+        count -= len(made.stack) * int(sizes[kept])
+        made.push(0, leaf, None)
+        count += len(made.stack) * int(sizes[kept])
     return before
 
 

@@ -185,7 +185,7 @@ class Primitive:
     `kernel(*arrays, **attrs)` gives the result (a tuple where there are several). With `into=True` it also takes
     `out=` (one result only; always an array of the right shape and dtype, never one of the operands) and returns it.
     With `placed=True` it also takes `at=`, a `Place`. With `onto=True` it also takes `onto=`, an array in C order
-    to which it adds its partial result (merged by "add"), which costs less than to make that and add it. With
+    with which it merges its partial result ("add" or "disjoint"), which costs less than to make that and merge it. With
     `whole=True` it runs on whole shards, never tile by tile. A kernel never writes to its operands, never keeps
     them, and may return a view of one of them only when `view=True`. A regrouping of one operand with `shifts=True`
     runs on any pieces that lie where they are needed along each dimension, so tile by tile as well. `flops` is the

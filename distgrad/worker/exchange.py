@@ -26,23 +26,33 @@ class Tree:
 
     Node (level, i) covers the leaves i * 2**level up to (i + 1) * 2**level. Siblings are merged as soon as both are
     there; a node whose sibling lies beyond the last leaf is taken as it is. So the additions are the same however the
-    leaves were spread. `take(shape, dtype)` gives memory for sums.
+    leaves were spread. Where the order changes no bit (`exact`) all leaves are one subtree. `take(shape, dtype)` gives
+    memory for sums.
     """
 
-    def __init__(self, merge: Callable[..., Any] | None, take: Take = np.empty):
+    def __init__(self, merge: Callable[..., Any] | None, take: Take = np.empty, exact: bool = False):
         self.merge = merge
         self.take = take
+        self.exact = exact
         self.stack: list[
             tuple[int, int, Any, bool]
         ] = []  # level, number, array, whether the array is our own
 
     def push(self, level: int, i: int, array: Any, own: bool = False) -> None:
         """Add the subtree (level, i)."""
+        if self.exact and self.stack:
+            left = self.stack.pop()
+            array, own = self._join(left[2], left[3], array), True
         while self.stack and i % 2 == 1 and self.stack[-1][:2] == (level, i - 1):
             left = self.stack.pop()
             array, own = self._join(left[2], left[3], array), True
             level, i = level + 1, i // 2
         self.stack.append((level, i, array, own))
+
+    @property
+    def onto(self) -> Any:
+        """What a further leaf may be laid onto, if there is such a thing."""
+        return self.stack[0][2] if self.exact and self.stack and self.stack[0][3] else None
 
     def _join(self, left: Any, own: bool, right: Any) -> Any:
         if self.merge is None:
@@ -61,6 +71,11 @@ class Tree:
             array = self._join(left[2], left[3], array)
             level, i = level + 1, i // 2
         return array
+
+
+def tree(what: Sum, take: Take = np.empty, merging: bool = True) -> Tree:
+    """An empty tree for one of the sums; without `merging` it tells what would be merged, and when."""
+    return Tree(MERGES[what.merge] if merging else None, take, what.merge == "disjoint")
 
 
 def leaves(what: Sum, shards: range) -> Iterator[tuple[int, int, int]]:
@@ -84,18 +99,18 @@ def subtrees(what: Sum, shards: range) -> dict[int, list[tuple[int, int]]]:
     """For each sum that the shards take part in, the (level, number) of the subtrees that they complete, in order."""
     trees: dict[int, Tree] = {}
     for _, kept, leaf in leaves(what, shards):
-        trees.setdefault(kept, Tree(None)).push(0, leaf, None)
-    return {kept: [(level, i) for level, i, _, _ in tree.stack] for kept, tree in sorted(trees.items())}
+        trees.setdefault(kept, tree(what, merging=False)).push(0, leaf, None)
+    return {kept: [(level, i) for level, i, _, _ in made.stack] for kept, made in sorted(trees.items())}
 
 
 def merged(
     what: Sum, pieces: dict[int, list[Sequence[np.ndarray]]], workers: int, kept: int, take: Take = np.empty
 ) -> np.ndarray:
     """Sum number `kept`, from the arrays that each worker sent for it, in the order of `subtrees`."""
-    tree = Tree(MERGES[what.merge], take)
+    made = tree(what, take)
     for level, i, array in _ordered(what, pieces, workers, kept):
-        tree.push(level, i, array)
-    return tree.finish()
+        made.push(level, i, array)
+    return made.finish()
 
 
 def _ordered(what: Sum, pieces: Any, workers: int, kept: int) -> Iterator[tuple[int, int, np.ndarray]]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.errors import WireError
-from distgrad.primitives import MERGES
 from distgrad.program import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
 from distgrad.sharding import Region, extent, owned
 from distgrad.worker.exchange import (
@@ -24,6 +23,7 @@ from distgrad.worker.exchange import (
     overlaps,
     senders,
     sums_sent,
+    tree,
 )
 from distgrad.worker.loops import LoopRunner
 from distgrad.worker.meter import Meter
@@ -162,24 +162,31 @@ class Runner:
             made[slot] = {} if slot in self.partial else []
         sums = {slot: self.partial[slot] for slot in made if slot in self.partial}
         places = {slot: leaves(what, shards) for slot, what in sums.items()}
+        where: dict[int, tuple[Tree, int]] = {}
         first = {
             slot: held(self.program.slots[slot].sharding.count, at.workers, at.worker).start for slot in env
         }
         for shard in shards:
             local = _Local(env, first, shard)
+            onto = {}
+            for slot, what in sums.items():
+                _, kept, leaf = next(places[slot])
+                parts = made[slot].setdefault(kept, tree(what, self.pool.take))
+                where[slot] = parts, leaf
+                if parts.onto is not None:
+                    onto[slot] = parts.onto
             for n, runner in enumerate(runners):
                 begin = perf_counter() if meter is not None else 0.0
-                local.here.update(runner.run(shard, local, failed, running, meter))
+                local.here.update(runner.run(shard, local, failed, running, onto, meter))
                 if meter is not None:
                     meter.loop(number, n, shard, begin)
             running[0] = None
             for slot, pieces in made.items():
                 if slot in sums:
-                    _, kept, leaf = next(places[slot])
-                    if kept not in pieces:
-                        pieces[kept] = Tree(MERGES[sums[slot].merge], self.pool.take)
                     array = local.here[slot]  # a partial result, which nothing else reads
-                    pieces[kept].push(0, leaf, array, own=array.flags.writeable)
+                    if array is not onto.get(slot):
+                        parts, leaf = where[slot]
+                        parts.push(0, leaf, array, own=array.flags.writeable)
                 else:
                     pieces.append(_own(local.here[slot]))
         return made

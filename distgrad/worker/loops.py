@@ -202,12 +202,14 @@ class LoopRunner:
         local: Local,
         skip: set[int],
         running: list[Step | None],
+        onto: dict[int, np.ndarray],
         meter: Meter | None = None,
     ) -> dict[int, np.ndarray]:
         """Run on one shard. `local` maps slots to their arrays: the shard's own piece, or all of a whole value.
 
         Returns the escaping slots' arrays. Steps that make a slot in `skip` are left out. `running[0]` is the
-        step that was begun last, for whoever catches an error. A `meter` takes the times of the steps.
+        step that was begun last, for whoever catches an error. What is in `onto` by slot, a kernel that can may lay its
+        result onto, and return. A `meter` takes the times of the steps.
         """
         bounds = [_bounds(cuts, shard) for cuts in self.grids]
         regs = self.regs if self.tiled else [None] * self.registers
@@ -227,7 +229,7 @@ class LoopRunner:
                 streams.append((read.register, array, (slice(None),) * read.dim, read.window))
         if self.tiled:
             return self._tiles(shard, bounds, regs, streams, skip, running, meter)
-        return self._once(shard, regs, skip, running, meter)
+        return self._once(shard, regs, skip, running, onto, meter)
 
     def _place(self, number: int, shard: int) -> Place:
         return place(self.steps[number].layout, shard, *self.shapes[number])
@@ -238,6 +240,7 @@ class LoopRunner:
         regs: list[Any],
         skip: set[int],
         running: list[Step | None],
+        onto: dict[int, np.ndarray],
         meter: Meter | None,
     ) -> dict[int, np.ndarray]:
         """Run the steps on the whole shard."""
@@ -252,7 +255,9 @@ class LoopRunner:
                 where = self._place(n, shard)
                 if step.primitive.placed:
                     kwargs["at"] = where
-                if step.primitive.into:
+                if step.primitive.onto and step.outs[0] in onto:
+                    kwargs["onto"] = onto[step.outs[0]]
+                elif step.primitive.into:
                     kwargs["out"] = self.pool.take(extent(where.outs[0]), self.slots[step.outs[0]].dtype)
             results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
             results = results if isinstance(results, tuple) else (results,)
