@@ -187,8 +187,8 @@ class LoopRunner:
                 nbytes = math.prod(lengths) * self.slots[slot].dtype.itemsize
                 fitting = [b for b in idle if self.buffer_bytes[b] >= nbytes]
                 if fitting:
-                    idle.remove(fitting[0])
-                    self.buffer_of[slot] = fitting[0]
+                    idle.remove(fitting[-1])  # the one that was used last: the cache still has it
+                    self.buffer_of[slot] = fitting[-1]
                 else:
                     self.buffer_of[slot] = len(self.buffer_bytes)
                     self.buffer_bytes.append(nbytes)
