@@ -327,9 +327,9 @@ def _arity(name: str) -> range:
     parameters = inspect.signature(primitive.kernel).parameters
     if any(p.kind == inspect.Parameter.VAR_POSITIONAL for p in parameters.values()):
         return range(1, LIMIT)
-    others = primitive.attrs.keys() | {"at", "out"}
-    n = sum(name not in others and p.default is p.empty for name, p in parameters.items())
-    return range(n, n + 1)
+    others = primitive.attrs.keys() | {"at", "out", "onto", "dtype"}
+    operands = [p for name, p in parameters.items() if name not in others]
+    return range(sum(p.default is p.empty for p in operands), len(operands) + 1)
 
 
 def _check_tiles(loop: Loop) -> None:

@@ -235,6 +235,15 @@ for _wrap in (True, False):
         size=4,
         wrap=_wrap,
     )
+case(
+    "add_taken",
+    lambda i, s, x: added(i, x[s], 0, 4),
+    integers(9, low=-4, high=4),
+    integers(9, low=0, high=6),
+    normal(6, 3),
+    size=4,
+    wrap=True,
+)
 
 
 def put(base: np.ndarray, idx: np.ndarray, src: np.ndarray, dim: int) -> np.ndarray:

@@ -337,3 +337,21 @@ def test_a_graph_passes_its_messages_along(workers: int, plans: list[Plan]) -> N
     assert w.grad is not None
     np.testing.assert_allclose(w.grad.numpy(), x[source].sum(1), rtol=1e-4, atol=1e-5)
     assert "add_taken" in [name for plan in plans for name in names(plan)]
+
+
+def test_messages_without_weights(monkeypatch: pytest.MonkeyPatch, plans: list[Plan]) -> None:
+    source, target, _, x, _ = rated(negative=True)
+
+    def run(workers: int) -> list[bytes]:
+        with torch.init("inproc", workers=workers, inline_bytes=0, shard_bytes=4_096):
+            feature = torch.from_numpy(x).requires_grad_()
+            edges = [torch.from_numpy(n) for n in (source, target)]
+            out = torch.zeros(200, 8).index_add(0, edges[1] % 200, feature[edges[0]])
+            (out**2).sum().backward()
+            assert feature.grad is not None
+            return [out.detach().numpy().tobytes(), feature.grad.numpy().tobytes()]
+
+    made = [run(workers) for workers in (1, 2, 3)]
+    assert sum(names(plan).count("add_taken") for plan in plans) == 6
+    unchanged(monkeypatch)
+    assert [*made, run(2)] == [made[0]] * 4

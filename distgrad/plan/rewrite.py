@@ -133,7 +133,7 @@ def _signed(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered
 
 
 def _joined(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
-    """`index_add` of `weight * take(table, source)`, with one weight for each row, becomes `add_taken`."""
+    """`index_add` of `take(table, source)`, or of its product with one weight for each row, becomes `add_taken`."""
     maker = {v: node for _, node in nodes for v in node.outs}
 
     def made_by(name: str, value: int) -> NodeInfo | None:
@@ -148,12 +148,18 @@ def _joined(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Numb
         return value if len(shape) == 2 and shape[1] == 1 else None
 
     def join(node: NodeInfo) -> NodeInfo:
-        added = made_by("multiply", node.ins[1]) if node.primitive.name == "index_add" else None
-        for rows, factor in (added.ins, added.ins[::-1]) if added is not None else ():
-            taken, weight = made_by("take", rows), column(factor)
+        if node.primitive.name != "index_add":
+            return node
+        index, rows = node.ins
+        product = made_by("multiply", rows)
+        terms: list[tuple[int, int | None]] = [(rows, -1)]  # what may have been taken, and its weight
+        if product is not None:
+            terms = [(rows, column(factor)) for rows, factor in (product.ins, product.ins[::-1])]
+        for rows, weight in terms:
+            taken = made_by("take", rows)
             if taken is not None and weight is not None and _joins(values, node, taken, weight):
                 table, source = taken.ins
-                ins = (node.ins[0], source, table, weight)
+                ins = (index, source, table) if weight < 0 else (index, source, table, weight)
                 attrs = {"size": node.attrs["size"], "wrap": taken.attrs["wrap"]}
                 primitive = TABLE["add_taken"]
                 avals, outs = [values[v].aval for v in ins], [values[v].aval for v in node.outs]
@@ -167,13 +173,14 @@ def _joined(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Numb
 
 
 def _joins(values: Sequence[ValueInfo], node: NodeInfo, taken: NodeInfo, weight: int) -> bool:
-    """Whether rows that are taken may be added by `add_taken`, in the same partial sums."""
+    """Whether rows that are taken may be added by `add_taken`, in the same partial sums. Weight -1: there is none."""
     table, out = values[taken.ins[0]].aval, values[node.outs[0]].aval
     rules = node.layout.labels, taken.layout.labels
     return (
         len(table.shape) == len(out.shape) == 2
         and node.attrs["dim"] == taken.attrs["dim"] == 0
-        and table.dtype == out.dtype == values[weight].aval.dtype
+        and table.dtype == out.dtype
+        and (weight < 0 or values[weight].aval.dtype == out.dtype)
         and table.dtype.kind == "f"
         and max(table.shape[0], *values[node.ins[1]].aval.shape, out.shape[0]) < 1 << 31
         and [rule and rule.merge for rule in rules] == ["add", None]
