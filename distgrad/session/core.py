@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-import msgpack
 import numpy as np
 
-from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
+from distgrad.errors import DistgradError, WorkerError
 from distgrad.graph import NO_COPIES, Lease, Node, Result, Value, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
@@ -18,26 +17,25 @@ from distgrad.plan.costs import SMALL
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
 from distgrad.primitives import Aval, Primitive
-from distgrad.program import Move, Slot, Sum
+from distgrad.program import Move, Sum
 from distgrad.session import measure
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, apply
+from distgrad.session.room import check_room, memory
 from distgrad.session.signature import here, signature
+from distgrad.session.upload import along_one, send
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import encode
-from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, receive_shards, receive_sums
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import Transport
 
-UPLOAD = 64 << 20  # bytes of one call of an upload
 LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 PENDING = 4_096  # nodes after which the pending work is sent by itself
 LOST = "this tensor's contents were lost when its session was shut down"
 PLANS = 256  # plans that are kept
 COPIES = 4  # other cuts in which one value is kept
-ROOM_CHECKED = 256 << 20  # bytes that a flush may store without asking how much memory there is
 
 
 class Session:
@@ -171,10 +169,7 @@ class Session:
                 planned = True
                 if measure.active is not None:
                     measure.active.planned(begin, captured, plan, self)
-                try:
-                    self._check_room(plan.held_cut, plan.held_whole + plan.passing)
-                except OutOfMemoryError as error:
-                    raise OutOfMemoryError(f"{error} {_largest(captured, plan)}".rstrip()) from None
+                check_room(self.calls, plan.held_cut, plan.held_whole + plan.passing, captured, plan)
                 self._run(captured, plan)
             except BaseException as error:
                 # Work that cannot be planned is not tried again.
@@ -274,29 +269,10 @@ class Session:
         """The value stored under `number` is needed no more. Called from __del__: only notes it."""
         self.calls.freed.append(number)
 
-    def _check_room(self, cut: int, whole: int = 0) -> None:
-        """Refuse to store bytes (`cut` over the workers, `whole` on each) for which there is no memory."""
-        workers = self.transport.workers
-        need = cut + whole * workers
-        if need < ROOM_CHECKED:
-            return
-        there = sum({node["node"]: node["available"] for node in self.transport.nodes()}.values())
-        there += self.calls.freed_bytes()
-        if need > there:
-            raise OutOfMemoryError(
-                f"the pending work needs {need:,} bytes on the workers, which have {there:,} bytes free. "
-                "Nothing was sent. Use fewer or smaller tensors, delete what is no longer needed, or add workers."
-            )
-
     def memory(self) -> list[dict[str, int]]:
         """For each worker the bytes that it holds, keeps for reuse, and has in all."""
         with self.lock:
-            freed = self.calls.take_freed()
-            handles = []
-            for worker in range(self.transport.workers):
-                self.transport.call(worker, "free", (freed,), 1)
-                handles += self.transport.call(worker, "memory", (), 1)
-            return self.calls.get(handles)
+            return memory(self.calls)
 
     # Fetch
 
@@ -385,33 +361,16 @@ class Session:
 
     def upload(self, array: np.ndarray, sharding: Sharding | None = None) -> Value:
         """Send an array to the workers now; the caller may change it afterwards."""
-        sharding = sharding or default_sharding(array.shape, array.itemsize, self.shard_bytes)
-        if len(sharding.cut_dims) > 1:
-            sharding = _along_one(sharding)
+        sharding = along_one(sharding or default_sharding(array.shape, array.itemsize, self.shard_bytes))
         value = Value(Result(spec(Aval(array.shape, array.dtype), sharding)))
         with self.lock:
             self._upload(value.result, array, sharding)
         return value
 
     def _upload(self, result: Result, array: np.ndarray, sharding: Sharding) -> None:
-        if len(sharding.cut_dims) > 1:
-            sharding = _along_one(sharding)
-        workers = self.transport.workers
-        self._check_room(*((0, array.nbytes) if sharding.count == 1 else (array.nbytes, 0)))
-        number = self.calls.new_id(Slot(array.dtype, sharding))
-        sent = []
-        try:
-            for worker in range(workers):
-                for first, last in _batches(sharding, held(sharding.count, workers, worker), array.itemsize):
-                    header = msgpack.packb(
-                        {"id": number, "cuts": sharding.wire(), "first": first, "last": last}
-                    )
-                    part = np.array(array[_span(sharding, first, last)], order="C")
-                    sent += self.transport.call(worker, "load", (header, part), 1)
-            self.calls.get(sent)
-        except BaseException:
-            self.release(number)
-            raise
+        sharding = along_one(sharding)
+        check_room(self.calls, *((0, array.nbytes) if sharding.count == 1 else (array.nbytes, 0)))
+        number = send(self.calls, array, sharding)
         result.spec = spec(result.aval, sharding)
         self._settle(result, number)
         result.array = None
@@ -429,41 +388,6 @@ class Session:
             for result in node.outputs:
                 result.error = DistgradError(LOST)
         self.pending.clear()
-
-
-def _largest(captured: Capture, plan: Plan) -> str:
-    """Which of the results that are to be stored needs most."""
-    stored = [captured.results[value] for value in plan.stored]
-    if not stored:
-        return ""
-    result = max(stored, key=lambda r: r.aval.nbytes)
-    maker = next((n for n in captured.nodes if any(o is result for o in n.outputs)), None)
-    return f"The largest, of shape {list(result.aval.shape)}, comes from {maker.origin if maker else 'an exchange'}."
-
-
-def _along_one(sharding: Sharding) -> Sharding:
-    """The cuts along the first dimension that is cut, alone."""
-    first = sharding.cut_dims[0]
-    whole = Sharding.whole(sharding.shape)
-    return Sharding(
-        tuple(s if d == first else w for d, (s, w) in enumerate(zip(sharding.cuts, whole.cuts, strict=True)))
-    )
-
-
-def _batches(sharding: Sharding, shards: range, itemsize: int) -> list[tuple[int, int]]:
-    """Runs of shards of about `UPLOAD` bytes; an empty one where there are no shards, so that the value is known."""
-    step = max(1, UPLOAD // max(1, sharding.largest * itemsize))
-    runs = [(first, min(first + step, shards.stop)) for first in range(shards.start, shards.stop, step)]
-    return runs or [(shards.start, shards.start)]
-
-
-def _span(sharding: Sharding, first: int, last: int) -> tuple[slice, ...]:
-    """Where the shards `first` up to `last` lie, in a tensor that is cut along at most one dimension."""
-    if sharding.count == 1:
-        return (slice(None),) * len(sharding.shape)
-    (dim,) = sharding.cut_dims
-    edges = sharding.cuts[dim].edges
-    return (slice(None),) * dim + (slice(edges[first], edges[last]),)
 
 
 def _told(result: Result) -> bool:
