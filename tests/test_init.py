@@ -91,19 +91,22 @@ def test_more_memory_than_there_is_sends_nothing(monkeypatch: pytest.MonkeyPatch
         distgrad.synchronize()  # nothing is wanted now, so nothing is too much
 
 
-def test_what_is_gathered_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_on_its_way_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with distgrad.init("inproc", workers=2) as session:
-        a, b = (
-            distgrad.zeros(1 << 12, 1 << 14),
-            distgrad.zeros(1 << 14, 1 << 12),
-        )  # 256 MiB each, and never written
-        distgrad.synchronize()
+        flat, wide = distgrad.zeros(1 << 26), distgrad.zeros(64, 1 << 12, sharding=32)
+        distgrad.synchronize()  # 256 MiB and 1 MiB, never written
         nodes = [{**node, "available": 400 << 20} for node in session.transport.nodes()]
         monkeypatch.setattr(session.transport, "nodes", lambda: nodes)
-        product = a @ b  # 64 MiB, but each worker would have all of b
-        with pytest.raises(OutOfMemoryError, match="needs 603,979,776 bytes"):
+        last = flat.cumsum(0)[-1:]  # both workers are sent all of the operand, and make all
+        with pytest.raises(OutOfMemoryError, match="needs 1,073,741,832 bytes"):
             distgrad.synchronize()
-        del product
+        del last
+        monkeypatch.setattr("distgrad.session.room.ROOM_CHECKED", 0)
+        nodes[0]["available"] = 100 << 20
+        square = distgrad.einsum("ki,kj->ij", wide, wide)  # 64 MiB, and a part of the sum on each worker
+        with pytest.raises(OutOfMemoryError, match="needs 201,326,592 bytes"):
+            distgrad.synchronize()
+        del square
 
 
 def test_driver_keeps_no_large_tensor() -> None:

@@ -67,7 +67,9 @@ class Plan:
     boxed: dict[int, Boxed]
     held_cut: int = 0  # bytes of what is kept, cut over the workers
     held_whole: int = 0  # bytes of what is kept on every worker
-    passing: int = 0  # bytes that every worker is sent whole for one stage, at the most
+    passing: int = (
+        0  # bytes that every worker has for a while: sent to it whole, or its part of a sum; at the most
+    )
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
     spared: dict[int, list[int]] = field(default_factory=dict)  # wanted, not stored: the nodes that make them
@@ -148,12 +150,13 @@ class _Builder(Levels):
                 plan.held_whole += nbytes
             else:
                 plan.held_cut += nbytes
-        gathered: dict[int, int] = {}
+        passing = [0] * depth
         for _, form in self.moves:
             if form[1].count == 1:
-                level = self.level[form]
-                gathered[level] = gathered.get(level, 0) + self.values[form[0]].aval.nbytes
-        plan.passing = max(gathered.values(), default=0)
+                passing[self.level[form]] += self.values[form[0]].aval.nbytes
+        for value in self.merged:
+            passing[self.partial_level[value]] += self.values[value].aval.nbytes
+        plan.passing = max(passing)
         return plan
 
     def _traffic(self, kept: set[Form], boxed: dict[int, Boxed], depth: int) -> list[_Traffic]:
