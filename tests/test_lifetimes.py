@@ -27,6 +27,7 @@ from distgrad.graph import Value
 from distgrad.plan import build
 from distgrad.session import door
 from distgrad.session.calls import IN_FLIGHT
+from distgrad.worker.pool import Pool, default_spare
 
 
 def test_a_node_that_nobody_holds_never_runs(start: Start) -> None:
@@ -94,6 +95,15 @@ def test_memory_goes_back_to_the_pool_and_is_used_again(start: Start) -> None:
         w.pool.free == sum(b.nbytes for bs in w.pool._blocks.values() for b, _ in bs)
         for w in transport.objects
     )
+
+
+def test_a_pool_keeps_what_it_may_and_no_more() -> None:
+    assert default_spare() >= 256 << 20
+    pool = Pool(4 << 20)
+    arrays = [pool.take((1 << 20,), np.dtype(np.uint8)) for _ in range(6)]
+    assert (pool.held, pool.free) == (6 << 20, 0)
+    del arrays
+    assert (pool.held, pool.free) == (0, 4 << 20)
 
 
 def test_a_small_view_does_not_keep_a_large_array(start: Start) -> None:
