@@ -17,6 +17,7 @@ from itertools import pairwise
 Bounds = tuple[int, int]
 Region = tuple[Bounds, ...]
 
+SHARED = 16  # pieces, fewer of which are made a power of two
 MIN_ROWS = 256  # a shard with fewer rows than this is cut along the columns too
 # A product of fewer rows spends its time on arranging the other matrix: BLAS gave 185, 199, 209 and 215 GFLOP/s with
 # 256, 512, 1024 and 2048 rows of 4096. So shards of a matrix that is long both ways have this many rows,
@@ -285,7 +286,7 @@ def default_sharding(shape: tuple[int, ...], itemsize: int, shard_bytes: int) ->
     """The cuts that follow from shape and element size alone.
 
     Dimension 0 is cut (the first that is longer than one element) so that a shard holds about `shard_bytes`, or more
-    if a matrix has long rows: products want many of them. Where fewer than `MIN_ROWS` rows would be left of a tensor
+    if a matrix has long rows: products want many of them. The shards are as equal as can be. Where fewer than `MIN_ROWS` rows would be left of a tensor
     that is long in a further dimension too, that is cut as well.
     """
     cuts = [Cut(n) for n in shape]
@@ -301,11 +302,19 @@ def default_sharding(shape: tuple[int, ...], itemsize: int, shard_bytes: int) ->
         if long and d == len(shape) - 2:
             rows = max(rows, min(PRODUCT_ROWS, n // PRODUCT_SHARDS, PRODUCT_ROOM * room // row))
         if rows >= MIN_ROWS or not long:
-            cuts[d] = Cut.even(n, max(1, rows))
+            cuts[d] = Cut.even(n, _balanced(n, max(1, rows)))
             break
         cuts[d] = Cut.even(n, MIN_ROWS)
         room = max(1, room // MIN_ROWS)
     return Sharding(tuple(cuts))
+
+
+def _balanced(n: int, most: int) -> int:
+    """The length of equal pieces of at most `most` of n elements; of few pieces a power of two, which workers share."""
+    pieces = -(-n // most)
+    if pieces < SHARED:
+        pieces = 1 << (pieces - 1).bit_length()
+    return -(-n // pieces)
 
 
 def sharding_of(

@@ -321,8 +321,8 @@ def test_default_cuts(shape: tuple[int, ...], itemsize: int, shard_bytes: int) -
 
 
 def test_default_cuts_of_a_table_and_of_a_large_matrix() -> None:
-    assert default_sharding((100_000, 64), 4, 1 << 20) == sharding_of((100_000, 64), 4096)
-    assert default_sharding((1, 1000, 4), 4, 1600) == sharding_of((1, 1000, 4), {1: 100})
+    assert default_sharding((100_000, 64), 4, 1 << 20) == sharding_of((100_000, 64), 4000)
+    assert default_sharding((1, 1000, 4), 4, 1600) == sharding_of((1, 1000, 4), {1: 63})
     assert default_sharding((4096, 4096), 4, 4 << 20) == sharding_of((4096, 4096), 512)
     assert default_sharding((8192, 8192), 4, 4 << 20) == sharding_of((8192, 8192), PRODUCT_ROWS)
     assert default_sharding((300, 10_000), 4, 4 << 20) == sharding_of((300, 10_000), {0: MIN_ROWS, 1: 4096})
@@ -394,3 +394,14 @@ def test_0_and_the_size_may_be_left_out(size: int, inner: Sequence[int], zero: b
     assume(size)
     points: Iterable[int] = [*([0] if zero else []), *inner, *([size] if end else [])]
     assert sharding_of((size,), list(points)) == Sharding((Cut.at(size, [0, *inner, size]),))
+
+
+@given(st.integers(1, 10**7), st.integers(1, 64), st.sampled_from([1 << 12, 1 << 16, 1 << 20]))
+def test_default_shards_are_equal_and_few_of_them_a_power_of_two(
+    rows: int, columns: int, budget: int
+) -> None:
+    cut = default_sharding((rows, columns), 4, budget).cuts[0]
+    assert cut.count == 1 or cut.step * columns * 4 <= max(budget, 4 * columns)
+    assert cut.count >= 16 or cut.count.bit_count() == 1 or cut.step <= 16
+    last = cut.edges[-1] - cut.edges[-2]
+    assert cut.count == 1 or cut.step - last < cut.count  # they could not be more equal
