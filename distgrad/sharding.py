@@ -286,8 +286,8 @@ def default_sharding(shape: tuple[int, ...], itemsize: int, shard_bytes: int) ->
     """The cuts that follow from shape and element size alone.
 
     Dimension 0 is cut (the first that is longer than one element) so that a shard holds about `shard_bytes`, or more
-    if a matrix has long rows: products want many of them. The shards are as equal as can be. Where fewer than `MIN_ROWS` rows would be left of a tensor
-    that is long in a further dimension too, that is cut as well.
+    if a matrix has long rows: products want many of them. The shards are as equal as can be. Where fewer than
+    `MIN_ROWS` rows would be left of a tensor that is long in a further dimension too, that is cut as well.
     """
     cuts = [Cut(n) for n in shape]
     room = max(1, shard_bytes // itemsize)

@@ -325,9 +325,9 @@ def test_default_cuts_of_a_table_and_of_a_large_matrix() -> None:
     assert default_sharding((1, 1000, 4), 4, 1600) == sharding_of((1, 1000, 4), {1: 63})
     assert default_sharding((4096, 4096), 4, 4 << 20) == sharding_of((4096, 4096), 512)
     assert default_sharding((8192, 8192), 4, 4 << 20) == sharding_of((8192, 8192), PRODUCT_ROWS)
-    assert default_sharding((300, 10_000), 4, 4 << 20) == sharding_of((300, 10_000), {0: MIN_ROWS, 1: 4096})
+    assert default_sharding((300, 10_000), 4, 4 << 20) == sharding_of((300, 10_000), {0: MIN_ROWS, 1: 2500})
     both = default_sharding((50_000, 50_000), 4, 1 << 20)
-    assert both == sharding_of((50_000, 50_000), {0: MIN_ROWS, 1: 1024})
+    assert both == sharding_of((50_000, 50_000), {0: MIN_ROWS, 1: 1021})
 
 
 # What a user writes.
