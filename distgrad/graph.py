@@ -119,6 +119,15 @@ class Node:
         return origin(self.where)
 
 
+class Promise(NamedTuple):
+    """How to make a large value from small known ones: fill, count, or draw random numbers."""
+
+    primitive: Primitive
+    inputs: tuple[Result, ...]
+    attrs: dict[str, Any]
+    where: Place
+
+
 class Company:
     """Known arrays that were computed with one another, and whether any of them has had to go to the workers.
 
@@ -153,6 +162,7 @@ class Result:
     """One result of a node. It is in one of these states:
 
     - known: `array` holds it, in the driver;
+    - promised: `promise` makes it from a little, here or on the workers, whichever works with it first;
     - pending: a node that was not run yet makes it;
     - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard);
       `copies` are ids of the same elements cut otherwise, kept because they were asked for once;
@@ -164,12 +174,25 @@ class Result:
     travel inside a call, once it was worked with.
     """
 
-    __slots__ = ("array", "box", "company", "copies", "error", "handle", "id", "lease", "recipe", "spec")
+    __slots__ = (
+        "array",
+        "box",
+        "company",
+        "copies",
+        "error",
+        "handle",
+        "id",
+        "lease",
+        "promise",
+        "recipe",
+        "spec",
+    )
 
     def __init__(self, spec: Spec, array: np.ndarray | None = None):
         self.spec = spec
         self.array = array
         self.company: Company | None = None
+        self.promise: Promise | None = None
         self.id: int | None = None
         self.copies = NO_COPIES
         self.box: Any = None
@@ -187,6 +210,11 @@ class Result:
     def sharding(self) -> Sharding:
         """How it is cut."""
         return self.spec.sharding
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing but workers could give it, or could have."""
+        return self.array is None and self.promise is None
 
     def goes_far(self) -> None:
         """The workers have it or get it, and with it what it is worked with."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import DistgradError, WorkerError
-from distgrad.graph import NO_COPIES, Lease, Node, Result, Value, spec
+from distgrad.graph import NO_COPIES, Lease, Node, Promise, Result, Value, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.costs import SMALL
@@ -86,6 +86,8 @@ class Session:
                 result = value.result
                 if result.handle is None:
                     value.watched()
+                if result.promise is not None:
+                    self._redeem(result, result.promise)
                 self._usable(result)
                 results.append(result)
             made = signature(primitive, [r.spec for r in results], attrs, self.shard_bytes)
@@ -97,6 +99,19 @@ class Session:
             if len(self.pending) >= PENDING:
                 self.flush()
         return values
+
+    def _redeem(self, result: Result, promise: Promise) -> None:
+        """Have the workers make what was promised."""
+        for operand in promise.inputs:
+            self._usable(operand)
+        specs = [r.spec for r in promise.inputs]
+        made = signature(promise.primitive, specs, promise.attrs, self.shard_bytes)
+        node = Node(promise.primitive, promise.inputs, promise.attrs, made.layout, promise.where, made.number)
+        node.outputs = (result,)
+        (result.spec,) = made.outs
+        result.promise = result.array = None
+        self.pending.append(node)
+        self.weight += made.weight
 
     def _usable(self, result: Result) -> None:
         """Raise if a result failed or is of another session; send it to the workers if it is large and only here."""

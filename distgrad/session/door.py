@@ -17,8 +17,8 @@ from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE
 from distgrad.session import measure
 from distgrad.session.core import LOST, Session
-from distgrad.session.inline import FEED, READ, small
-from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding, default_sharding
+from distgrad.session.inline import FEED, fulfilled, small
+from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
@@ -27,7 +27,7 @@ _session: Session | None = None
 _starting = threading.RLock()
 _epochs = itertools.count(1)
 _shard_bytes = DEFAULT_SHARD_BYTES
-_inline_bytes = _shard_bytes // READ
+_inline_bytes = DEFAULT_SHARD_BYTES
 
 
 def init(
@@ -43,8 +43,8 @@ def init(
 
     `address=None` starts a local Ray, "auto" or "host:port" joins a cluster, "inproc" runs the workers in this process
     without Ray. `workers` defaults to one for each core, `threads` are BLAS threads of each. Tensors are cut into
-    shards of about `shard_bytes`. What takes at most `inline_bytes` (a quarter of `shard_bytes` unless set) is
-    computed in this process, if all that it is made of is here: a call would cost more. With 0 the workers do
+    shards of about `shard_bytes`. What takes at most `inline_bytes` (those of a shard unless set) is computed in
+    this process, if all that it is made of is here: a call would cost more. With 0 the workers do
     everything. `timeout` (seconds; None: no limit) bounds the wait for a result.
     """
     if (inline_bytes or 0) < 0 or shard_bytes < 1 or threads < 1 or (workers is not None and workers < 1):
@@ -70,7 +70,7 @@ def attach(
     """Use workers that run already. What they hold from an earlier session is forgotten."""
     global _session, _inline_bytes, _shard_bytes
     epoch = next(_epochs)
-    inline_bytes = shard_bytes // READ if inline_bytes is None else inline_bytes
+    inline_bytes = shard_bytes if inline_bytes is None else inline_bytes
     resets = [transport.call(w, "reset", (epoch,), 1)[0] for w in range(transport.workers)]
     transport.get(resets, timeout)
     _session = Session(
@@ -92,7 +92,7 @@ def detach() -> Transport | None:
     global _session, _inline_bytes, _shard_bytes
     with _starting:
         session, _session = _session, None
-        _inline_bytes, _shard_bytes = DEFAULT_SHARD_BYTES // READ, DEFAULT_SHARD_BYTES
+        _inline_bytes, _shard_bytes = DEFAULT_SHARD_BYTES, DEFAULT_SHARD_BYTES
         if session is None:
             return None
         if measure.active is not None:
@@ -144,27 +144,17 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
         values = small(primitive, inputs, attrs, _inline_bytes, _session is not None)
         if values is not None:
             return values
-    if _session is None and any(v.result.array is None for v in inputs):
+    if _session is None and any(v.result.lost for v in inputs):
         raise DistgradError(LOST)  # before workers are started in vain
     return current().record(primitive, inputs, attrs)
 
 
 def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:
     """A value from an array that the caller will not change. A large one is sent to the workers at once."""
-    if sharding is None and _is_small(array):
+    if sharding is None and array.nbytes <= max(_inline_bytes, FEED):
         return Value.known(array)
     value = current().upload(array, sharding)
     return value if sharding is None or value.sharding == sharding else emit("reshard", value, cuts=sharding)
-
-
-def _is_small(array: np.ndarray) -> bool:
-    """Whether an array stays here: one shard, of which something small may be computed."""
-    if array.nbytes <= max(_inline_bytes, FEED):
-        return True
-    return (
-        array.nbytes <= READ * _inline_bytes
-        and default_sharding(array.shape, array.itemsize, _shard_bytes).count == 1
-    )
 
 
 def snapshot(array: np.ndarray, sharding: Sharding | None = None) -> Value:
@@ -175,12 +165,12 @@ def snapshot(array: np.ndarray, sharding: Sharding | None = None) -> Value:
 
 def fetch(value: Value) -> np.ndarray:
     """The elements, in the driver. Waits for them. The array is read-only for the caller."""
-    array = value.result.array
-    if array is not None:
-        return array
+    result = value.result
+    if not result.lost:
+        return fulfilled(result)
     if _session is None:
         raise DistgradError(LOST)
-    return _session.fetch(value.result)
+    return _session.fetch(result)
 
 
 def pass_begins() -> None:

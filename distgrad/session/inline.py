@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.graph import Company, Result, Spec, Value, whole
-from distgrad.primitives import Place, Primitive
+from distgrad.graph import Company, Promise, Result, Spec, Value, whole
+from distgrad.primitives import TABLE, Place, Primitive
 from distgrad.session.signature import here
 from distgrad.sharding import Region
 from distgrad.worker.pool import Pool
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
+PROMISED = {p.name for p in TABLE.values() if p.source} | {"expand"}  # the same bits wherever they are made
 KEPT = 100_000  # distinct calls that are remembered
-READ = 4  # an operand may be this much larger than what is made
 POOLED = (
     64 << 10
 )  # bytes from which memory is kept: the C library hands larger pieces back, and new pages are dear
@@ -26,7 +26,6 @@ SPARE = 64 << 20  # bytes that wait for reuse
 
 _known: dict[Any, tuple[tuple[Spec, ...], float, bool, bool]] = {}
 _pool = Pool(SPARE)
-_lines: dict[Any, Company] = {}  # of what is made of nothing large, by the user's lines
 
 
 class _Quiet(threading.local):
@@ -46,50 +45,67 @@ _quiet = _Quiet()
 def small(
     primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any], limit: int, workers: bool
 ) -> Sequence[Value] | None:
-    """The results, computed now; None if an operand is not known or the work is not small.
+    """The results, computed now or promised; None if an operand is not known or the work is not small.
 
-    It is small if the results take at most `limit` bytes, and no operand more than `READ` times that.
+    It is small if neither an operand nor the results take more than `limit` bytes.
     What is cut stays on the workers, also once it was fetched: looking at a tensor changes nothing. So does what
     is too large for a call, once it or what it is worked with had to go there: it would go again at each step.
-    That is so while there are `workers`.
+    That is so while there are `workers`. What is large and made of nothing large is only promised: who works with it
+    first decides where it is made.
     """
-    arrays, specs = [], []
+    results, specs, arrays = [], [], []
+    promised = False
     for value in inputs:
         result = value.result
         array = result.array
         if array is None:
-            return None
-        arrays.append(array)
+            if result.promise is None:
+                return None
+            promised = True
+        results.append(result)
         specs.append(result.spec)
+        arrays.append(array)
     key = (primitive, *specs, *attrs.items()) if attrs else (primitive, *specs)
     outs, size, plain, travels = _known.get(key) or _signature(key, primitive, specs, attrs)
     if size > limit:
         return None
-    if not plain:
-        company = None if travels else _company([value.result for value in inputs])
-        if workers and company is not None and company.far:
+    if plain and not promised:
+        made = _quiet.run(primitive.kernel, *arrays, **attrs)
+        return (Value(Result(outs[0], made if type(made) is np.ndarray else np.asarray(made))),)
+    company = None
+    if not travels:
+        if primitive.name in PROMISED and all(s.nbytes <= FEED for s in specs):
+            value = Value(Result(outs[0]))
+            value.result.promise = Promise(primitive, tuple(results), attrs, here())
+            return (value,)
+        company = _company(results)
+        if workers and company.far:
             return None
-        made = apply(primitive, arrays, outs, attrs)
-        results = [Result(out, array) for out, array in zip(outs, made, strict=True)]
-        for result in results:
-            result.company = company
-        return [Value(result) for result in results]
-    made = _quiet.run(primitive.kernel, *arrays, **attrs)
-    return (Value(Result(outs[0], made if type(made) is np.ndarray else np.asarray(made))),)
+    several = apply(primitive, [fulfilled(r) for r in results], outs, attrs)
+    values = [Value(Result(out, array)) for out, array in zip(outs, several, strict=True)]
+    for value in values:
+        value.result.company = company
+    return values
+
+
+def fulfilled(result: Result) -> np.ndarray:
+    """The array of a result that is known or promised."""
+    if result.array is None:
+        promise = result.promise
+        assert promise is not None
+        arrays = [fulfilled(r) for r in promise.inputs]
+        (result.array,) = apply(promise.primitive, arrays, [result.spec], promise.attrs)
+    return result.array
 
 
 def _company(results: Sequence[Result]) -> Company:
-    """The company of what is made of these; without any that is large, of what the user's line made before."""
-    company = None
+    """The company of what is made of these."""
+    company = Company()
     for result in results:
         if result.spec.nbytes > FEED:
-            mine = result.company = result.company or Company()
-            company = mine.all() if company is None else company.join(mine)
-    if company is None:
-        if len(_lines) >= KEPT:
-            _lines.clear()
-        company = _lines.setdefault(here(), Company()).all()
-    return company
+            result.company = company if result.company is None else company.join(result.company)
+            company = result.company
+    return company.all()
 
 
 def _signature(
@@ -104,7 +120,7 @@ def _signature(
     cuts = attrs.get("cuts")
     cut = any(s.sharding.count > 1 for s in specs) or (cuts is not None and cuts.count > 1)
     largest = max((s.nbytes for s in specs), default=0)
-    size = math.inf if cut else max(sum(o.nbytes for o in outs), largest / READ)
+    size = math.inf if cut else max(sum(o.nbytes for o in outs), largest)
     travels = all(out.nbytes <= FEED for out in outs)
     plain = len(outs) == 1 and travels and not primitive.placed and not _is_pooled(primitive, outs[0])
     if len(_known) >= KEPT:
