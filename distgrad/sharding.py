@@ -373,9 +373,11 @@ def _cut_from_wire(c: Sequence[int]) -> Cut:
         return Cut.at(size, rest)
     if not rest and step >= 0 and (not step or step < size):
         return Cut.even(size, step)
-    if len(rest) == 3 and rest[2] > 0 < step and rest[0] >= 0 < size <= rest[1] * step - rest[0] + rest[2]:
-        return Cut.regular(size, step, *rest)
-    if len(rest) == 2 and step > 0 <= rest[0] and rest[1] > 1 and rest[1] * step - rest[0] >= size:
+    overlapping = (
+        len(rest) == 3 and rest[2] > 0 < step and rest[0] >= 0 < size <= rest[1] * step - rest[0] + rest[2]
+    )
+    shifted = len(rest) == 2 and step > 0 <= rest[0] and rest[1] > 1 and rest[1] * step - rest[0] >= size
+    if overlapping or shifted:
         cut = Cut.regular(size, step, *rest)
         if cut.wire() == list(c):
             return cut

@@ -9,7 +9,9 @@ import pytest
 from recorder import Recorder
 
 import distgrad as torch
+from distgrad import primitives
 from distgrad.plan import costs
+from distgrad.primitives import Aval
 from distgrad.session import door
 
 RNG = np.random.default_rng(3)
@@ -95,3 +97,28 @@ def test_a_sum_that_is_also_read_whole_is_sent_whole(monkeypatch: pytest.MonkeyP
         total = rows.sum(0)
         results.append(((total.reshard({0: 3}) * 2).numpy().tobytes(), total.numpy().tobytes()))
     assert len(set(results)) == 1
+
+
+def test_a_sparse_product_refuses_what_its_parts_do_not_fit() -> None:
+    row, rows, table = (
+        Aval(shape, np.dtype(kind)) for shape, kind in (((9,), "i8"), ((8,), "i8"), ((5, 3), "f4"))
+    )
+    weights = [
+        Aval(shape, np.dtype(kind)) for shape, kind in (((9, 1), "f4"), ((9, 0), "f4"), ((9, 1), "f8"))
+    ]
+    shape, attrs = primitives.TABLE["add_taken"].shape, {"size": 4, "wrap": False}
+    assert shape([row, row, table, weights[0]], attrs) == (Aval((4, 3), np.dtype("f4")),)
+    for wrong in (
+        [row, rows, table],
+        [row, row, table, weights[1]],
+        [row, row, table, weights[2]],
+        [row, row, row],
+    ):
+        with pytest.raises(ValueError, match="add_taken: needs"):
+            shape(wrong, attrs)
+    with pytest.raises(ValueError, match="add_taken: needs"):
+        shape([row, row, table], {**attrs, "size": 1 << 31})
+    idx, values = np.zeros(3, np.int64), np.ones((2, 2), np.float32)
+    for source, weight in ((idx[:2], None), (idx, values[:, :1])):
+        with pytest.raises(ValueError, match="rows are to be added"):
+            primitives.TABLE["add_taken"].kernel(idx, source, values, weight, **attrs)

@@ -39,6 +39,8 @@ def add_taken(
     source = positions(source, 0, len(table)) if wrap else within(source, len(table))
     n, rows, columns = len(idx), len(table), table.shape[1]
     weight = np.ones(n, table.dtype) if weight is None else contiguous(weight).reshape(-1)
+    if len(source) != n or len(weight) != n:  # what runs below checks nothing
+        raise ValueError(f"{n} rows are to be added, {len(source)} taken, and {len(weight)} weighted")
     # One block: as several ones it would be given back to the system, and be touched afresh, each time.
     head = n * weight.itemsize
     block = np.empty(head + 4 * (3 * n + size + 1), np.uint8)
@@ -60,6 +62,20 @@ def add_taken(
 
 
 def _shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    idx, source, table, *weights = avals
+    fits = (
+        len(idx.shape) == 1
+        and idx.shape == source.shape
+        and idx.dtype.kind == source.dtype.kind == "i"
+        and len(table.shape) == 2
+        and table.dtype.kind == "f"
+        and max(*idx.shape, *table.shape, attrs["size"]) < 1 << 31
+        and all(w.shape == (*idx.shape, 1) and w.dtype == table.dtype for w in weights)
+    )
+    if not fits:
+        raise ValueError(
+            "add_taken: needs two equal lists of rows, a matrix of floats and a column of weights"
+        )
     return (Aval((attrs["size"], avals[2].shape[1]), avals[2].dtype),)
 
 

@@ -302,7 +302,8 @@ class LoopRunner:
                     streams.append((self.of_slot[slot], out[slot], (slice(None),) * dim, window))
         self.placed = {n: self._place(n, shard) for n, step in enumerate(self.steps) if step.primitive.placed}
         piece = shard // (self.count // self.windows[0].count)
-        begins = [window.bounds(piece)[0] for window in self.windows]
+        pieces = [window.bounds(piece) for window in self.windows]
+        begins = [lo for lo, _ in pieces]
         first, end = _tiled(self.windows, piece)
         calls: Calls = []
         known = None
@@ -310,7 +311,11 @@ class LoopRunner:
         try:
             for start in range(first, max(end, first + 1), self.rows):
                 stop = max(start, min(start + self.rows, end))
-                self.spans = spans = [window.part(start, stop) for window in self.windows]
+                parts = [window.part(start, stop) for window in self.windows]
+                self.spans = spans = [  # where a piece is empty, a tile of it is too
+                    (min(max(lo, a), b), min(max(hi, a), b))
+                    for (lo, hi), (a, b) in zip(parts, pieces, strict=True)
+                ]
                 for register, array, before, w in streams:
                     lo, hi = spans[w]
                     regs[register] = array[(*before, slice(lo - begins[w], hi - begins[w]))]
