@@ -314,3 +314,14 @@ def test_on_ray(ray_workers: Any, tmp_path: Path) -> None:
     events = [e for e in json.loads((tmp_path / "trace.json").read_text())["traceEvents"] if e["ph"] == "X"]
     for track in range(3):
         nested([e for e in events if e["pid"] == track])
+
+
+def test_what_is_made_of_nothing_has_its_own_name() -> None:
+    with torch.init("inproc", workers=2, shard_bytes=1 << 14):
+        (torch.ones(4) * 2).sum().item()
+        with torch.profile() as p:
+            made = torch.randn(100, 100), torch.arange(10_000).float(), torch.rand_like(torch.ones(100, 100))
+            float(sum((tensor.sum() for tensor in made), torch.zeros(())))
+        named = {row.op for row in p.rows}
+        assert {"randn", "arange", "rand_like"} <= named
+        assert "?" not in named

@@ -98,7 +98,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         if not input.is_floating_point():
             title = input.dtype.title
             raise RuntimeError(f"result type Float can't be cast to the desired output type {title}")
-        uniform = drawn(tuple(input.shape), "uniform", input._avals.dtype, sharding=input.sharding)
+        uniform = drawn("dropout", tuple(input.shape), "uniform", input._avals.dtype, sharding=input.sharding)
         noise = (Tensor(uniform) < 1 - p).to(input.dtype) / (1 - p)
     return input.mul_(noise) if inplace else input * noise
 

@@ -182,6 +182,7 @@ def shape_of(name: str, size: tuple[Any, ...], given: Any = None) -> tuple[int, 
 def filled(shape: tuple[int, ...], number: Any, numpy_dtype: np.dtype, sharding: Any = None) -> Value:
     """A value of one number everywhere: no memory is written until somebody needs it."""
     cuts = None if sharding is None else sharding_of(shape, sharding)
+    session.current_op.name = "full"
     return broadcast_to(constant(number, numpy_dtype), shape, cuts)
 
 
@@ -291,6 +292,7 @@ def arange(
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     n = math.ceil((end - start) / step)
+    session.current_op.name = "arange"
     floats = any(isinstance(x, float) for x in (start, end, step))
     numpy_dtype = dtype_of(dtype).numpy if dtype is not None else default_numpy() if floats else INT64
     return finished(_line(n, start, step, numpy_dtype, sharding), requires_grad, device)
@@ -325,6 +327,7 @@ def linspace(
         return finished(filled((steps,), start, numpy_dtype, sharding), requires_grad, device)
     # As torch: the lower half counted from the start, the upper from the end, so that both are exact.
     step = (end - start) / (steps - 1)
+    session.current_op.name = "linspace"
     low = _line(steps, start, step, FLOAT64, sharding)
     high = _line(steps, end - step * (steps - 1), step, FLOAT64, sharding)
     first = session.emit(
@@ -345,6 +348,7 @@ def eye(
     """Ones on the diagonal of a matrix, zeros elsewhere."""
     shape = shape_of("eye", (n, n if m is None else m))
     cuts = None if sharding is None else hint(sharding_of(shape, sharding), INT64)
+    session.current_op.name = "eye"
     rows, columns = (session.emit("iota", shape=shape, dim=d, cuts=cuts) for d in (0, 1))
     numpy_dtype = default_numpy() if dtype is None else dtype_of(dtype).numpy
     return finished(cast(session.emit("equal", rows, columns), numpy_dtype), requires_grad, device)

@@ -86,6 +86,7 @@ def set_rng_state(state: Tensor) -> None:
 
 
 def drawn(
+    name: str,
     shape: tuple[int, ...],
     kind: str,
     numpy_dtype: np.dtype,
@@ -94,7 +95,8 @@ def drawn(
     sharding: Any = None,
     generator: Any = None,
 ) -> Value:
-    """Random numbers of a kind: "uniform", "normal" or "integers"."""
+    """Random numbers of a kind ("uniform", "normal" or "integers") for the op `name`."""
+    session.current_op.name = name
     cuts = None if sharding is None else hint(sharding_of(shape, sharding), numpy_dtype)
     key = (generator or default_generator).draw()
     return session.emit(
@@ -125,7 +127,9 @@ def _maker(name: str, kind: str, doc: str) -> Any:
     ) -> Tensor:
         shape = shape_of(name, size, _only_size(name, more))
         numpy_dtype = _float(CHECKS[kind], dtype, default_numpy())
-        return finished(drawn(shape, kind, numpy_dtype, 0, 0, sharding, generator), requires_grad, device)
+        return finished(
+            drawn(name, shape, kind, numpy_dtype, 0, 0, sharding, generator), requires_grad, device
+        )
 
     def like(
         input: Tensor,
@@ -141,7 +145,9 @@ def _maker(name: str, kind: str, doc: str) -> Any:
         numpy_dtype = _float(CHECKS[kind], dtype, input.dtype.numpy)
         cuts = input.sharding if sharding is None else sharding
         return finished(
-            drawn(tuple(input.shape), kind, numpy_dtype, 0, 0, cuts, generator), requires_grad, device
+            drawn(like.__name__, tuple(input.shape), kind, numpy_dtype, 0, 0, cuts, generator),
+            requires_grad,
+            device,
         )
 
     make.__name__, like.__name__ = name, f"{name}_like"
@@ -174,7 +180,8 @@ def randint(
         low, high = 0, low
     if low >= high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    value = drawn(shape_of("randint", (size,)), "integers", INT64, int(low), int(high), sharding, generator)
+    shape = shape_of("randint", (size,))
+    value = drawn("randint", shape, "integers", INT64, int(low), int(high), sharding, generator)
     wanted = INT64 if dtype is None else dtype_of(dtype).numpy
     if wanted != INT64:
         value = session.emit("cast", value, dtype=NAMES[wanted])
