@@ -53,7 +53,7 @@ def small(
     That is so while there are `workers`. What is large and made of nothing large is only promised: who works with it
     first decides where it is made.
     """
-    results, specs, arrays = [], [], []
+    specs, arrays = [], []
     promised = False
     for value in inputs:
         result = value.result
@@ -62,7 +62,6 @@ def small(
             if result.promise is None:
                 return None
             promised = True
-        results.append(result)
         specs.append(result.spec)
         arrays.append(array)
     key = (primitive, *specs, *attrs.items()) if attrs else (primitive, *specs)
@@ -72,6 +71,7 @@ def small(
     if plain and not promised:
         made = _quiet.run(primitive.kernel, *arrays, **attrs)
         return (Value(Result(outs[0], made if type(made) is np.ndarray else np.asarray(made))),)
+    results = [value.result for value in inputs]
     company = None
     if not travels:
         if primitive.name in PROMISED and all(s.nbytes <= FEED for s in specs):
