@@ -235,13 +235,15 @@ def test_cuts_that_overlap(pair: tuple[Cut, Cut], data: st.DataObject) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_first_piece_of_overlapping_cuts_may_be_empty(workers: int) -> None:
     with torch.init("inproc", workers=workers, inline_bytes=0, shard_bytes=128):
-        x = torch.ones(64, requires_grad=True)
+        x = torch.tensor(np.ones(64, np.float32), requires_grad=True)
         both = torch.cat([x[2:-1], x])
         padded = torch.cat([torch.zeros(1), both, torch.zeros(1)]).tanh()
-        (g,) = torch.autograd.grad(padded.sum() + (4 * both).sum(), x, create_graph=True)
+        loss = (1 * padded).sum() + (4 * both).sum()
+        (g,) = torch.autograd.grad(loss, x, create_graph=True)
         slope = 1 - np.tanh(1.0) ** 2
         times = np.r_[1, 1, [2] * 61, 1]
         np.testing.assert_allclose(g.detach().numpy(), times * (slope + 4), rtol=1e-5)
+        assert loss.item() == pytest.approx(125 * (np.tanh(1.0) + 4), rel=1e-5)
         (h,) = torch.autograd.grad((g * g).sum(), x)
         second = -2 * np.tanh(1.0) * slope
         np.testing.assert_allclose(h.numpy(), 2 * times * (slope + 4) * times * second, rtol=1e-4)
