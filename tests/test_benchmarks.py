@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import distgrad
+from benchmarks import driver, simulate
 from benchmarks.workloads import WORKLOADS
+from distgrad.session import door
 
 NAMES = [
     "poly",
@@ -32,3 +34,13 @@ def test_first_step(name):
     assert len(results) == len(expected)
     for got, want in zip(results, expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("prepare", [driver.regression, driver.network])
+def test_simulated_workers(prepare):
+    door.shutdown()
+    rows = simulate.SHARD // 4 // (16 if prepare is driver.regression else 256) * simulate.SHARDS[0]
+    figures = [simulate.measure(prepare, rows, workers) for workers in (1, 40)]
+    assert all(f.calls >= 1 and f.plan > 0 and f.find > 0 and f.submit > 0 for f in figures)
+    assert figures[0].calls == figures[1].calls
+    assert not door.is_initialized()
