@@ -332,25 +332,15 @@ primitive("scatter_add", scatter_add, _added, labels=_scatter_add_labels, attrs=
 primitive(
     "index_add", index_add, _added, labels=_index_add_labels, attrs=ALONG, into=True, placed=True, onto=True
 )
-primitive(
-    "scatter", scatter, lambda avals, attrs: (avals[0],), labels=_scatter_labels, attrs=ALONG, into=True
-)
-primitive(
-    "scatter_zeros",
-    scatter_zeros,
-    lambda avals, attrs: (avals[0],),
-    labels=_scatter_labels,
-    attrs=ALONG,
-    into=True,
-)
-primitive(
-    "scatter_subtract",
-    scatter_subtract,
-    lambda avals, attrs: (avals[0],),
-    labels=_scatter_labels,
-    attrs=ALONG,
-    into=True,
-)
+for _kernel in (scatter, scatter_zeros, scatter_subtract):
+    primitive(
+        _kernel.__name__,
+        _kernel,
+        lambda avals, attrs: (avals[0],),
+        labels=_scatter_labels,
+        attrs=ALONG,
+        into=True,
+    )
 primitive(
     "index_put",
     index_put,

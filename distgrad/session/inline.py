@@ -21,7 +21,7 @@ PROMISED = {p.name for p in TABLE.values() if p.source} | {"expand"}  # the same
 KEPT = 100_000  # distinct calls that are remembered
 POOLED = (
     64 << 10
-)  # bytes from which memory is kept: the C library hands larger pieces back, and new pages are dear
+)  # bytes from which memory is kept: the C library gives larger pieces back, and new pages are dear
 SPARE = 64 << 20  # bytes that wait for reuse
 
 _known: dict[Any, tuple[tuple[Spec, ...], float, bool, bool]] = {}

@@ -1,0 +1,165 @@
+"""What a loop's steps read and write, settled once for each program.
+
+Each array that a step reads or writes is a register: read from a whole array or tile by tile, a temporary that stays in
+the cache, a piece of a stored shard that is written in place, or a sum over the tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from distgrad.primitives import MERGES
+from distgrad.program import Loop, Program, Step
+from distgrad.sharding import Cut, Sharding
+
+
+class Read(NamedTuple):
+    """An operand that comes from outside the loop and fills `register`.
+
+    It is read tile by tile along `dim`, in the parts that window number `window` has of it (None: all at once). Of a
+    whole value only the shard's region is read: where the bounds of the dimensions in `region` lie is told by the
+    number of a grid and a place in it.
+    """
+
+    register: int
+    slot: int
+    dim: int | None
+    window: int | None
+    region: tuple[tuple[int, int, int], ...]
+
+
+def tile_dim(names: tuple[int | None, ...], tile: int | None) -> int | None:
+    """The dimension that has the tile's label."""
+    return names.index(tile) if tile is not None and tile in names else None
+
+
+class Registers:
+    """The registers, windows and buffers of one loop. `escaping` are the slots whose shards are needed after it."""
+
+    def __init__(self, loop: Loop, program: Program, count: int, escaping: set[int]):
+        self.rows = loop.rows
+        self.steps = loop.steps
+        self.slots = program.slots
+        self.count = count
+        self.tiled = loop.rows > 0 and any(step.tile is not None for step in loop.steps)
+        self.made = {slot for step in loop.steps for slot in step.outs}
+        self.escaping = [s for s in self.made if s in escaping]
+        self.shapes = [
+            ([self.slots[i].aval.shape for i in step.ins], [self.slots[i].aval.shape for i in step.outs])
+            for step in loop.steps
+        ]
+        self.out_dim: dict[int, int | None] = {}  # tile dimension of each slot made here
+        self.total: dict[int, Callable[..., Any]] = {}  # slots that are summed over the tiles: how
+        for step in loop.steps:
+            labels = step.labels
+            for k, slot in enumerate(step.outs):
+                dim = tile_dim(labels.outs[k], step.tile) if self.tiled and labels else None
+                self.out_dim[slot] = dim
+                if self.tiled and dim is None and labels and labels.merge:
+                    self.total[slot] = MERGES[labels.merge]
+        self._find_grids()
+        self.window_of_slot = {
+            slot: w
+            for step, (_, outs) in zip(self.steps, self.window_of, strict=True)
+            for slot, w in zip(step.outs, outs, strict=True)
+        }
+        self._number_registers()
+        self._assign_buffers()
+
+    def _find_grids(self) -> None:
+        """The distinct cuts of the steps' grids, and the windows: how slots are cut along the tile label.
+
+        All windows have one pace, and tiles are counted as of a cut with that pace in which nothing is shifted.
+        """
+        cuts = [tuple(cut for _, cut in step.layout.grid) for step in self.steps]
+        self.grids = list(dict.fromkeys(cuts))
+        self.grid_of = [self.grids.index(c) for c in cuts]
+        self.shifts = [n for n, step in enumerate(self.steps) if step.layout.labels is None]
+        self.windows: list[Cut] = []
+        self.window_of: list[
+            tuple[list[int | None], list[int | None]]
+        ] = []  # of each step's operands and results
+        for step in self.steps:
+            labels, layout = step.labels, step.layout
+            if self.tiled and labels is not None:
+                ins = [self._window(step, n, s) for n, s in zip(labels.ins, layout.needs, strict=True)]
+                outs = [self._window(step, n, s) for n, s in zip(labels.outs, layout.outs, strict=True)]
+                self.window_of.append((ins, outs))
+            else:
+                self.window_of.append(([None] * len(step.ins), [None] * len(step.outs)))
+
+    def _window(self, step: Step, names: tuple[int | None, ...], sharding: Sharding) -> int | None:
+        """The number of the window of an operand or result; None if it is the same for all tiles."""
+        cut = step.window(names, sharding)
+        if cut is None:
+            return None
+        if cut not in self.windows:
+            self.windows.append(cut)
+        return self.windows.index(cut)
+
+    def _number_registers(self) -> None:
+        """Number the registers and list the reads that fill them."""
+        self.registers = 0
+        self.of_slot: dict[int, int] = {}
+        self.reads: list[Read] = []
+        known: dict[Any, int] = {}
+        self.operands: list[tuple[int, ...]] = []
+        for number, step in enumerate(self.steps):
+            registers = []
+            for which, slot in enumerate(step.ins):
+                if slot in self.made:
+                    registers.append(self.of_slot[slot])
+                    continue
+                names = step.labels.ins[which] if step.labels else ()
+                window = self.window_of[number][0][which]
+                dim = tile_dim(names, step.tile) if self.tiled else None
+                region: tuple[tuple[int, int, int], ...] = ()
+                if self.slots[slot].sharding.count == 1 and self.count > 1:
+                    labels = [label for label, _ in step.layout.grid]
+                    grid = self.grid_of[number]
+                    region = tuple((d, grid, labels.index(n)) for d, n in enumerate(names) if n in labels)
+                key = (slot, dim, window, region)
+                if key not in known:
+                    known[key] = self._new_register()
+                    self.reads.append(Read(known[key], slot, dim, window, region))
+                registers.append(known[key])
+            self.operands.append(tuple(registers))
+            for slot in step.outs:
+                self.of_slot[slot] = self._new_register()
+
+    def _new_register(self) -> int:
+        self.registers += 1
+        return self.registers - 1
+
+    def _assign_buffers(self) -> None:
+        """Give every temporary of a tiled loop a buffer; one whose last reader has run is used again."""
+        last: dict[int, int] = {}  # of each slot, the last step that reads it, or a view of it
+        for n, step in reversed(list(enumerate(self.steps))):
+            until = max([n, *(last.get(slot, n) for slot in step.outs)]) if step.primitive.view else n
+            last.update((slot, max(until, last.get(slot, n))) for slot in step.ins)
+        self.buffer_of: dict[int, int] = {}
+        self.buffer_bytes: list[int] = []
+        if not self.tiled:
+            return
+        made = {slot: n for n, step in enumerate(self.steps) for slot in step.outs}
+        idle: list[int] = []
+        for n, step in enumerate(self.steps):
+            for window, slot in zip(self.window_of[n][1], step.outs, strict=True):
+                dim = self.out_dim[slot]
+                onto = step.primitive.onto and slot in self.total
+                if not step.primitive.into or onto or (slot in self.escaping and slot not in self.total):
+                    continue
+                lengths = [cut.longest for cut in self.slots[slot].sharding.cuts]
+                if dim is not None and window is not None:
+                    lengths[dim] = min(lengths[dim], self.rows + self.windows[window].overlap)
+                nbytes = math.prod(lengths) * self.slots[slot].dtype.itemsize
+                fitting = [b for b in idle if self.buffer_bytes[b] >= nbytes]
+                if fitting:
+                    idle.remove(fitting[-1])  # the one that was used last: the cache still has it
+                    self.buffer_of[slot] = fitting[-1]
+                else:
+                    self.buffer_of[slot] = len(self.buffer_bytes)
+                    self.buffer_bytes.append(nbytes)
+            idle += [number for slot, number in self.buffer_of.items() if last.get(slot, made[slot]) == n]
