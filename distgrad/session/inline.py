@@ -6,7 +6,7 @@ import contextvars
 import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,18 @@ POOLED = (
 )  # bytes from which memory is kept: the C library gives larger pieces back, and new pages are dear
 SPARE = 64 << 20  # bytes that wait for reuse
 
-_known: dict[Any, tuple[tuple[Spec, ...], float, bool, bool]] = {}
+
+class _Known(NamedTuple):
+    """What is worked out once for each distinct call."""
+
+    outs: tuple[Spec, ...]
+    size: float  # the least limit that allows it; no limit allows what is cut
+    plain: bool  # the kernel needs nothing but the operands, and its only result no company
+    travels: bool  # the results may travel inside calls
+    promised: bool  # a large value that is made of nothing large
+
+
+_known: dict[Any, _Known] = {}
 _pool = Pool(SPARE)
 
 
@@ -65,7 +76,7 @@ def small(
         specs.append(result.spec)
         arrays.append(array)
     key = (primitive, *specs, *attrs.items()) if attrs else (primitive, *specs)
-    outs, size, plain, travels = _known.get(key) or _signature(key, primitive, specs, attrs)
+    outs, size, plain, travels, promise = _known.get(key) or _signature(key, primitive, specs, attrs)
     if size > limit:
         return None
     if plain and not promised:
@@ -74,7 +85,7 @@ def small(
     results = [value.result for value in inputs]
     company = None
     if not travels:
-        if primitive.name in PROMISED and all(s.nbytes <= FEED for s in specs):
+        if promise:
             value = Value(Result(outs[0]))
             value.result.promise = Promise(primitive, tuple(results), attrs, here())
             return (value,)
@@ -108,14 +119,7 @@ def _company(results: Sequence[Result]) -> Company:
     return company.all()
 
 
-def _signature(
-    key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any]
-) -> tuple[tuple[Spec, ...], float, bool, bool]:
-    """What the results are, the least limit that allows them, whether the kernel needs nothing but the operands and
-    its result no company, and whether the results may travel inside calls.
-
-    No limit allows what is cut.
-    """
+def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any]) -> _Known:
     outs = tuple(whole(o.shape, o.dtype) for o in primitive.shape([s.aval for s in specs], attrs))
     cuts = attrs.get("cuts")
     cut = any(s.sharding.count > 1 for s in specs) or (cuts is not None and cuts.count > 1)
@@ -125,7 +129,8 @@ def _signature(
     plain = len(outs) == 1 and travels and not primitive.placed and not _is_pooled(primitive, outs[0])
     if len(_known) >= KEPT:
         _known.clear()
-    found = _known[key] = outs, size, plain, travels
+    promised = not travels and primitive.name in PROMISED and largest <= FEED
+    found = _known[key] = _Known(outs, size, plain, travels, promised)
     return found
 
 
