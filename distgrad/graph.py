@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,6 +104,7 @@ class Node:
         layout: Layout,
         where: Place,
         key: Any,
+        outputs: tuple[Result, ...],
     ):
         self.primitive = primitive
         self.inputs = inputs
@@ -111,7 +112,7 @@ class Node:
         self.layout = layout
         self.where = where
         self.key = key  # equal keys: same primitive, attributes, shapes, dtypes and shardings
-        self.outputs: tuple[Result, ...] = ()
+        self.outputs = outputs
 
     @property
     def origin(self) -> Origin:
@@ -158,6 +159,10 @@ class Company:
         return mine
 
 
+def nobody() -> None:
+    """In place of a reference to a value, where none was taken."""
+
+
 class Result:
     """One result of a node. It is in one of these states:
 
@@ -198,7 +203,7 @@ class Result:
         self.box: Any = None
         self.error: Any = None
         self.recipe: list[Node] | None = None
-        self.handle: weakref.ref[Value] | None = None  # None: never was an operand of a node or made by one
+        self.handle: Callable[[], Value | None] = nobody  # a weak reference once a node reads or makes it
         self.lease: Lease | None = None  # of what the workers have of it
 
     @property
@@ -229,7 +234,7 @@ class Result:
     @property
     def wanted(self) -> bool:
         """Whether anybody but the pending nodes holds it."""
-        return self.handle is not None and self.handle() is not None
+        return self.handle() is not None
 
 
 class Lease:

@@ -181,8 +181,11 @@ class Node:
         """For users' notes; empty."""
         return {}
 
-    def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
-        """The gradient for each of `next_functions` that is `wanted`, from those of the outputs (None: zero)."""
+    def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
+        """The gradient for each of `next_functions` that is `wanted`, from those of the outputs (None: zero).
+
+        `wanted=None`: of all that lead to a node.
+        """
         raise NotImplementedError
 
     def release(self) -> None:
@@ -190,7 +193,7 @@ class Node:
 
     def __call__(self, *grads: Any) -> Any:
         """Run this node alone on gradients of its outputs."""
-        results = self.apply(list(grads), [node is not None for node, _ in self.next_functions])
+        results = self.apply(list(grads), None)
         return results[0] if len(results) == 1 else tuple(results)
 
     def __repr__(self) -> str:
@@ -216,7 +219,7 @@ class AsStridedBackward0(Node):
         super().__init__((edge,))
         self.steps = steps
 
-    def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+    def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """Go back through the steps of the view."""
         g = grads[0]
         for step in reversed(self.steps):

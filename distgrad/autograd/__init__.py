@@ -7,6 +7,7 @@ from typing import Any
 
 from distgrad.autograd.engine import deposit, finish, run
 from distgrad.ops.base import attach
+from distgrad.ops.helpers import constant
 from distgrad.ops.making import ones_like, zeros_like
 from distgrad.record import Edge, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from distgrad.tensor import Tensor
@@ -34,9 +35,10 @@ def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[
             g = g if given.dtype is aval.dtype else g.to(out.dtype)
         elif g is None:
             if out.requires_grad:
-                if out.numel() != 1:
+                aval = out._avals.result.spec.aval
+                if aval.size != 1:
                     raise RuntimeError("grad can be implicitly created only for scalar outputs")
-                g = ones_like(out)
+                g = ones_like(out) if aval.shape else Tensor(constant(1, aval.dtype))
         else:
             raise TypeError(f"gradients can be either Tensors or None, but got {type(g).__name__}")
         found.append(g)

@@ -70,9 +70,9 @@ def run(
             if needed is not None and not needed[node]:
                 continue
             edges = node.next_functions
-            wanted = [n is not None and (needed is None or n in needed) for n, _ in edges]
-            for edge, g, use in zip(edges, node.apply(grads, wanted), wanted, strict=True):
-                if use and g is not None:
+            wanted = None if needed is None else [n in needed for n, _ in edges]
+            for edge, g in zip(edges, node.apply(grads, wanted), strict=True):
+                if g is not None:
                     _feed(waiting, buffers, edge, g)
             if not keep_graph:
                 node.release()

@@ -58,20 +58,22 @@ class CopySlices(Node):
         )  # whether inner's first edge is the view before the change
         super().__init__((base, *inner.next_functions[self.first :]))
 
-    def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+    def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """Split the gradient, run `inner`, and put the parts together."""
         parents = [grads[0]]
         for step in self.steps:
             parents.append(step.take(parents[-1]))
         g = parents.pop()
-        results = list(self.inner.apply([g], [wanted[0], *wanted[1:]] if self.first else wanted[1:]))
+        inner = wanted if wanted is None or self.first else wanted[1:]
+        results = list(self.inner.apply([g], inner))
         before = results.pop(0) if self.first else None
-        if wanted[0]:
+        use = self.next_functions[0][0] is not None if wanted is None else wanted[0]
+        if use:
             if before is None:
                 before = Like(g.shape, g._avals.dtype, g.sharding).zeros()
             for step, parent in zip(reversed(self.steps), reversed(parents), strict=True):
                 before = step.scatter(parent, before)
-        return [before if wanted[0] else None, *results]
+        return [before if use else None, *results]
 
     def release(self) -> None:
         """Drop what `inner` saved."""

@@ -54,7 +54,7 @@ class OpNode(Node):
     saved: Any  # from the arguments' names to what was saved of them; None once it was dropped
     where: Any  # the user's line that called the op
 
-    def apply(self, grads: list[Any], wanted: Sequence[bool]) -> Sequence[Any]:
+    def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """Run the formulas."""
         saved = self.saved
         if saved is None:
@@ -62,33 +62,31 @@ class OpNode(Node):
         kind = self.kind
         at_hand: dict[str, Any] = {"g": grads if kind.multi else grads[0]}
         results: list[Any] = []
-        edge = 0
-        for (_, _, is_list, function, takes), need, like in zip(
-            kind.formulas, self.plan.needs, self.likes, strict=True
-        ):
-            n = len(like) if is_list else 0 if like is None and not kind.number_edges else 1
-            if not need or True not in wanted[edge : edge + n]:
+        for formula, need, like in zip(kind.formulas, self.plan.needs, self.likes, strict=True):
+            n = len(like) if formula.is_list else 0 if like is None and not kind.number_edges else 1
+            edge = len(results)
+            if not need or (wanted is not None and True not in wanted[edge : edge + n]):
                 results += [None] * n
-                edge += n
                 continue
             args = []
-            for name in takes:
+            for name in formula.takes:
                 if name in at_hand:
                     args.append(at_hand[name])
                 elif name == "like":
-                    args.append([_like(one) for one in like] if is_list else _like(like))
+                    args.append([_like(one) for one in like] if formula.is_list else _like(like))
                 elif name == "needs":
                     args.append({f.argument: n for f, n in zip(kind.formulas, self.plan.needs, strict=True)})
                 else:
                     at_hand[name] = item = self._restore(saved[name])
                     args.append(item)
-            gradient = function(*args)
-            if is_list:
+            gradient = formula.function(*args)
+            if formula.is_list:
                 gradient = [None] * n if gradient is None else gradient
                 results += [fitted(g, one) for g, one in zip(gradient, like, strict=True)]
+            elif gradient is None or gradient._avals.result.spec is like:
+                results.append(gradient)
             else:
                 results.append(fitted(gradient, like))
-            edge += n
         return results
 
     def _restore(self, item: Any) -> Any:

@@ -89,7 +89,7 @@ def needed(pending: Sequence[Node], roots: Iterable[Result] | None) -> list[Node
     chosen = []
     for node in reversed(pending):
         for out in node.outputs:
-            if out in read or (held and out.wanted):
+            if out in read or (held and out.handle() is not None):
                 chosen.append(node)
                 read.update(node.inputs)
                 break
@@ -106,7 +106,7 @@ def capture(nodes: list[Node], forward: int = 0, again: frozenset[int] = frozens
     ins = [tuple([numbers[r] for r in node.inputs]) for node in nodes]
     boxes: list[Any] = []
     externals = [_external(result, boxes) for result in outside]
-    wanted = [r.wanted for r in results]
+    wanted = [r.handle() is not None for r in results]
     key = (
         tuple([n.key for n in nodes]),
         tuple(ins),

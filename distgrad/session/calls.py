@@ -36,11 +36,13 @@ class Box(NamedTuple):
 
     def only(self, channel: str) -> Box:
         """The box with nothing in it but what one channel needs, so that no more is kept alive."""
-        return self._replace(
-            replies=self.replies if channel == "small" else [],
-            large=self.large if channel == "large" else [],
-            each=self.each if channel == "each" else [],
-            bundle=self.bundle if channel == "small" else [],
+        small = channel == "small"
+        return Box(
+            self.serial,
+            self.replies if small else [],
+            self.large if channel == "large" else [],
+            self.each if channel == "each" else [],
+            self.bundle if small else [],
         )
 
 

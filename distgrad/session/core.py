@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import DistgradError, WorkerError
-from distgrad.graph import NO_COPIES, Lease, Node, Promise, Result, Value, spec
+from distgrad.graph import NO_COPIES, Lease, Node, Promise, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, capture, needed
 from distgrad.plan.costs import SMALL
@@ -76,24 +76,25 @@ class Session:
 
     # Record
 
-    def record(
-        self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]
-    ) -> tuple[Value, ...]:
+    def record(self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence[Value]:
         """Add a node to the pending graph."""
-        results = []
+        results, specs, outputs, values = [], [], [], []
         with self.lock:
             for value in inputs:
                 result = value.result
-                if result.handle is None:
+                if result.handle is nobody:
                     value.watched()
                 if result.promise is not None:
                     self._redeem(result, result.promise)
                 self._usable(result)
                 results.append(result)
-            made = signature(primitive, [r.spec for r in results], attrs, self.shard_bytes)
-            node = Node(primitive, tuple(results), attrs, made.layout, here(), made.number)
-            node.outputs = tuple([Result(out) for out in made.outs])
-            values = tuple([Value(result).watched() for result in node.outputs])
+                specs.append(result.spec)
+            made = signature(primitive, specs, attrs, self.shard_bytes)
+            for out in made.outs:
+                result = Result(out)
+                outputs.append(result)
+                values.append(Value(result).watched())
+            node = Node(primitive, tuple(results), attrs, made.layout, here(), made.number, tuple(outputs))
             self.pending.append(node)
             self.weight += made.weight
             if len(self.pending) >= PENDING:
@@ -106,9 +107,16 @@ class Session:
             self._usable(operand)
         specs = [r.spec for r in promise.inputs]
         made = signature(promise.primitive, specs, promise.attrs, self.shard_bytes)
-        node = Node(promise.primitive, promise.inputs, promise.attrs, made.layout, promise.where, made.number)
-        node.outputs = (result,)
         (result.spec,) = made.outs
+        node = Node(
+            promise.primitive,
+            promise.inputs,
+            promise.attrs,
+            made.layout,
+            promise.where,
+            made.number,
+            (result,),
+        )
         result.promise = result.array = None
         self.pending.append(node)
         self.weight += made.weight
