@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +106,32 @@ def test_a_pool_keeps_what_it_may_and_no_more() -> None:
     assert (pool.held, pool.free) == (6 << 20, 0)
     del arrays
     assert (pool.held, pool.free) == (0, 4 << 20)
+
+
+def test_a_pool_may_get_memory_back_at_any_moment() -> None:
+    pool = Pool(1 << 20)
+
+    class Collecting(OrderedDict[int, Any]):
+        """Stands for the collector, which may end any array between two steps of the pool's."""
+
+        def move_to_end(self, key: int, last: bool = True) -> None:
+            super().move_to_end(key, last)
+            doomed.clear()
+
+    doomed: list[np.ndarray] = []
+    pool._blocks = Collecting()
+    byte = np.dtype(np.uint8)
+    for _ in range(3):
+        array = pool.take((512 << 10,), byte)
+        others = [pool.take((1 << 20,), byte), pool.take((1 << 20,), byte)]
+        del array  # so that the next one of its size is a used one
+        doomed += others
+        del others
+        array = pool.take((512 << 10,), byte)
+        assert pool.held == 512 << 10
+        del array
+        assert (pool.held, pool.free) == (0, sum(b.nbytes for bs in pool._blocks.values() for b, _ in bs))
+        assert pool.free <= 1 << 20
 
 
 def test_a_small_view_does_not_keep_a_large_array(start: Start) -> None:

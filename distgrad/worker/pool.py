@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -49,7 +49,10 @@ class Pool:
         self._blocks: OrderedDict[int, list[tuple[np.ndarray, dict[str, Any]]]] = OrderedDict()
         self._scratch: list[np.ndarray] = []
         self._arena = _aligned(0)  # what is left of it
-        self._lock = threading.RLock()  # arrays may die on any thread, and while memory is asked for
+        self._lock = threading.RLock()  # arrays may die on any thread
+        # And by the collector in the midst of what is done here: then what comes back waits for the end of it.
+        self._inside = False
+        self._back: deque[tuple[np.ndarray, dict[str, Any]]] = deque()
 
     def scratch(self, number: int, nbytes: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array at the beginning of buffer `number`, which has `nbytes` at least, and which all tile loops share.
@@ -81,37 +84,57 @@ class Pool:
     def _lend(self, nbytes: int) -> np.ndarray:
         size = -(-nbytes // _GRAIN) * _GRAIN
         with self._lock:
-            self.held += size
-            waiting = self._blocks.get(size)
-            if waiting:
-                self.free -= size
-                self._blocks.move_to_end(size)
-                memory, interface = waiting.pop()
-            else:
-                memory = _aligned(size)
-                interface = memory.__array_interface__
+            self._inside = True
+            try:
+                self.held += size
+                waiting = self._blocks.get(size)
+                if waiting:
+                    self.free -= size
+                    self._blocks.move_to_end(size)
+                    memory, interface = waiting.pop()
+                else:
+                    memory = _aligned(size)
+                    interface = memory.__array_interface__
+            finally:
+                self._inside = False
+        if self._back:
+            self._settle()
         flat: np.ndarray[Any, Any] = np.asarray(Block(memory, interface, self))
         return flat[:nbytes]
 
     def give(self, memory: np.ndarray, interface: dict[str, Any]) -> None:
         """Take a block back, or let it go if enough are waiting."""
-        size = memory.nbytes
+        self._back.append((memory, interface))
+        self._settle()
+
+    def _settle(self) -> None:
         with self._lock:
-            self.held -= size
-            limit = max(self.spare, self.held // 4)
-            if size > limit:
+            if self._inside:
                 return
-            self._blocks.setdefault(size, []).append((memory, interface))
-            self._blocks.move_to_end(size)
-            self.free += size
-            while self.free > limit:  # the size that was not asked for the longest goes first
-                oldest = next(iter(self._blocks))
-                blocks = self._blocks[oldest]
-                if blocks:
-                    blocks.pop()
-                    self.free -= oldest
-                if not blocks:
-                    del self._blocks[oldest]
+            self._inside = True
+            try:
+                while self._back:
+                    self._keep(*self._back.popleft())
+            finally:
+                self._inside = False
+
+    def _keep(self, memory: np.ndarray, interface: dict[str, Any]) -> None:
+        size = memory.nbytes
+        self.held -= size
+        limit = max(self.spare, self.held // 4)
+        if size > limit:
+            return
+        self._blocks.setdefault(size, []).append((memory, interface))
+        self._blocks.move_to_end(size)
+        self.free += size
+        while self.free > limit:  # the size that was not asked for the longest goes first
+            oldest = next(iter(self._blocks))
+            blocks = self._blocks[oldest]
+            if blocks:
+                blocks.pop()
+                self.free -= oldest
+            if not blocks:
+                del self._blocks[oldest]
 
 
 @cache
