@@ -28,6 +28,8 @@ from distgrad import session
 from distgrad.graph import Value
 from distgrad.plan.build import Plan
 from distgrad.worker import address
+from distgrad.worker.execute import Runner
+from distgrad.worker.pool import Pool
 from distgrad.worker.transport import Handle
 
 # Plans.
@@ -329,6 +331,37 @@ def test_a_temporary_that_is_viewed_keeps_its_buffer(start: Start) -> None:
     columns.clear()  # what is held would be kept, and so not be a temporary
     got = session.fetch(difference)
     np.testing.assert_allclose(got, (np.exp(array) - np.tanh(array))[:, None], rtol=1e-12)
+
+
+def test_a_step_writes_over_what_it_is_the_last_to_read_and_nothing_else(start: Start) -> None:
+    array = np.random.default_rng(6).uniform(-3, 3, 100_003)
+    start(2)
+    x = put(array, 40_000)
+    a = emit("exp", x)
+    b = emit("log_sigmoid", emit("negative", emit("multiply", a, a)))  # which reads its operand twice
+    c = emit("subtract", emit("sigmoid", b), b)
+    d = emit("expand_dims", emit("cos", c), dims=(1,))
+    e = emit(
+        "squeeze_dims", emit("multiply", emit("expand_dims", emit("add", a, c), dims=(1,)), d), dims=(1,)
+    )
+    result = emit("cast", emit("less", e, emit("squeeze_dims", d, dims=(1,))), dtype="float64")
+    total = emit("add", emit("multiply", e, result), a)
+    a = b = c = d = e = result = x  # what is held would be kept, and so not be a temporary
+    got = session.fetch(total)
+    a = np.exp(array)
+    b = -np.logaddexp(0, a * a)
+    c = 1 / (1 + np.exp(-b)) - b
+    e = (a + c) * np.cos(c)
+    np.testing.assert_allclose(got, e * (e < np.cos(c)) + a, rtol=1e-9, atol=1e-9)
+
+
+def test_ufuncs_in_a_row_need_one_buffer(start: Start, plans: list[Plan]) -> None:
+    array = np.random.default_rng(6).standard_normal(100_003)
+    start(2)
+    got = session.fetch(emit("sin", emit("exp", emit("negative", emit("cos", put(array, 40_000))))))
+    assert same_bits(got, np.sin(np.exp(-np.cos(array))))
+    (fragment,) = Runner(plans[-1].stages[0].program, Pool()).fragments
+    assert [runner.buffer_bytes for runner in fragment[1]] == [[262_144]]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from distgrad.primitives import MERGES
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Cut, Sharding
@@ -151,6 +153,10 @@ class Registers:
                 onto = step.primitive.onto and slot in self.total
                 if not step.primitive.into or onto or (slot in self.escaping and slot not in self.total):
                     continue
+                over = next((i for i in step.ins if last[i] == n and self._in_place(step, i, slot)), None)
+                if over is not None:
+                    self.buffer_of[slot] = self.buffer_of[over]
+                    continue
                 lengths = [cut.longest for cut in self.slots[slot].sharding.cuts]
                 if dim is not None and window is not None:
                     lengths[dim] = min(lengths[dim], self.rows + self.windows[window].overlap)
@@ -162,4 +168,21 @@ class Registers:
                 else:
                     self.buffer_of[slot] = len(self.buffer_bytes)
                     self.buffer_bytes.append(nbytes)
-            idle += [number for slot, number in self.buffer_of.items() if last.get(slot, made[slot]) == n]
+            written = [self.buffer_of[slot] for slot in step.outs if slot in self.buffer_of and slot in last]
+            ended = [b for slot, b in self.buffer_of.items() if last.get(slot, made[slot]) == n]
+            idle += [b for b in ended if b not in written]
+
+    def _in_place(self, step: Step, operand: int, out: int) -> bool:
+        """Whether a step that is the last to read a temporary can write over it: fewer buffers stay in the cache.
+
+        A ufunc can, element by element; other kernels may still read what they have written over.
+        """
+        return (
+            isinstance(step.primitive.kernel, np.ufunc)
+            and operand in self.buffer_of
+            and operand not in self.total
+            and (self.slots[operand].dtype, self.slots[operand].sharding)
+            == (self.slots[out].dtype, self.slots[out].sharding)
+            and (self.out_dim[operand], self.window_of_slot[operand])
+            == (self.out_dim[out], self.window_of_slot[out])
+        )
