@@ -25,6 +25,7 @@ PRODUCT_ROWS = 1024
 PRODUCT_SHARDS = 8  # if that leaves as many shards,
 PRODUCT_ROOM = 16  # and makes them no larger than so many times what they should have
 DEFAULT_SHARD_BYTES = 4 << 20
+NARROW = 32  # a border that can be kept beside a shard has at most 1/32 of its length
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,14 @@ class Sharding:
     def covers(self, other: Sharding) -> bool:
         """Whether every shard holds all of the shard of `other` with its number."""
         return all(a.covers(b) for a, b in zip(self.cuts, other.cuts, strict=True))
+
+    def bordering(self, other: Sharding) -> int | None:
+        """The one dimension along which every shard is that of `other` and a narrow border more; None if it is not."""
+        changed = [d for d, (a, b) in enumerate(zip(self.cuts, other.cuts, strict=True)) if a != b]
+        if len(changed) != 1 or not self.covers(other):
+            return None
+        cut = self.cuts[changed[0]]
+        return changed[0] if cut.overlap * NARROW <= cut.step else None
 
     def __repr__(self) -> str:
         cuts = ", ".join(f"{d}: {_points_text(self.cuts[d])}" for d in self.cut_dims)

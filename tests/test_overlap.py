@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import distgrad as torch
 from distgrad.plan.build import Plan
 from distgrad.sharding import Cut, Sharding, sharding_from_wire
+from distgrad.worker.exchange import Joined
 
 
 @pytest.fixture(autouse=True)
@@ -247,3 +249,91 @@ def test_the_first_piece_of_overlapping_cuts_may_be_empty(workers: int) -> None:
         (h,) = torch.autograd.grad((g * g).sum(), x)
         second = -2 * np.tanh(1.0) * slope
         np.testing.assert_allclose(h.numpy(), 2 * times * (slope + 4) * times * second, rtol=1e-4)
+
+
+def stored_by(workers: Any) -> int:
+    """Bytes that workers in this process have on loan."""
+    gc.collect()
+    torch.memory()
+    return sum(w.pool.held for w in workers)
+
+
+def borders_alone(workers: Any) -> int:
+    """How many borders are stored; none of them keeps alive what it arrived in."""
+    joined = [
+        piece for w in workers for value in w.store.values() for piece in value if type(piece) is Joined
+    ]
+    borders = [array for j in joined for array in j.pieces if array.nbytes < 100]
+    assert all(array.base is None for array in borders)
+    return len(borders)
+
+
+@pytest.mark.parametrize("loss", [rosenbrock, laplacian, diffused])
+def test_borders_are_kept_while_a_tensor_does_not_change(
+    plans: list[Plan], loss: Callable[[Any], Any]
+) -> None:
+    array = np.random.default_rng(0).random(1 << 18)
+    found = set()
+    for workers in (1, 2, 3):
+        with torch.init("inproc", workers=workers, inline_bytes=0, shard_bytes=1 << 16) as session:
+            x = torch.tensor(array, requires_grad=True)
+            torch.synchronize()
+            there = session.transport._workers  # type: ignore[attr-defined]
+            before = stored_by(there)
+            gradients = []
+            for stages in ([2], [1], []):  # of the plans that are made
+                plans.clear()
+                loss(x).backward()
+                torch.synchronize()
+                assert [len(plan.stages) for plan in plans] == stages
+                assert x.grad is not None
+                gradients.append(x.grad.numpy().tobytes())
+                x.grad = None
+                assert stored_by(there) == before
+                assert borders_alone(there) >= x.sharding.count - 1
+            with torch.no_grad():
+                x.sub_(0.5)
+            plans.clear()
+            loss(x).backward()
+            torch.synchronize()
+            assert max(len(plan.stages) for plan in plans) == 2
+            assert x.grad is not None
+            changed = x.grad.numpy()
+            found.add((*gradients, changed.tobytes()))
+            del x
+            assert stored_by(there) == 0
+            assert all(len(w.store) == 0 for w in there)
+    assert len(set(next(iter(found))[:3])) == 1
+    assert len(found) == 1
+    y = torch.tensor(array - 0.5, requires_grad=True)
+    loss(y).backward()
+    assert y.grad is not None
+    np.testing.assert_allclose(changed, y.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_kept_borders_serve_what_reads_whole_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are not laid side by side in tiles."""
+    wholes = []
+    whole = Joined.whole
+    monkeypatch.setattr(Joined, "whole", lambda joined: wholes.append(joined) or whole(joined))
+    array = np.random.default_rng(0).standard_normal((2000, 8))
+    found = set()
+    for workers in (1, 2, 3):
+        with torch.init("inproc", workers=workers, inline_bytes=0, shard_bytes=1 << 13):
+            x = torch.tensor(array)
+            for _ in range(2):
+                assert not wholes
+                found.add((x[1:] - x[:-1]).abs().sum().item())
+            beside = torch.cat([x[1:], x[:-1]], 1)
+            np.testing.assert_array_equal(beside.numpy(), np.concatenate([array[1:], array[:-1]], 1))
+            assert len(wholes) == x.sharding.count - 1
+            wholes.clear()
+    assert len(found) == 1
+
+
+def test_wide_borders_are_not_kept(plans: list[Plan]) -> None:
+    with torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=2000):
+        x = torch.tensor(np.arange(4000.0), sharding=250)
+        for _ in range(2):
+            assert ((x[40:] - x[:-40]) ** 2).sum().item() == 3960 * 1600
+    assert not any(plan.copies for plan in plans)

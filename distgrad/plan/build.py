@@ -144,7 +144,7 @@ class _Builder(Levels):
         for form in kept - {*stored.values(), *copies}:
             stages[max(self.uses[form])].last_use.append(form)
         plan = Plan(stages, stored, boxed, copies=copies)
-        for form in (*stored.values(), *plan.copies):
+        for form in (*stored.values(), *(copy for copy in copies if not self.bordered(copy))):
             nbytes = self.values[form[0]].aval.nbytes
             if form[1].count == 1:
                 plan.held_whole += nbytes
@@ -207,9 +207,22 @@ class _Builder(Levels):
             beside = max(self.values[v].aval.nbytes for n in readers for v in (*n.ins, *n.outs))
             largest = max(info.aval.nbytes for info in self.values if info.external is not None)
             nbytes, limit = self.values[value].aval.nbytes, max(beside, largest)
-            if nbytes <= limit // COPY_SHARE or (form[1].count == 1 and nbytes <= min(limit, COPY_WHOLE)):
+            if (
+                nbytes <= limit // COPY_SHARE
+                or (form[1].count == 1 and nbytes <= min(limit, COPY_WHOLE))
+                or self.bordered(form)
+            ):
                 kept.append(form)
         return kept
+
+    def bordered(self, form: Form) -> bool:
+        """Whether a form is a stored value with borders: kept, it takes no memory but for these."""
+        value, cuts = form
+        external = self.values[value].external
+        stored = external is not None and external.kind == "stored"
+        return (
+            stored and self.values[value].wanted and cuts.bordering(self.values[value].sharding) is not None
+        )
 
     def _kind(self, form: Form) -> str:
         external = self.values[form[0]].external
@@ -272,9 +285,8 @@ class _StageWriter:
             tuple(channels),
         )
         nodes = [order[s.outs] for f in fragments for loop in f.loops for s in loop.steps]
-        return Stage(
-            program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels(), holders(program)
-        )
+        held = [None if b.bordered(form) else slot for form, slot in zip(keep, holders(program), strict=True)]
+        return Stage(program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels(), held)
 
     def _arrivals(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distgrad.plan.build import Plan
+from distgrad.plan.build import Plan, Stage
 from distgrad.plan.capture import Capture
 from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
@@ -94,8 +94,9 @@ class Predicted(NamedTuple):
     footprints: tuple[Footprint, ...]
 
 
-def predicted(program: Program, workers: int) -> Predicted:
+def predicted(stage: Stage, workers: int) -> Predicted:
     """Work out what a stage costs, all workers together."""
+    program = stage.program
     steps = []
     for fragment in program.fragments:
         copies = workers if fragment.count == 1 else 1
@@ -104,7 +105,7 @@ def predicted(program: Program, workers: int) -> Predicted:
                 nbytes = sum(program.slots[i].aval.nbytes for i in step.outs)
                 steps.append((copies * _flops(program, step), copies * nbytes))
     moved = sum(_moved(program, d, workers) for d in program.departures)
-    return Predicted(tuple(steps), moved, footprints(program, workers))
+    return Predicted(tuple(steps), moved, footprints(program, stage.holders, workers))
 
 
 def peaks(plan: Plan, stages: Sequence[Predicted], now: Sequence[Held]) -> tuple[int, ...]:
@@ -123,7 +124,7 @@ def peaks(plan: Plan, stages: Sequence[Predicted], now: Sequence[Held]) -> tuple
 def explanation(plan: Plan, captured: Capture, now: Sequence[Held]) -> Explanation:
     """Work out the costs of a plan, for workers that hold something already."""
     workers = len(now)
-    costs = [predicted(stage.program, workers) for stage in plan.stages]
+    costs = [predicted(stage, workers) for stage in plan.stages]
     stages = []
     for stage, cost in zip(plan.stages, costs, strict=True):
         program = stage.program
@@ -134,10 +135,9 @@ def explanation(plan: Plan, captured: Capture, now: Sequence[Held]) -> Explanati
                 steps = [(step, next(numbers)) for step in loop.steps]
                 lines.append(_line(fragment, loop.rows, steps, captured))
         stored = 0
-        for slot in program.keep:
-            stored += program.slots[slot].aval.nbytes * (
-                workers if program.slots[slot].sharding.count == 1 else 1
-            )
+        for slot in stage.holders:
+            if slot is not None:
+                stored += slot.aval.nbytes * (workers if slot.sharding.count == 1 else 1)
         for departure in program.departures:
             lines.append(_departure_line(program, departure, workers))
         flops = sum(flops for flops, _ in cost.steps)

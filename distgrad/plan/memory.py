@@ -32,10 +32,10 @@ class Footprint(NamedTuple):
     kept: tuple[int, ...]  # of each value that is stored when it is over
 
 
-def footprints(program: Program, workers: int) -> tuple[Footprint, ...]:
-    """For each worker."""
+def footprints(program: Program, kept: Sequence[Slot | None], workers: int) -> tuple[Footprint, ...]:
+    """For each worker; `kept` are the holders of what is stored."""
     runner = Runner(program, Pool())
-    return tuple(_Stage(runner, workers, worker).footprint() for worker in range(workers))
+    return tuple(_Stage(runner, workers, worker).footprint(kept) for worker in range(workers))
 
 
 def peak(stored: int, freed: int, stages: Iterable[tuple[Footprint, int]]) -> int:
@@ -129,7 +129,7 @@ class _Stage:
         self.workers = workers
         self.worker = worker
 
-    def footprint(self) -> Footprint:
+    def footprint(self, holders: Sequence[Slot | None]) -> Footprint:
         program = self.program
         arrived = sum(program.slots[i].aval.nbytes for i in program.feeds)
         arrived += sum(self.arrival(a) for a in program.arrivals)
@@ -143,7 +143,7 @@ class _Stage:
             every, own, whole = self.departure(departure)
             copied += every
             aside += own + whole
-        kept = tuple(self.stored(slot) if slot is not None else 0 for slot in holders(program))
+        kept = tuple(self.stored(slot) if slot is not None else 0 for slot in holders)
         return Footprint(arrived, max(most, there + copied) + self.runner.scratch, aside, kept)
 
     def stored(self, slot: Slot) -> int:
@@ -179,8 +179,9 @@ class _Stage:
             for w in others
             for _, _, region in overlaps(what, owned(what.source.count, self.workers, w), mine)
         )
-        put_together = 0 if arrival.slot in self.runner.streamed else self.stored(slot)
-        return elements * slot.dtype.itemsize + put_together
+        dim = self.runner.in_pieces.get(arrival.slot)
+        in_tiles = dim is not None and self.runner.along.get(arrival.slot) == dim
+        return elements * slot.dtype.itemsize + (0 if in_tiles else self.stored(slot))
 
     def fragment(
         self, fragment: Fragment, loops: Sequence[LoopRunner], escaping: set[int]

@@ -3,7 +3,8 @@
 Of `x[1:] - x[:-1]` and its gradient each shard needs some elements of its neighbours'. Were every slice and every pad
 moved to the cuts in which it is read, each would cost an exchange. Instead a value is made in the cuts that hold all
 that its readers need of it: elements near a border are computed on both sides of it, from operands that overlap too.
-That goes back to what is there already, or cannot be made so; of that the borders are exchanged, once.
+That goes back to what is there already, or cannot be made so; of that the borders are exchanged, once, and if they are
+narrow they are kept beside it.
 
 An element is computed from the same operands wherever it is needed, and which pieces and tiles hold it follows from the
 cuts alone.

@@ -119,7 +119,7 @@ class Measure:
         known = self._plans.get(id(plan))
         if known is None:
             workers = session.transport.workers
-            known = self._plans[id(plan)] = plan, [predicted(stage.program, workers) for stage in plan.stages]
+            known = self._plans[id(plan)] = plan, [predicted(stage, workers) for stage in plan.stages]
         for worker, most in enumerate(peaks(plan, known[1], session.calls.held())):
             self.peak[0][worker] = max(self.peak[0][worker], most)
         self.own += perf_counter() - now

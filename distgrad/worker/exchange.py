@@ -186,12 +186,21 @@ class Joined:
         parts = []
         for piece, end in zip(self.pieces[first : last + 1], self.ends[first : last + 1], strict=True):
             lo = end - piece.shape[self.dim]
-            parts.append(piece[(*before, slice(max(0, start - lo), stop - lo))])
+            parts.append(piece[(*before, slice(max(0, start - lo), stop - lo), *index[self.dim + 1 :])])
         if len(parts) == 1:
             return parts[0]
         shape = list(parts[0].shape)
         shape[self.dim] = stop - start
         return np.concatenate(parts, self.dim, out=self.take(tuple(shape), parts[0].dtype))
+
+    def whole(self) -> np.ndarray:
+        """All pieces as one array."""
+        return self[(*[slice(None)] * self.dim, slice(0, self.ends[-1]))]
+
+    def settle(self) -> None:
+        """Copy all but the longest piece: the others are parts of what arrived, or of other shards."""
+        longest = max(self.pieces, key=lambda piece: piece.shape[self.dim])
+        self.pieces = [piece if piece is longest else piece.copy() for piece in self.pieces]
 
 
 def senders(sharding: Sharding, workers: int, worker: int) -> range:

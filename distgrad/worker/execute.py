@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ class Seat(NamedTuple):
     serial: int
 
 
-Pieces = list[np.ndarray]  # a value's shards on this worker, in order
+Pieces = list[Any]  # a value's shards on this worker, in order: arrays, or `Joined` ones
 
 
 class Runner:
@@ -66,7 +66,8 @@ class Runner:
         self.numbers: dict[int, int] = {}  # id of a step: its number in the program
         self.fragments: list[tuple[Fragment, list[LoopRunner], set[int]]] = []
         self.partial: dict[int, Sum] = {}  # slots that hold partial results
-        self.streamed = _streamed(program)
+        self.along = _along(program)
+        self.in_pieces = _in_pieces(program, self.along)
         uses = [{i for loop in f.loops for s in loop.steps for i in s.ins} for f in program.fragments]
         after = {d.slot for d in program.departures} | set(program.keep)
         for n, fragment in enumerate(program.fragments):
@@ -105,7 +106,7 @@ class Runner:
         for arrival in self.program.arrivals:
             try:
                 env[arrival.slot] = made = self._receive(arrival, at, boxes)
-                if meter is not None and isinstance(made, list) and arrival.slot not in self.streamed:
+                if meter is not None and isinstance(made, list) and arrival.slot not in self.in_pieces:
                     meter.watch(made)
             except (AttributeError, TypeError, ValueError, LookupError, StopIteration) as error:
                 text = str(error) or type(error).__name__
@@ -167,7 +168,7 @@ class Runner:
             slot: held(self.program.slots[slot].sharding.count, at.workers, at.worker).start for slot in env
         }
         for shard in shards:
-            local = _Local(env, first, shard)
+            local = _Local(env, first, shard, self.along)
             onto = {}
             for slot, what in sums.items():
                 _, kept, leaf = next(places[slot])
@@ -202,15 +203,15 @@ class Runner:
         shards = held(slot.sharding.count, at.workers, at.worker)
         if isinstance(arrival.what, Sum):
             return receive_sums(arrival.what, items, at.workers, shards, self.pool.take)
-        along = self.streamed.get(arrival.slot)
+        along = self.in_pieces.get(arrival.slot)
         return receive_shards(arrival.what, items, at.workers, shards, slot.dtype, self.pool, along)
 
 
 class _Local:
     """The arrays of one shard by slot: what was made for it just now, else its piece of what was there before."""
 
-    def __init__(self, env: dict[int, Any], first: dict[int, int], shard: int):
-        self.env, self.first, self.shard = env, first, shard
+    def __init__(self, env: dict[int, Any], first: dict[int, int], shard: int, along: dict[int, int]):
+        self.env, self.first, self.shard, self.along = env, first, shard, along
         self.here: dict[int, np.ndarray] = {}
 
     def get(self, slot: int) -> np.ndarray | None:
@@ -221,7 +222,24 @@ class _Local:
         if not isinstance(pieces, list):
             return None
         whole = len(pieces) == 1 and self.first[slot] == 0
-        return pieces[0] if whole else pieces[self.shard - self.first[slot]]
+        piece = pieces[0] if whole else pieces[self.shard - self.first[slot]]
+        if type(piece) is Joined and self.along.get(slot) != piece.dim:
+            self.here[slot] = piece = piece.whole()
+        return piece
+
+
+def arrays(value: Pieces | Failure) -> Iterator[np.ndarray]:
+    """The arrays that a value consists of."""
+    for piece in value if isinstance(value, list) else ():
+        yield from piece.pieces if type(piece) is Joined else (piece,)
+
+
+def settled(value: Pieces | Failure) -> Pieces | Failure:
+    """A value as it may be stored: it keeps no more alive than is stored anyway."""
+    for piece in value if isinstance(value, list) else ():
+        if type(piece) is Joined:
+            piece.settle()
+    return value
 
 
 def _own(array: np.ndarray) -> np.ndarray:
@@ -324,11 +342,8 @@ def _put_together(
     return result
 
 
-def _streamed(program: Program) -> dict[int, int]:
-    """The slots of moved shards that need not be put together, with the dimension along which their pieces lie.
-
-    That is the one along which they were cut otherwise; all that is done with them is to read them in tiles along it.
-    """
+def _along(program: Program) -> dict[int, int]:
+    """The slots that are only read in tiles along one dimension, and which that is."""
     dims: dict[int, set[int | None]] = {}
     for loop in (loop for fragment in program.fragments for loop in fragment.loops):
         for step in loop.steps:
@@ -337,12 +352,23 @@ def _streamed(program: Program) -> dict[int, int]:
             for slot, n in zip(step.ins, names, strict=True):
                 dim = n.index(step.tile) if step.tile is not None and step.tile in n else None
                 dims.setdefault(slot, set()).add(dim)
-    after = {*program.keep, *(d.slot for d in program.departures)}
+    one = {slot: next(iter(found)) for slot, found in dims.items() if len(found) == 1}
+    return {slot: dim for slot, dim in one.items() if dim is not None}
+
+
+def _in_pieces(program: Program, along: dict[int, int]) -> dict[int, int]:
+    """The slots of moved shards that are not put together, with the dimension along which their pieces lie.
+
+    That is the one along which they were cut otherwise. Either all that is done with them is to read them in tiles
+    along it; or they are kept, and are what was there before with narrow borders: then only these take memory.
+    """
+    leaving = {d.slot for d in program.departures}
     found = {}
-    for slot, what in ((a.slot, a.what) for a in program.arrivals if a.slot not in after):
-        if isinstance(what, Move):
+    for slot, what in ((a.slot, a.what) for a in program.arrivals if a.slot not in leaving):
+        if isinstance(what, Move) and what.target.count > 1:
             cuts = enumerate(zip(what.source.cuts, what.target.cuts, strict=True))
             changed = [d for d, (source, target) in cuts if source != target]
-            if len(changed) == 1 and what.target.count > 1 and dims.get(slot) == set(changed):
+            kept = slot in program.keep
+            if what.target.bordering(what.source) is not None if kept else changed == [along.get(slot)]:
                 found[slot] = changed[0]
     return found

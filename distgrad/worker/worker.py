@@ -21,7 +21,7 @@ from distgrad.sharding import extent, sharding_from_wire
 from distgrad.wire import decode, pack_array, unpack_array
 from distgrad.worker import address
 from distgrad.worker.exchange import held
-from distgrad.worker.execute import Failure, Pieces, Runner, Seat, send
+from distgrad.worker.execute import Failure, Pieces, Runner, Seat, arrays, send, settled
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 
@@ -78,7 +78,7 @@ class Worker:
         if meter is not None:
             meter.lap("compute")
         for slot, number in zip(runner.program.keep, head["keep"], strict=True):
-            self.store[number] = env[slot]
+            self.store[number] = settled(env[slot])
             self.slots[number] = slots[slot]
         return self._reply(runner, env, head, meter)
 
@@ -89,8 +89,8 @@ class Worker:
         if self.meter is None:
             self.meter = Meter(self.pool)
             self.pool.watch = self.meter.watch
-            for pieces in self.store.values():
-                self.meter.watch(pieces if isinstance(pieces, list) else ())
+            for value in self.store.values():
+                self.meter.watch(arrays(value))
         self.meter.start(runner.scratch)
         return self.meter
 
