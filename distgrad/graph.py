@@ -44,14 +44,22 @@ def place(op: str, above: int = 1) -> Place:
     Each frame that is looked at costs 0.2 us: `above` says how far above this one the first can be.
     """
     frame: Any = sys._getframe(above)
-    while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
+    code = frame.f_code
+    while _ours[code.co_filename] and frame.f_back is not None:
         frame = frame.f_back
-    return op, frame.f_code, frame.f_lasti
+        code = frame.f_code
+    return op, code, frame.f_lasti
 
 
-@functools.cache
-def _is_ours(file: str) -> bool:
-    return file.startswith(PACKAGE)
+class _Ours(dict[str, bool]):
+    """Whether a file is one of this package's."""
+
+    def __missing__(self, file: str) -> bool:
+        found = self[file] = file.startswith(PACKAGE)
+        return found
+
+
+_ours = _Ours()
 
 
 def origin(where: Place) -> Origin:

@@ -5,6 +5,7 @@ Two steps of a training loop have the same structure, so the second finds its pl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -39,6 +40,9 @@ class External(NamedTuple):
     copies: tuple[Sharding, ...] = ()  # other cuts in which the workers have it
 
 
+FEED, STORED = External("feed"), External("stored")
+
+
 class ValueInfo(NamedTuple):
     """What the planner knows of a value. `wide` are cuts with so much overlap that all may be read of them."""
 
@@ -58,7 +62,7 @@ class Capture:
     results: list[Result]
     boxes: list[Any]
     externals: list[External]
-    ins: list[tuple[int, ...]]
+    ins: list[int]  # of all nodes, one after the other
     wanted: list[bool]
     forward: int = 0  # the first nodes, up to this number, may be spared
     again: frozenset[int] = frozenset()  # nodes that were spared before, and are asked for
@@ -73,9 +77,10 @@ class Capture:
 
     def infos(self) -> list[NodeInfo]:
         """All nodes, in order."""
-        number = len(self.externals)
+        number, read = len(self.externals), iter(self.ins)
         infos = []
-        for node, ins in zip(self.nodes, self.ins, strict=True):
+        for node in self.nodes:
+            ins = tuple(itertools.islice(read, len(node.inputs)))
             outs = tuple(range(number, number + len(node.outputs)))
             number += len(node.outputs)
             infos.append(NodeInfo(node.primitive, node.attrs, node.layout, ins, outs))
@@ -99,13 +104,16 @@ def needed(pending: Sequence[Node], roots: Iterable[Result] | None) -> list[Node
 
 def capture(nodes: list[Node], forward: int = 0, again: frozenset[int] = frozenset()) -> Capture:
     """Number the values of `nodes` and make the key of their structure; `forward` and `again` as in `Capture`."""
-    made = dict.fromkeys([out for node in nodes for out in node.outputs])
-    outside = dict.fromkeys([r for node in nodes for r in node.inputs if r not in made])
+    read = [r for node in nodes for r in node.inputs]
+    made = [out for node in nodes for out in node.outputs]
+    outside = dict.fromkeys(read)
+    for result in made:
+        outside.pop(result, None)
     results = [*outside, *made]
     numbers = {result: number for number, result in enumerate(results)}
-    ins = [tuple([numbers[r] for r in node.inputs]) for node in nodes]
+    ins = [numbers[r] for r in read]
     boxes: list[Any] = []
-    externals = [_external(result, boxes) for result in outside]
+    externals = [STORED if r.id is not None and not r.copies else _external(r, boxes) for r in outside]
     wanted = [r.handle() is not None for r in results]
     key = (
         tuple([n.key for n in nodes]),
@@ -119,12 +127,9 @@ def capture(nodes: list[Node], forward: int = 0, again: frozenset[int] = frozens
     return Capture(key, nodes, results, boxes, externals, ins, wanted, forward, again)
 
 
-FEED, STORED = External("feed"), External("stored")
-
-
 def _external(result: Result, boxes: list[Any]) -> External:
     if result.id is not None:
-        return External("stored", copies=tuple(result.copies)) if result.copies else STORED
+        return External("stored", copies=tuple(result.copies))
     if result.array is not None:
         return FEED
     box, what, channel, position = result.box

@@ -175,7 +175,7 @@ class Session:
         """
         with self.lock:
             begin = perf_counter()
-            early = set(self.pending[: self._forward]) if spare else ()
+            early = set(self.pending[: self._forward]) if spare else set()
             nodes, self.pending = needed(self.pending, None), []
             again, self._again = self._again, set()
             self.weight, self._forward = 0.0, 0
@@ -185,7 +185,7 @@ class Session:
             try:
                 captured = capture(
                     nodes,
-                    sum(node in early for node in nodes) if early else 0,
+                    len(early.intersection(nodes)),
                     frozenset(n for n, node in enumerate(nodes) if node in again) if again else frozenset(),
                 )
                 plan = self._plan(captured)
@@ -219,7 +219,8 @@ class Session:
             if external.kind == "stored":
                 assert result.id is not None
                 ids[value, result.sharding] = result.id
-                ids.update(((value, cuts), number) for cuts, number in result.copies.items())
+                for cuts, number in result.copies.items():
+                    ids[value, cuts] = number
         boxes: dict[int, Box] = {}
         made: set[int] = set()
         still = {b.stage for b in plan.boxed.values()}
