@@ -276,8 +276,9 @@ for _shape, _dim in (((8, 5), 1), ((5, 8), 0), ((4, 3, 5), 1)):
     )
     case(
         "scatter_subtract",
-        lambda x, i, s, d=_dim: put(np.zeros_like(x), i, s, d) - x,
+        lambda x, w, i, s, d=_dim: put(np.zeros_like(x), i, s, d) - x * w,
         normal(*_shape),
+        normal(*_one),
         _idx,
         normal(*_one),
         dim=_dim,

@@ -6,7 +6,7 @@ then share. And where only chosen elements count, only these are computed:
 - *Pick*: elements gathered from `a - b`, where b is the same along the rows, are gathered from a.
 - *Lay*: a gradient that is zero but for one element of each row is laid onto what is subtracted from it.
 
-As the steps are those of the kernels, no rule changes a bit of any result.
+As the steps are those of the kernels, no rule changes a bit of any result, but for the sign of a zero.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class _Splitter:
             if laid:
                 assert maker is not None
                 _, index, src = maker.ins
-                weighed = self.step("multiply", powers, self.step("divide", src, total))
-                self.last("scatter_subtract", weighed, index, src, **maker.attrs)
+                ratio = self.step("divide", src, total)
+                self.last("scatter_subtract", powers, ratio, index, src, **maker.attrs)
             else:
                 ratio = self.step("divide", self.step("sum", g, **adding), total)
                 self.last("subtract", g, self.step("multiply", powers, ratio))

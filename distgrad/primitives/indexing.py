@@ -135,17 +135,17 @@ def scatter_add(idx: np.ndarray, src: np.ndarray, dim: int, size: int, out: Out 
 
 
 def scatter_subtract(
-    x: np.ndarray, idx: np.ndarray, src: np.ndarray, dim: int, size: int, out: Out = None
+    x: np.ndarray, w: np.ndarray, idx: np.ndarray, src: np.ndarray, dim: int, size: int, out: Out = None
 ) -> np.ndarray:
-    """`scatter_zeros` less x: one pass over x, and one element for each of src."""
+    """`scatter_zeros` less x * w, where w is the same along `dim`: one pass over x, and one element for each of src."""
     _check_positions(idx, dim, size)
     made = out
     if made is None or not made.flags.c_contiguous:
         made = np.empty(x.shape, x.dtype)
-    np.subtract(0, x, out=made)
+    np.multiply(x, np.negative(w), out=made)
     if src.size:
         places, flat = _linear(idx, dim, size).reshape(-1), made.reshape(-1)
-        flat[places] = np.take(flat, places, mode="clip") + src.reshape(-1)  # (0 - x) + src, which is src - x
+        flat[places] = np.take(flat, places, mode="clip") + src.reshape(-1)  # src - x * w, to the bit
     return made if out is None or made is out else _into(made, out)
 
 
@@ -300,7 +300,7 @@ def _index_add_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
 
 def _scatter_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     labels = _replaced(range(len(avals[0].shape)), attrs["dim"], None)
-    return Labels((labels, labels, labels), (labels,))
+    return Labels((labels,) * len(avals), (labels,))
 
 
 def _index_put_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
