@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from distgrad.sharding import Bounds, Cut, Region, extent
 from distgrad.worker.binding import Call, adding, getter, making, shifting, summing, viewed, writing
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
-from distgrad.worker.registers import Registers, tile_dim
+from distgrad.worker.registers import Narrow, Registers
 
 
 class Local(Protocol):
@@ -30,8 +30,18 @@ class Local(Protocol):
 
 
 Calls = list[tuple[Step, Call]]
+Index = tuple[slice, ...]
 # What is read or written tile by tile: the register, the array, the index of the dimensions before, the window.
-_Stream = tuple[int, Any, tuple[slice, ...], int]
+_Stream = tuple[int, Any, Index, int]
+
+
+class _Tile(NamedTuple):
+    """What is to be done for one tile of a shard: the same for all shards of the same form."""
+
+    parts: list[Index]  # of the array of each stream
+    spans: list[Bounds]  # the part of each window, counted from where the tiles begin
+    calls: Calls
+    targets: dict[int, np.ndarray]  # the temporaries that registers point to
 
 
 class LoopRunner(Registers):
@@ -45,6 +55,7 @@ class LoopRunner(Registers):
         self.placed: dict[int, Place] = {}
         # The shape of each result, by the lengths of a shard.
         self._extents: dict[Any, dict[int, tuple[int, ...]]] = {}
+        self._tiles: dict[Any, list[_Tile]] = {}  # by lengths, bounds of the windows, and steps left out
         # Calls and temporaries, by lengths, parts of the windows, whether it is the first tile, and steps left out.
         self._ready: dict[Any, tuple[Calls, dict[int, np.ndarray]]] = {}
 
@@ -82,7 +93,7 @@ class LoopRunner(Registers):
             else:
                 streams.append((read.register, array, (slice(None),) * read.dim, read.window))
         if self.tiled:
-            return self._tiles(shard, bounds, regs, streams, skip, running, meter)
+            return self._by_tiles(shard, bounds, regs, streams, skip, running, meter)
         return self._once(shard, regs, skip, running, onto, meter)
 
     def _place(self, number: int, shard: int) -> Place:
@@ -123,7 +134,7 @@ class LoopRunner(Registers):
                     out[slot] = array
         return out
 
-    def _tiles(
+    def _by_tiles(
         self,
         shard: int,
         bounds: list[list[Bounds]],
@@ -157,29 +168,25 @@ class LoopRunner(Registers):
         self.placed = {n: self._place(n, shard) for n, step in enumerate(self.steps) if step.primitive.placed}
         piece = shard // (self.count // self.windows[0].count)
         pieces = [window.bounds(piece) for window in self.windows]
-        begins = [lo for lo, _ in pieces]
         first, end = _tiled(self.windows, piece)
-        calls: Calls = []
-        known = None
+        form = lengths, end - first, *[(lo - first, hi - first) for lo, hi in pieces], frozenset(skip)
+        if form not in self._tiles:
+            if len(self._tiles) > 64:
+                self._tiles.clear()
+            self._tiles[form] = self._plan(first, end, pieces, streams, lengths, extents, skip)
+        targets: dict[int, np.ndarray] = {}
         step: Step | None = None
         try:
-            for start in range(first, max(end, first + 1), self.rows):
-                stop = max(start, min(start + self.rows, end))
-                parts = [window.part(start, stop) for window in self.windows]
-                self.spans = spans = [  # where a piece is empty, a tile of it is too
-                    (min(max(lo, a), b), min(max(hi, a), b))
-                    for (lo, hi), (a, b) in zip(parts, pieces, strict=True)
-                ]
-                for register, array, before, w in streams:
-                    lo, hi = spans[w]
-                    regs[register] = array[(*before, slice(lo - begins[w], hi - begins[w]))]
-                key = tuple([(lo - start, hi - start) for lo, hi in spans]), start == first
-                if key != known:
-                    known = key
-                    calls, targets = self._calls((lengths, *key, frozenset(skip)), extents, skip)
+            for tile in self._tiles[form]:
+                for (register, array, _, _), part in zip(streams, tile.parts, strict=True):
+                    regs[register] = array[part]
+                if tile.targets is not targets:
+                    targets = tile.targets
                     for register, buffer in targets.items():
                         regs[register] = buffer
-                for step, call in calls if meter is None else meter.timing(calls):  # noqa: B007 - read below
+                if self.placed:
+                    self.spans = [(first + lo, first + hi) for lo, hi in tile.spans]
+                for step, call in tile.calls if meter is None else meter.timing(tile.calls):  # noqa: B007 - read below
                     call()
         except Exception:
             running[0] = step
@@ -187,6 +194,41 @@ class LoopRunner(Registers):
         finally:
             regs[:] = [None] * len(regs)  # what was read is not kept alive
         return out
+
+    def _plan(
+        self,
+        first: int,
+        end: int,
+        pieces: list[Bounds],
+        streams: list[_Stream],
+        lengths: tuple[Any, ...],
+        extents: dict[int, tuple[int, ...]],
+        skip: set[int],
+    ) -> list[_Tile]:
+        """The tiles of a shard that go through `first:end`; its windows have the bounds `pieces`."""
+        tiles = []
+        for start in range(first, max(end, first + 1), self.rows):
+            stop = max(start, min(start + self.rows, end))
+            parts = [window.part(start, stop) for window in self.windows]
+            self.spans = spans = [  # where a piece is empty, a tile of it is too
+                (min(max(lo, a), b), min(max(hi, a), b))
+                for (lo, hi), (a, b) in zip(parts, pieces, strict=True)
+            ]
+            inside = [slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, pieces, strict=True)]
+            key = (
+                lengths,
+                tuple([(lo - start, hi - start) for lo, hi in spans]),
+                start == first,
+                frozenset(skip),
+            )
+            tiles.append(
+                _Tile(
+                    [(*before, inside[w]) for _, _, before, w in streams],
+                    [(lo - first, hi - first) for lo, hi in spans],
+                    *self._calls(key, extents, skip),
+                )
+            )
+        return tiles
 
     def _calls(
         self, key: Any, extents: dict[int, tuple[int, ...]], skip: set[int]
@@ -220,7 +262,7 @@ class LoopRunner(Registers):
         target = self._target(step.outs[0], extents)
         registers = [self.of_slot[slot] for slot in step.outs]
         if step.layout.labels is None:
-            kernel = partial(kernel, at=_tile_place(step, self.placed[n], self.window_of[n], self.spans))
+            kernel = partial(kernel, at=self._tile_place(n))
             if step.outs[0] in self.escaping:
                 return making(kernel, regs, getter(operands), registers, [True])
             view = viewed(kernel, targets.get(operands[0]))
@@ -260,8 +302,15 @@ class LoopRunner(Registers):
 
     def _at(self, n: int, kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a kernel that wants to know where the tile lies."""
-        at = _tile_place(self.steps[n], self.placed[n], self.window_of[n], self.spans)
-        return kernel(*args, at=at, **kwargs)
+        return kernel(*args, at=self._tile_place(n), **kwargs)
+
+    def _tile_place(self, n: int) -> Place:
+        """The place of a tile that has the parts `spans` of the windows."""
+        where, (ins, outs), spans = self.placed[n], self.narrowed[n], self.spans
+        return Place(
+            tuple([_narrow(r, part, spans) for r, part in zip(where.ins, ins, strict=True)]),
+            tuple([_narrow(r, part, spans) for r, part in zip(where.outs, outs, strict=True)]),
+        )
 
 
 def _tiled(windows: list[Cut], piece: int) -> Bounds:
@@ -292,26 +341,6 @@ def _bounds(cuts: tuple[Cut, ...], shard: int) -> list[Bounds]:
     return found
 
 
-def _tile_place(
-    step: Step, where: Place, windows: tuple[list[int | None], list[int | None]], spans: list[Bounds]
-) -> Place:
-    """The place of one tile of a shard, which has these parts of the windows."""
-    labels = step.labels
-    assert labels is not None
-    return Place(
-        tuple(
-            _narrow(r, n, step.tile, w, spans)
-            for r, n, w in zip(where.ins, labels.ins, windows[0], strict=True)
-        ),
-        tuple(
-            _narrow(r, n, step.tile, w, spans)
-            for r, n, w in zip(where.outs, labels.outs, windows[1], strict=True)
-        ),
-    )
-
-
-def _narrow(
-    region: Region, names: tuple[int | None, ...], tile: int | None, window: int | None, spans: list[Bounds]
-) -> Region:
-    dim = tile_dim(names, tile)
-    return region if dim is None or window is None else (*region[:dim], spans[window], *region[dim + 1 :])
+def _narrow(region: Region, part: Narrow, spans: list[Bounds]) -> Region:
+    """The part of an operand's or a result's region that a tile has."""
+    return region if part is None else (*region[: part[0]], spans[part[1]], *region[part[0] + 1 :])

@@ -32,7 +32,13 @@ class Read(NamedTuple):
     region: tuple[tuple[int, int, int], ...]
 
 
-def tile_dim(names: tuple[int | None, ...], tile: int | None) -> int | None:
+Names = tuple[int | None, ...]
+Narrow = (
+    tuple[int, int] | None
+)  # of what a tile has only a part: the dimension, and the window that tells the part
+
+
+def tile_dim(names: Names, tile: int | None) -> int | None:
     """The dimension that has the tile's label."""
     return names.index(tile) if tile is not None and tile in names else None
 
@@ -67,6 +73,7 @@ class Registers:
             for step, (_, outs) in zip(self.steps, self.window_of, strict=True)
             for slot, w in zip(step.outs, outs, strict=True)
         }
+        self.narrowed = [self._narrowed(n) for n in range(len(self.steps))]
         self._number_registers()
         self._assign_buffers()
 
@@ -92,7 +99,7 @@ class Registers:
             else:
                 self.window_of.append(([None] * len(step.ins), [None] * len(step.outs)))
 
-    def _window(self, step: Step, names: tuple[int | None, ...], sharding: Sharding) -> int | None:
+    def _window(self, step: Step, names: Names, sharding: Sharding) -> int | None:
         """The number of the window of an operand or result; None if it is the same for all tiles."""
         cut = step.window(names, sharding)
         if cut is None:
@@ -100,6 +107,18 @@ class Registers:
         if cut not in self.windows:
             self.windows.append(cut)
         return self.windows.index(cut)
+
+    def _narrowed(self, number: int) -> tuple[list[Narrow], list[Narrow]]:
+        """What a tile has only a part of, for each operand and result of a step."""
+        step, (ins, outs) = self.steps[number], self.window_of[number]
+
+        def narrow(names: Names, window: int | None) -> Narrow:
+            dim = tile_dim(names, step.tile)
+            return None if dim is None or window is None else (dim, window)
+
+        if step.labels is None:
+            return [None] * len(ins), [None] * len(outs)
+        return list(map(narrow, step.labels.ins, ins)), list(map(narrow, step.labels.outs, outs))
 
     def _number_registers(self) -> None:
         """Number the registers and list the reads that fill them."""
