@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ from recorder import Recorder
 from values import numbers
 
 import distgrad
+from distgrad.primitives import TABLE
 
 NAN = float("nan")
 
@@ -63,6 +65,14 @@ def test_gradient_of_max_stays_where_the_tensor_is(recorder: Recorder) -> None:
     assert x.grad.sharding == x.sharding
     assert (x.grad.sum(0) >= 1).all()
     assert sum(size for _, _, size in recorder.calls[before:]) < x.nbytes / 4
+
+
+@pytest.mark.parametrize("n", [8_191, 8_192, 8_193, 100_003, 1 << 20])
+def test_a_long_sum_is_nearly_as_exact_as_its_dtype(n: int) -> None:
+    x = np.random.default_rng(n).random(n, np.float32)
+    total = TABLE["sum"].kernel
+    assert abs(total(x, (0,), False) / math.fsum(x.tolist()) - 1) < 2e-7
+    assert total(np.arange(n), (0,), False) == n * (n - 1) // 2
 
 
 @pytest.mark.parametrize("name", ["amax", "amin", "max", "min"])

@@ -219,10 +219,10 @@ def _pow_name(input: Any, exponent: Any) -> str:
 def _pow_input(g: Tensor, input: Tensor, exponent: Any, like: Any) -> Tensor:
     """exponent * input**(exponent - 1), and 0 for the exponent 0, where the product could be 0 * inf."""
     if not isinstance(exponent, Tensor):
+        # The gradient of a sum is a scalar, so to multiply that first costs nothing.
         if exponent == 2:
-            # To double is exact; the gradient of a sum is a scalar, so to double that costs nothing.
             return (g * 2) * input
-        return like.zeros() if exponent == 0 else g * (exponent * input ** (exponent - 1))
+        return like.zeros() if exponent == 0 else (g * exponent) * input ** (exponent - 1)
     return call("where", exponent == 0, 0.0, g * (exponent * input ** (exponent - 1)))
 
 

@@ -6,6 +6,7 @@ A tile is some dozen calls of some microseconds, so what they need is bound to t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -23,13 +24,29 @@ def getter(registers: tuple[int, ...]) -> Getter:
     return lambda regs: tuple([regs[r] for r in registers])
 
 
-def writing(kernel: Kernel, regs: list[Any], get: Getter, register: int) -> Call:
+def _by_position(kernel: Kernel) -> bool:
+    """Whether the kernel takes `out` by position, which is quicker by 0.2 us. NumPy warns of that for two ufuncs."""
+    return isinstance(kernel, np.ufunc) and kernel not in (np.maximum, np.minimum)
+
+
+def writing(kernel: Kernel, regs: list[Any], operands: tuple[int, ...], register: int) -> Call:
     """The kernel writes into the array in `register`."""
+    if _by_position(kernel):
+        all_of = getter((*operands, register))
+        return lambda: kernel(*all_of(regs))
+    get = getter(operands)
 
     def call() -> None:
         kernel(*get(regs), out=regs[register])
 
     return call
+
+
+def bound(kernel: Kernel, operands: list[np.ndarray], target: np.ndarray) -> Call:
+    """The kernel with arrays that are the same for every tile."""
+    if _by_position(kernel):
+        return partial(kernel, *operands, target)
+    return partial(kernel, *operands, out=target)
 
 
 def making(
@@ -56,7 +73,7 @@ def making(
 def summing(
     kernel: Kernel,
     regs: list[Any],
-    get: Getter,
+    operands: tuple[int, ...],
     register: int,
     merge: Callable[..., Any],
     into: bool,
@@ -65,7 +82,8 @@ def summing(
 ) -> Call:
     """The first tile's part is the beginning of the sum; the others are put to it in their order."""
     if first and into:
-        return writing(kernel, regs, get, register)
+        return writing(kernel, regs, operands, register)
+    get = getter(operands)
     if first:
         return making(kernel, regs, get, [register], [True])
 

@@ -16,7 +16,7 @@ from distgrad.primitives import Place
 from distgrad.primitives.rules import place
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Bounds, Cut, Region, extent
-from distgrad.worker.binding import Call, adding, getter, making, shifting, summing, viewed, writing
+from distgrad.worker.binding import Call, adding, bound, getter, making, shifting, summing, viewed, writing
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 from distgrad.worker.registers import Narrow, Registers
@@ -51,6 +51,12 @@ class LoopRunner(Registers):
         super().__init__(loop, program, count, escaping)
         self.pool = pool
         self.regs: list[Any] = [None] * self.registers
+        # Scalars that a loop on tiles reads lie always at the same place, so that calls can be bound to them.
+        self.scalars = {
+            r.register: np.empty((), self.slots[r.slot].dtype)
+            for r in self.reads
+            if self.tiled and not self.slots[r.slot].aval.shape
+        }
         self.spans: list[Bounds] = []  # the part of each window that runs now, for kernels that want to know
         self.placed: dict[int, Place] = {}
         # The shape of each result, by the lengths of a shard.
@@ -88,7 +94,9 @@ class LoopRunner(Registers):
                 for d, grid, label in read.region:
                     index[d] = slice(*bounds[grid][label])
                 array = array[tuple(index)]
-            if read.dim is None or read.window is None:
+            if read.register in self.scalars:
+                np.copyto(self.scalars[read.register], array)
+            elif read.dim is None or read.window is None:
                 regs[read.register] = array
             else:
                 streams.append((read.register, array, (slice(None),) * read.dim, read.window))
@@ -240,7 +248,7 @@ class LoopRunner(Registers):
         """
         if key in self._ready:
             return self._ready[key]
-        targets: dict[int, np.ndarray] = {}
+        targets = dict(self.scalars)
         calls: Calls = []
         for n, step in enumerate(self.steps):
             if step.outs[0] not in skip:
@@ -272,21 +280,20 @@ class LoopRunner(Registers):
             return shifting(kernel, regs, operands[0], registers[0], target)
         if step.primitive.placed:
             kernel = partial(self._at, n, kernel)
-        get = getter(operands)
         if step.outs[0] in self.total and step.primitive.onto and not first:
-            return adding(kernel, regs, get, registers[0])
+            return adding(kernel, regs, getter(operands), registers[0])
         if step.outs[0] in self.total:
             merge = self.total[step.outs[0]]
-            return summing(kernel, regs, get, registers[0], merge, step.primitive.into, first, target)
+            return summing(kernel, regs, operands, registers[0], merge, step.primitive.into, first, target)
         if not step.primitive.into:
             copied = [slot in self.escaping for slot in step.outs]
-            return making(kernel, regs, get, registers, copied)
+            return making(kernel, regs, getter(operands), registers, copied)
         (register,) = registers
         if target is not None:
             targets[register] = target
-        if all(r in targets for r in (*operands, register)):  # all of it lies in temporaries
-            return partial(kernel, *[targets[r] for r in operands], out=target)
-        return writing(kernel, regs, get, register)
+        if target is not None and all(r in targets for r in operands):
+            return bound(kernel, [targets[r] for r in operands], target)
+        return writing(kernel, regs, operands, register)
 
     def _target(self, slot: int, extents: dict[int, tuple[int, ...]]) -> np.ndarray | None:
         """The temporary of a slot."""
