@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -196,8 +197,9 @@ class Registers:
 
         A ufunc can, element by element; other kernels may still read what they have written over.
         """
+        kernel = step.primitive.kernel
         return (
-            isinstance(step.primitive.kernel, np.ufunc)
+            isinstance(kernel.func if isinstance(kernel, partial) else kernel, np.ufunc)
             and operand in self.buffer_of
             and operand not in self.total
             and (self.slots[operand].dtype, self.slots[operand].sharding)
