@@ -117,3 +117,20 @@ def test_log_softmax_guards_its_result_and_not_its_operand(torch: ModuleType) ->
     out.mul_(2)
     with pytest.raises(RuntimeError, match="output 0 of LogSoftmax, is at version 1"):
         out.sum().backward()
+
+
+def test_picked_elements_may_be_changed(torch: ModuleType) -> None:
+    """Their gradient needs only the positions."""
+    for pick in (
+        lambda x: x.max(0)[0],
+        lambda x: x.median(0)[0],
+        lambda x: x.kthvalue(2, 0)[0],
+        lambda x: x.sort(0)[0],
+        lambda x: x.topk(2, 0)[0],
+    ):
+        x = torch.tensor([[3.0], [1.0], [2.0]], requires_grad=True)
+        picked = pick(x)
+        total = picked.sum()
+        picked.mul_(2)
+        total.backward()
+        assert x.grad.sum().item() == picked.numel()

@@ -225,6 +225,17 @@ def test_a_spared_value_outlives_what_it_is_made_from(heavy: None, workers: int)
     assert np.array_equal((q.detach() + 1).numpy(), numbers() * 2 + 1)
 
 
+def test_all_that_is_pending_may_be_spared(heavy: None) -> None:
+    with torch.init("inproc", workers=2, inline_bytes=1_000, shard_bytes=4_096):
+        x = torch.from_numpy(numbers()).requires_grad_()
+        w = torch.tensor(3.0, requires_grad=True)
+        q = x * 2
+        (w * w).backward()  # in the driver, and nothing to do with q
+        assert w.grad is not None
+        assert w.grad.item() == 6.0
+        assert np.array_equal(q.detach().numpy(), numbers() * 2)
+
+
 def test_a_spared_value_is_lost_with_its_session(heavy: None) -> None:
     with torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=4_096):
         x = torch.rand(N, requires_grad=True)

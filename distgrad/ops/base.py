@@ -14,7 +14,8 @@
    argument it is for; no data), `needs` (which arguments need a gradient, by name). None: no gradient. Broadcasting
    and promotion are undone for you. For a list argument `like` and the result are lists. Non-tensors are not saved.
 3. `multi=True`: `g` is a list of gradients, one for each output, None where unused; else only output 0 is
-   differentiable. `returns=("values", "indices")` makes the result a named tuple; formulas see all of it as `out`.
+   differentiable. `returns=("values", "indices")` makes the result a named tuple; formulas see it as `out`, None for
+   what has a gradient: positions are saved, but not the elements that stood there.
 4. `name=` torch's name of the node (`"MaxBackward1"`), or a function of the op's arguments that gives it; without it
    `mul` gives `MulBackward0`. No formula at all: the result never requires grad.
    `guard="input"`: where torch saves the result and this op saves `input`, as it was, the version of the result is
@@ -367,7 +368,7 @@ def _several(kind: Kind, args: tuple[Any, ...], outs: Sequence[Value], node: Any
         if tracked:
             tensor._node, tensor._output, tensor._requires_grad = node, i, True
         tensors.append(tensor)
-        saved.append(Saved(out, tensor._counter, (None, i), tracked))
+        saved.append(None if tracked else Saved(out, tensor._counter, (None, i)))
     if node is not None and node.plan.out:
         node.saved["out"] = saved
     return tuple(tensors) if kind.returns is None else kind.returns(tensors)

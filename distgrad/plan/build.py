@@ -156,7 +156,7 @@ class _Builder(Levels):
                 passing[self.level[form]] += self.values[form[0]].aval.nbytes
         for value in self.merged:
             passing[self.partial_level[value]] += self.values[value].aval.nbytes
-        plan.passing = max(passing)
+        plan.passing = max(passing, default=0)
         return plan
 
     def _traffic(self, kept: set[Form], boxed: dict[int, Boxed], depth: int) -> list[_Traffic]:
