@@ -142,7 +142,7 @@ def scatter_subtract(
     made = out
     if made is None or not made.flags.c_contiguous:
         made = np.empty(x.shape, x.dtype)
-    np.multiply(x, np.negative(w), out=made)
+    np.multiply(x, np.subtract(0, w), out=made)  # no zero becomes negative where w is zero
     if src.size:
         places, flat = _linear(idx, dim, size).reshape(-1), made.reshape(-1)
         flat[places] = np.take(flat, places, mode="clip") + src.reshape(-1)  # src - x * w, to the bit
