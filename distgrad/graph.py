@@ -229,6 +229,18 @@ class Result:
         """Whether nothing but workers could give it, or could have."""
         return self.array is None and self.promise is None
 
+    def spare(self, recipe: list[Node]) -> None:
+        """It was not stored; `recipe` makes it. That goes with the value: nodes know their results in turn, and in
+        such a circle what they read would stay until Python's collector comes.
+        """
+        value = self.handle()
+        if value is not None:
+            self.recipe = recipe
+            self.handle = weakref.ref(value, self._forget)
+
+    def _forget(self, handle: object) -> None:
+        self.recipe = None
+
     def goes_far(self) -> None:
         """The workers have it or get it, and with it what it is worked with."""
         self.company = self.company or Company()

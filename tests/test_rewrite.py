@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -223,6 +224,25 @@ def test_a_spared_value_outlives_what_it_is_made_from(heavy: None, workers: int)
     assert np.array_equal(q.detach().numpy(), numbers() * 2)
     del x
     assert np.array_equal((q.detach() + 1).numpy(), numbers() * 2 + 1)
+
+
+def test_what_spared_values_are_made_from_goes_with_them(heavy: None) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=1 << 16):
+            w = torch.ones(1, requires_grad=True)
+            held = set()
+            for _ in range(4):
+                x = torch.from_numpy(numbers(1 << 17))  # a batch
+                q = x * w
+                (q * q).sum().backward()
+                w.grad = None
+                torch.synchronize()
+                held.add(sum(m["held"] for m in torch.memory()))
+            assert len(held) == 1
+    finally:
+        gc.enable()
 
 
 def test_all_that_is_pending_may_be_spared(heavy: None) -> None:

@@ -151,3 +151,14 @@ def test_parts_of_a_split_may_not_be_changed_in_place(torch: ModuleType) -> None
     with pytest.raises(RuntimeError, match="is a view and is being modified inplace"):
         x.split(2)[0].mul_(2)
     torch.ones(4).split(2)[0].mul_(2)
+
+
+def test_transposes_of_what_is_no_matrix(torch: ModuleType) -> None:
+    number, vector, batch = torch.tensor(2.0), torch.ones(3), torch.ones(2, 3, 4)
+    assert (number.mT.item(), number.H.item(), batch.mT.shape) == (2.0, 2.0, (2, 4, 3))
+    with pytest.raises(RuntimeError, match="mT is only supported on matrices or batches of matrices"):
+        _ = vector.mT
+    with pytest.raises(
+        RuntimeError, match=r"H is only supported on matrices \(2-D tensors\). Got 3-D tensor."
+    ):
+        _ = batch.H

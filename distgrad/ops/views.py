@@ -177,11 +177,23 @@ def _reversed(self: Tensor) -> Tensor:
     return permute(self, tuple(reversed(range(self.dim()))))
 
 
-attach(
-    T=property(_reversed),
-    mT=property(lambda self: transpose(self, -2, -1)),
-    H=property(lambda self: transpose(self, 0, 1)),
-)
+def _last_two(self: Tensor) -> Tensor:
+    """The last two dimensions exchanged; a number stays as it is."""
+    n = self.dim()
+    if n == 1:
+        raise RuntimeError("tensor.mT is only supported on matrices or batches of matrices. Got 1-D tensor.")
+    return transpose(self, -2, -1) if n else self
+
+
+def _matrix_transposed(self: Tensor) -> Tensor:
+    """The transpose of a matrix; a number stays as it is."""
+    n = self.dim()
+    if n not in (0, 2):
+        raise RuntimeError(f"tensor.H is only supported on matrices (2-D tensors). Got {n}-D tensor.")
+    return transpose(self, 0, 1) if n else self
+
+
+attach(T=property(_reversed), mT=property(_last_two), H=property(_matrix_transposed))
 
 
 # Repeating, and dimensions of length one.

@@ -249,7 +249,7 @@ class Session:
                 self._settle(result, None)
             result.box = kept[b.stage, b.channel], b.what, b.channel, b.position
         for value, numbers in plan.spared.items():
-            captured.results[value].recipe = [captured.nodes[n] for n in numbers]
+            captured.results[value].spare([captured.nodes[n] for n in numbers])
         for value, cuts in plan.copies:
             result = captured.results[value]
             copies = {**result.copies, cuts: ids[value, cuts]}
