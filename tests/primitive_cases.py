@@ -101,6 +101,10 @@ case("power", np.power, np.abs(normal(7, 5)), normal(5))
 case("power", np.power, integers(7, 5), integers(7, 5, low=0, high=4))
 case("where", np.where, flags(7, 5), normal(7, 5), normal(5))
 case("where", np.where, flags(5), integers(7, 1), integers())
+_steps = np.arange(35, dtype=np.float32).reshape(7, 5)
+for _zero in (np.zeros((), np.float32), np.array(-0.0, np.float32)):
+    case("where", np.where, _steps % 3 == 1, _zero, _steps * np.nan)
+    case("where", np.where, _steps[:, :1] % 3 == 1, _steps, _zero)
 
 # Reductions.
 REDUCTIONS = {"sum": np.sum, "prod": np.prod, "amax": np.amax, "amin": np.amin, "any": np.any, "all": np.all}
