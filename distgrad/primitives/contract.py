@@ -24,7 +24,10 @@ LONG = 256  # terms from which on a product is dearer than to copy its result
 
 
 class Form(NamedTuple):
-    """How a contraction becomes `np.matmul`: a as (batch, rows, summed), b as (batch, summed, columns)."""
+    """How a contraction becomes `np.matmul`: a as (batch, rows, summed), b as (batch, summed, columns).
+
+    What needs nothing done to it has an empty order, or no runs: most products are of vectors and matrices, of tiles.
+    """
 
     a: Ints  # the dimensions of a in that order
     b: Ints
@@ -50,6 +53,15 @@ def letters(subscripts: str) -> tuple[str, str, str]:
     return a, b, out
 
 
+def _order(word: str, wanted: list[str]) -> Ints:
+    """Where the letters that are wanted stand; empty if they are in order."""
+    return () if list(word) == wanted else tuple(map(word.index, wanted))
+
+
+def _runs(*lengths: int) -> Ints:
+    return () if all(n == 1 for n in lengths) else lengths
+
+
 @lru_cache(maxsize=1024)
 def _form(subscripts: str) -> Form:
     a, b, out = letters(subscripts)
@@ -58,11 +70,11 @@ def _form(subscripts: str) -> Form:
     summed = [c for c in a if c in b and c not in out]
     each = (1,) * len(batch)  # matmul takes many batch dimensions, and vectors where there are none
     return Form(
-        tuple(a.index(c) for c in batch + rows + summed),
-        tuple(b.index(c) for c in batch + summed + columns),
-        tuple(out.index(c) for c in batch + rows + columns),
-        (*each, *([len(rows)] if rows or batch else []), len(summed)),
-        (*each, len(summed), *([len(columns)] if columns or batch else [])),
+        _order(a, batch + rows + summed),
+        _order(b, batch + summed + columns),
+        _order(out, batch + rows + columns),
+        _runs(*each, *([len(rows)] if rows or batch else []), len(summed)),
+        _runs(*each, len(summed), *([len(columns)] if columns or batch else [])),
         *map(len, (batch, rows, columns, summed)),
     )
 
@@ -72,14 +84,13 @@ def _swapped(subscripts: str) -> str | None:
     """The same product with the operands exchanged, where its result comes out in order then, and does not now."""
     a, b, out = letters(subscripts)
     other = f"{b},{a}->{out}"
-    in_order = [form.out == tuple(range(len(out))) for form in (_form(subscripts), _form(other))]
-    return other if in_order == [False, True] else None
+    return other if _form(subscripts).out and not _form(other).out else None
 
 
 def _group(x: np.ndarray, order: Ints, runs: Ints) -> np.ndarray:
     """`x` with its dimensions in `order`, and runs of dimensions made one (a copy only if it must be)."""
-    x = x.transpose(order)
-    if all(n == 1 for n in runs):
+    x = x.transpose(order) if order else x
+    if not runs:
         return x
     shape, first = [], 0
     for n in runs:
@@ -110,9 +121,9 @@ def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> 
     form = _form(subscripts)
     if out is None:
         out = np.empty(_shape_of(subscripts, a.shape, b.shape), a.dtype)
-    target = out.transpose(form.out)
+    target = out.transpose(form.out) if form.out else out
     if not form.summed:
-        a, b = a.transpose(form.a), b.transpose(form.b)
+        a, b = _group(a, form.a, ()), _group(b, form.b, ())
         b = b.reshape(b.shape[: form.batch] + (1,) * form.rows + b.shape[form.batch :])
         np.multiply(a.reshape(a.shape + (1,) * form.columns), b, out=target)
         return out
