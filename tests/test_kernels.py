@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from primitive_cases import CASES, normal, run, run_whole, whole
-from scipy import stats
+from scipy import special, stats
 
 from distgrad.primitives import TABLE, Place
 from distgrad.primitives.elementwise import aligned
@@ -79,6 +79,14 @@ def test_softplus_is_exact_for_small_and_large_arguments() -> None:
     want = np.log1p(np.exp(x.astype("float64")))
     np.testing.assert_allclose(call("softplus", x, beta=1.0, threshold=20.0), want, rtol=3e-7)
     np.testing.assert_allclose(call("log_sigmoid", -x), -want, rtol=3e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log_sigmoid_has_the_same_bits_whatever_lies_beside(dtype: str) -> None:
+    x = np.linspace(-1000, 80, 501).astype(dtype)
+    got = call("log_sigmoid", x)
+    np.testing.assert_allclose(got, special.log_expit(x.astype("float64")), rtol=3e-7)
+    assert got.tobytes() == b"".join(call("log_sigmoid", piece).tobytes() for piece in np.split(x, 3))
 
 
 @pytest.mark.parametrize("name", ["remainder", "floor_divide", "fmod"])
