@@ -34,3 +34,14 @@ def test_in_place_comparison_has_no_gradient_to_pass_on(torch: ModuleType) -> No
     y.logical_not_()  # torch lets the gradient of x * 3 through here
     y.sum().backward()
     assert x.grad.tolist() == [0, 0]
+
+
+def test_a_number_weighs_in_any_dtype(torch: ModuleType) -> None:
+    x, y = torch.zeros(2, requires_grad=True), torch.ones(2)
+    weight = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+    z = torch.lerp(x, y, weight)
+    assert (z.dtype, z.tolist()) == (torch.float32, [0.25, 0.25])
+    z.sum().backward()
+    assert (x.grad.tolist(), weight.grad.item(), weight.grad.dtype) == ([0.75, 0.75], 2.0, torch.float64)
+    with pytest.raises(RuntimeError, match="expected dtype float for `weight` but got dtype double"):
+        torch.lerp(x, y, weight.reshape(1))

@@ -234,6 +234,7 @@ def lerp(input: Value, end: Value, weight: Operand) -> Value:
         kernel = "lerp_kernel_tensor" if isinstance(weight, Value) else "lerp_kernel_scalar"
         raise NotImplementedError(f"\"{kernel}\" not implemented for '{title(input.dtype)}'")
     if isinstance(weight, Value):
+        weight = weight if weight.shape else cast(weight, input.dtype)
         _lerp_operand("weight", weight, input)
         low = session.emit("less", weight, constant(0.5, input.dtype))
         return session.emit("where", low, _from_input(input, end, weight), _from_end(input, end, weight))
