@@ -9,7 +9,8 @@
 - *Recut*: a result that its readers need in other cuts is made in those cuts, where that moves less, or in cuts that
   overlap and hold them all (`overlap.py`).
 
-No rule changes a bit of any result, but for the sign of a NaN or of a zero.
+No rule changes a bit of any result, but for the sign of a NaN or of a zero, and that *join* may add in another order
+than that of the indices; in which one follows from the lengths of the tables.
 """
 
 from __future__ import annotations

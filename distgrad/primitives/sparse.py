@@ -1,8 +1,8 @@
 """Products with a sparse matrix that is given by the positions of its elements.
 
 `index_add` of rows that were taken from a table goes through both tables in the order of the indices, which for large
-tables means one line of memory after the other that no cache holds. Sorted by where they go, the same additions in
-the same order write each row once, and the rows that were taken need not be stored.
+tables means one line of memory after the other that no cache holds. Sorted by the rows of the longer table, the
+same additions go through that once, from front to end, and the rows that were taken need not be stored.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ def add_taken(
     wrap: bool,
     out: Out = None,
 ) -> np.ndarray:
-    """Zeros of `size` rows, and out[idx[n]] += weight[n] * table[source[n]] in the order of n.
+    """Zeros of `size` rows, and out[idx[n]] += weight[n] * table[source[n]].
 
+    That is done in the order of n; if the table is longer than the result, in that of source[n], and then of n: to read
+    100,000 rows at random took 11 ms, or 26 where two cores did, in order 3, and the result fits the cache better.
     `weight` has one column; without it all are 1. Positions are checked as in `index_add` and, with or without `wrap`,
     in `take`. Sorting by counting takes 5 ns for each n, the product 20 to 30 for 32 columns if the table lies in the
     last cache.
@@ -41,20 +43,22 @@ def add_taken(
     weight = np.ones(n, table.dtype) if weight is None else contiguous(weight).reshape(-1)
     if len(source) != n or len(weight) != n:  # what runs below checks nothing
         raise ValueError(f"{n} rows are to be added, {len(source)} taken, and {len(weight)} weighted")
+    # The longer of both tables is gone through in order, once, and the shorter one read or written at random.
+    by_source = rows > size
+    longer, shorter = (rows, size) if by_source else (size, rows)
     # One block: as several ones it would be given back to the system, and be touched afresh, each time.
     head = n * weight.itemsize
-    block = np.empty(head + 4 * (3 * n + size + 1), np.uint8)
+    block = np.empty(head + 4 * (3 * n + longer + 1), np.uint8)
     weights, rest = block[:head].view(weight.dtype), block[head:].view(np.int32)
-    goes, comes, sources, starts = rest[:n], rest[n : 2 * n], rest[2 * n : 3 * n], rest[3 * n :]
-    goes[...], comes[...] = idx, source
-    _sparsetools.coo_tocsr(size, rows, n, goes, comes, weight, starts, sources, weights)
+    sorted_by, others, places, starts = rest[:n], rest[n : 2 * n], rest[2 * n : 3 * n], rest[3 * n :]
+    sorted_by[...], others[...] = (source, idx) if by_source else (idx, source)
+    _sparsetools.coo_tocsr(longer, shorter, n, sorted_by, others, weight, starts, places, weights)
     made = out
     if made is None or not made.flags.c_contiguous:
         made = np.empty((size, columns), table.dtype)
     made[...] = 0
-    _sparsetools.csr_matvecs(
-        size, rows, columns, starts, sources, weights, contiguous(table).reshape(-1), made.reshape(-1)
-    )
+    product = _sparsetools.csc_matvecs if by_source else _sparsetools.csr_matvecs
+    product(size, rows, columns, starts, places, weights, contiguous(table).reshape(-1), made.reshape(-1))
     if out is None or out is made:
         return made
     np.copyto(out, made)
