@@ -30,7 +30,8 @@ class _Known(NamedTuple):
 
     outs: tuple[Spec, ...]
     size: float  # the least limit that allows it; no limit allows what is cut
-    plain: bool  # the kernel needs nothing but the operands, and its only result no company
+    alone: bool  # the kernel gives one result, and needs nothing but the operands
+    pooled: bool  # the result is written into memory from the pool
     travels: bool  # the results may travel inside calls
     promised: bool  # a large value that is made of nothing large
 
@@ -64,7 +65,8 @@ def small(
     That is so while there are `workers`. What is large and made of nothing large is only promised: who works with it
     first decides where it is made.
     """
-    specs, arrays = [], []
+    specs: list[Spec] = []
+    arrays: list[Any] = []
     promised = False
     for value in inputs:
         result = value.result
@@ -76,15 +78,12 @@ def small(
         specs.append(result.spec)
         arrays.append(array)
     key = (primitive, *specs, *attrs.items()) if attrs else (primitive, *specs)
-    outs, size, plain, travels, promise = _known.get(key) or _signature(key, primitive, specs, attrs)
+    outs, size, alone, pooled, travels, promise = _known.get(key) or _signature(key, primitive, specs, attrs)
     if size > limit:
         return None
-    if plain and not promised:
-        made = _quiet.run(primitive.kernel, *arrays, **attrs)
-        return (Value(Result(outs[0], made if type(made) is np.ndarray else np.asarray(made))),)
-    results = [value.result for value in inputs]
     company = None
     if not travels:
+        results = [value.result for value in inputs]
         if promise:
             value = Value(Result(outs[0]))
             value.result.promise = Promise(primitive, tuple(results), attrs, here())
@@ -92,7 +91,18 @@ def small(
         company = _company(results)
         if workers and company.far:
             return None
-    several = apply(primitive, [fulfilled(r) for r in results], outs, attrs)
+    if promised:
+        arrays = [fulfilled(value.result) for value in inputs]
+    if alone:
+        if pooled:
+            out = _pool.take(outs[0].aval.shape, outs[0].aval.dtype)
+            made = _quiet.run(primitive.kernel, *arrays, out=out, **attrs)
+        else:
+            made = _quiet.run(primitive.kernel, *arrays, **attrs)
+        result = Result(outs[0], made if type(made) is np.ndarray else np.asarray(made))
+        result.company = company
+        return (Value(result),)
+    several = apply(primitive, arrays, outs, attrs)
     values = [Value(Result(out, array)) for out, array in zip(outs, several, strict=True)]
     for value in values:
         value.result.company = company
@@ -111,12 +121,15 @@ def fulfilled(result: Result) -> np.ndarray:
 
 def _company(results: Sequence[Result]) -> Company:
     """The company of what is made of these."""
-    company = Company()
+    company = None
     for result in results:
         if result.spec.nbytes > FEED:
-            result.company = company if result.company is None else company.join(result.company)
+            if result.company is None:
+                result.company = company or Company()
+            elif company is not None:
+                result.company = company.join(result.company)
             company = result.company
-    return company.all()
+    return Company() if company is None else company.all()
 
 
 def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any]) -> _Known:
@@ -126,11 +139,13 @@ def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dic
     largest = max((s.nbytes for s in specs), default=0)
     size = math.inf if cut else max(sum(o.nbytes for o in outs), largest)
     travels = all(out.nbytes <= FEED for out in outs)
-    plain = len(outs) == 1 and travels and not primitive.placed and not _is_pooled(primitive, outs[0])
+    alone = len(outs) == 1 and not primitive.placed
     if len(_known) >= KEPT:
         _known.clear()
     promised = not travels and primitive.name in PROMISED and largest <= FEED
-    found = _known[key] = _Known(outs, size, plain, travels, promised)
+    found = _known[key] = _Known(
+        outs, size, alone, alone and _is_pooled(primitive, outs[0]), travels, promised
+    )
     return found
 
 
