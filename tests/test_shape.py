@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -162,3 +163,21 @@ def test_transposes_of_what_is_no_matrix(torch: ModuleType) -> None:
         RuntimeError, match=r"H is only supported on matrices \(2-D tensors\). Got 3-D tensor."
     ):
         _ = batch.H
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("start out of range (expected to be in range of [-4, 4], but got 5)", lambda y: y.narrow(1, 5, 1)),
+        ("narrow() cannot be applied to a 0-dim tensor.", lambda y: y[0, 0].narrow(0, 0, 1)),
+        ("expand(torch.DoubleTensor{[3, 4]}, size=[4])", lambda y: y.double().expand(4)),
+        ("expand(torch.LongTensor{[3, 4]}, size=[4])", lambda y: y.long().broadcast_to(4)),
+        (
+            "self and source expected to have the same dtype, but got (self) Float and (source) Double",
+            lambda y: y.index_copy(0, y[:1, 0].long(), y[:1].double()),
+        ),
+    ],
+)
+def test_errors_as_torch_words_them(torch: ModuleType, text: str, wrong: Any) -> None:
+    with pytest.raises((RuntimeError, IndexError), match=re.escape(text)):
+        wrong(torch.zeros(3, 4))

@@ -305,8 +305,8 @@ def index_copy(input: Value, dim: int, index: Value, source: Value) -> Value:
     index = _vector("index_copy", index)
     base, src = _lifted(input), _lifted(source)
     if src.dtype != base.dtype:
-        kinds = f"self ({title(base.dtype)}) and source ({title(src.dtype)})"
-        raise RuntimeError(f"index_copy_(): {kinds} must have the same dtype")
+        kinds = f"(self) {title(base.dtype)} and (source) {title(src.dtype)}"
+        raise RuntimeError(f"index_copy_(): self and source expected to have the same dtype, but got {kinds}")
     _check_slices("index_copy_(): Source/destination tensor must have same slice shapes.", base, src, dim)
     if index.shape[0] != src.shape[dim]:
         counts = (

@@ -114,7 +114,7 @@ swapaxes = swapdims = transpose
 @composite(samples=lambda: [(real(3, 1), (2, 3, 4))])
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
     """`expand`: dimensions of length 1 repeated."""
-    return expand(input, tuple(size))
+    return expand(input, size)
 
 
 @composite(samples=lambda: [(real(3, 1), real(2, 3, 4))])

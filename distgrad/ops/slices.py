@@ -129,10 +129,12 @@ def _select_put(base: Tensor, new: Tensor, dim: int, index: int) -> Tensor:
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """`length` elements from `start` along `dim`."""
     shape = tuple(input.shape)
+    if not shape:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     n = shape[normal_dim(dim, len(shape))]
     first = operator.index(start)
     if not -n <= first <= n:
-        raise IndexError(f"Dimension out of range (expected to be in range of [{-n}, {n}], but got {first})")
+        raise IndexError(f"start out of range (expected to be in range of [{-n}, {n}], but got {first})")
     first = first + n if first < 0 else first
     if length < 0:
         raise RuntimeError("narrow(): length must be non-negative.")

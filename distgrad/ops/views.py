@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
-from distgrad.dtype import dtype
+from distgrad.dtype import OF_NUMPY, dtype
 from distgrad.ops.base import Ints, Tensor, Value, attach, broadcast_to, composite, normal_dim, op
 from distgrad.ops.helpers import normal_ints
 from distgrad.ops.regrouping import reshaped
@@ -205,14 +205,14 @@ attach(T=property(_reversed), mT=property(_last_two), H=property(_matrix_transpo
 )
 def expand(input: Value, size: Ints, *, implicit: bool = False) -> Value:
     """Dimensions of length 1 repeated to the lengths in `size`; -1 leaves one as it is."""
-    return broadcast_to(input, _expanded(input.shape, size))
+    return broadcast_to(input, _expanded(input.shape, size, OF_NUMPY[input.dtype].tensor_type))
 
 
-def _expanded(shape: Ints, size: Ints) -> Ints:
+def _expanded(shape: Ints, size: Ints, kind: str = "torch.FloatTensor") -> Ints:
     more = len(size) - len(shape)
     if more < 0:
         raise RuntimeError(
-            f"expand(torch.FloatTensor{{{list(shape)}}}, size={list(size)}): the number of sizes "
+            f"expand({kind}{{{list(shape)}}}, size={list(size)}): the number of sizes "
             f"provided ({len(size)}) "
             f"must be greater or equal to the number of dimensions in the tensor ({len(shape)})"
         )
