@@ -183,15 +183,15 @@ class Primitive:
     """One kernel with its rules.
 
     `kernel(*arrays, **attrs)` gives the result (a tuple where there are several). With `into=True` it also
-    takes `out=` (one result only; always an array of the right shape and dtype) and returns it; where the
-    kernel is a NumPy ufunc, or a `partial` of one, `out` may be one of the operands. With `placed=True` it
-    also takes `at=`, a `Place`. With `onto=True` it also takes `onto=`, an array in C order with which it
-    merges its partial result ("add" or "disjoint"), which costs less than to make that and merge it. With
-    `whole=True` it runs on whole shards, never tile by tile. A kernel never writes to its operands else, never
-    keeps them, and may return a view of one of them only when `view=True`. A regrouping of one operand with
-    `shifts=True` runs on any pieces that lie where they are needed along each dimension, so tile by tile as
-    well. `flops` is the number of operations for each element of the result or, where it is a function of
-    (avals in, avals out, attrs), in all.
+    takes `out=` (one result only; always an array of the right shape and dtype) and returns it; with
+    `over=True` that may be one of the operands. With `placed=True` it also takes `at=`, a `Place`. With
+    `onto=True` it also takes `onto=`, an array in C order with which it merges its partial result ("add" or
+    "disjoint"), which costs less than to make that and merge it. With `whole=True` it runs on whole shards,
+    never tile by tile. A kernel never writes to its operands else, never keeps them, and may return a view of
+    one of them only when `view=True`. A regrouping of one operand with `shifts=True` runs on any pieces that
+    lie where they are needed along each dimension, so tile by tile as well. `flops` is the number of
+    operations for each element of the result or, where it is a function of (avals in, avals out, attrs), in
+    all.
     """
 
     name: str
@@ -201,6 +201,7 @@ class Primitive:
     regroup: RegroupRule | None = None
     attrs: dict[str, str] = field(default_factory=dict)
     into: bool = False
+    over: bool = False
     placed: bool = False
     onto: bool = False
     whole: bool = False

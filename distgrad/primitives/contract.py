@@ -111,6 +111,11 @@ def _better_transposed(a: np.ndarray, b: np.ndarray) -> bool:
     return rows % 16 == 0 and columns % 16 > 0 and 1 < columns < WIDE and summed >= LONG
 
 
+def _is_for_blas(out: np.ndarray) -> bool:
+    """Whether BLAS can write there; NumPy before 2.3 would go through the elements itself, with other bits."""
+    return out.ndim == 0 or out.itemsize in out.strides[-2:] or out.size == 0
+
+
 def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> np.ndarray:
     """The sum of products over the letters that the result lacks; BLAS for floats, on views where they will do.
 
@@ -131,7 +136,7 @@ def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> 
     shape = a.shape[:-1] + b.shape[form.batch + 1 :]
     if target.shape == shape and _better_transposed(a, b):
         np.copyto(target, np.matmul(b.T, a.T).T)
-    elif target.shape == shape:
+    elif target.shape == shape and _is_for_blas(target):
         np.matmul(a, b, out=target)
     elif target.flags.c_contiguous:
         np.matmul(a, b, out=target.reshape(shape))

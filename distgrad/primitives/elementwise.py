@@ -7,7 +7,7 @@ insert `cast`. Integer division by zero raises as torch does; floating-point eve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,9 +66,10 @@ SAME, BOOL = elementwise(), elementwise("bool")
 
 # Kernels that NumPy does not have as they are needed.
 
-# -x. `np.negative` of NumPy 2.4.6 writes wrong results where x and `out` have gaps (strides of 4 elements of 4 bytes,
-# or of 8 of 8).
-negative = partial(np.multiply, -1)
+
+def negative(x: np.ndarray, out: Out = None) -> np.ndarray:
+    """-x. NumPy 2.4.6's own is wrong where x and `out` have gaps (strides of 4 elements of 4 bytes, or of 8 of 8)."""
+    return np.multiply(x, -1, out=out)
 
 
 def sign(x: np.ndarray, out: Out = None) -> np.ndarray:
@@ -227,11 +228,16 @@ def where(cond: np.ndarray, a: np.ndarray, b: np.ndarray, out: Out = None) -> np
     return out
 
 
+# Beside the ufuncs these read no element of an operand once they have written there.
+OVER = (negative, rsqrt, relu, sigmoid)
+
+
 def _declare(
     kernels: Mapping[str, Callable[..., Any]], shape: ShapeRule = SAME, flops: float = 1.0, **attrs: str
 ) -> None:
     for name, kernel in kernels.items():
-        primitive(name, kernel, shape, labels=aligned, attrs=attrs, into=True, flops=flops)
+        over = isinstance(kernel, np.ufunc) or kernel in OVER
+        primitive(name, kernel, shape, labels=aligned, attrs=attrs, into=True, over=over, flops=flops)
 
 
 def _named(names: str, module: Any = np) -> dict[str, np.ufunc]:

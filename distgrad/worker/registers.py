@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from distgrad.primitives import MERGES
 from distgrad.program import Loop, Program, Step
@@ -195,11 +192,10 @@ class Registers:
     def _in_place(self, step: Step, operand: int, out: int) -> bool:
         """Whether a step that is the last to read a temporary can write over it: fewer buffers stay in the cache.
 
-        A ufunc can, element by element; other kernels may still read what they have written over.
+        Only some kernels can; others may still read what they have written over.
         """
-        kernel = step.primitive.kernel
         return (
-            isinstance(kernel.func if isinstance(kernel, partial) else kernel, np.ufunc)
+            step.primitive.over
             and operand in self.buffer_of
             and operand not in self.total
             and (self.slots[operand].dtype, self.slots[operand].sharding)
