@@ -125,6 +125,39 @@ def test_to_read_a_result_changes_nothing_about_where_work_is_done() -> None:
     assert not is_here(result * 2.0)
 
 
+@pytest.mark.parametrize("large_steps", [1, 3])
+def test_small_steps_after_large_ones_compute_here_again(large_steps: int) -> None:
+    rng = np.random.default_rng(0)
+    large, small = (rng.standard_normal((n, 64), np.float32) for n in (2 * SHARD // 256, 600))
+    w = torch.zeros(64, requires_grad=True)
+    expected = np.zeros(64)
+
+    def step(data: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        nonlocal expected
+        loss = ((data @ w - 1) ** 2).mean()
+        loss.backward()
+        with torch.no_grad():
+            w.sub_(0.01 * w.grad)
+        w.grad = None
+        expected = expected - 0.02 * rows.T @ (rows @ expected - 1) / len(rows)
+        return loss
+
+    far = torch.from_numpy(large)
+    for _ in range(large_steps):
+        assert not is_here(step(far, large))
+    for _ in range(3):
+        assert is_here(step(torch.from_numpy(small), small))
+        assert is_here(w)
+    assert not is_here(step(far, large))
+    np.testing.assert_allclose(w.detach().numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_large_does_not_come_back_for_something_small() -> None:
+    w = torch.ones(300, 64) * rows(2 * SHARD // 256).sum(0)
+    assert w.sharding.count == 1
+    assert not is_here(rows(600) @ w.T)
+
+
 def test_no_workers_start_for_what_is_small() -> None:
     torch.shutdown()
     x = torch.from_numpy(np.random.default_rng(0).random((65_536, 16), np.float32))

@@ -101,6 +101,33 @@ class Session:
                 self.flush()
         return values
 
+    def brings_back(self, inputs: Sequence[Value]) -> bool:
+        """Whether `inputs` are known now: small ones are fetched from the workers, if another would have to go there.
+
+        So a loop on small data computes in the driver, also where its parameters come from a step on large data.
+        """
+        for value in inputs:
+            if value.result.array is not None and self._would_go(value.result, value.result.array):
+                break
+        else:
+            return False
+        with self.lock:
+            lost = [value.result for value in inputs if value.result.lost]
+            if not lost or any(r.spec.nbytes > SMALL or r.spec.sharding.count > 1 for r in lost):
+                return False
+            for result in lost:
+                self.fetch(result)
+            return True
+
+    def _would_go(self, result: Result, array: np.ndarray) -> bool:
+        """Whether what is known is not there yet, and too large to travel inside a call."""
+        return (
+            result.id is None
+            and FEED < array.nbytes <= self.inline_bytes
+            and result.spec.sharding.count == 1
+            and not (result.company is not None and result.company.all().far)
+        )
+
     def _redeem(self, result: Result, promise: Promise) -> None:
         """Have the workers make what was promised."""
         for operand in promise.inputs:

@@ -146,7 +146,12 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
             return values
     if _session is None and any(v.result.lost for v in inputs):
         raise DistgradError(LOST)  # before workers are started in vain
-    return current().record(primitive, inputs, attrs)
+    session = current()
+    if _inline_bytes and session.brings_back(inputs):
+        values = small(primitive, inputs, attrs, _inline_bytes, True)
+        if values is not None:
+            return values
+    return session.record(primitive, inputs, attrs)
 
 
 def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:
