@@ -18,6 +18,7 @@ from values import (
     total,
 )
 
+import distgrad as torch
 from distgrad import session
 from distgrad.errors import OutOfMemoryError, WorkerError
 from distgrad.graph import Value
@@ -211,3 +212,26 @@ def test_an_array_that_does_not_fit_is_not_sent(start: Start, monkeypatch: pytes
     with pytest.raises(OutOfMemoryError, match="Nothing was sent"):
         session.constant(array, sharding_of(array.shape, 1 << 18))
     assert transport.calls == []
+
+
+def test_what_failed_beside_it_changes_nothing_about_a_tile() -> None:
+    """The same loop runs with other operands missing each time."""
+    n = 300_000
+    numbers, good = np.random.default_rng(0).standard_normal(n), np.arange(n)[::-1].copy()
+    bad = good.copy()
+    bad[[5, -5]] = n + 7
+    with torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=1 << 20):
+        base, x = torch.tensor(numbers), torch.tensor(numbers)
+        for first, second in ((good, good), (bad, good), (bad, bad), (good, bad), (good, good)):
+            p, q = base.take(torch.tensor(first)), base.index_select(0, torch.tensor(second))
+            for taken, index in ((p, first), (q, second)):
+                if index is bad:
+                    with pytest.raises(IndexError):
+                        taken.sum().item()
+            both, alone = p * 2 + q, torch.sin(x) * 2 + 1
+            np.testing.assert_allclose(alone.numpy(), np.sin(numbers) * 2 + 1)
+            if first is second is good:
+                np.testing.assert_allclose(both.numpy(), 3 * numbers[::-1])
+            else:
+                with pytest.raises(IndexError):
+                    both.numpy()

@@ -265,6 +265,8 @@ def borders_alone(workers: Any) -> int:
     ]
     borders = [array for j in joined for array in j.pieces if array.nbytes < 100]
     assert all(array.base is None for array in borders)
+    shards = [array for j in joined for array in j.pieces if array.nbytes >= 100]
+    assert all(array.base is not None for array in shards)  # they are not copied
     return len(borders)
 
 
@@ -337,3 +339,12 @@ def test_wide_borders_are_not_kept(plans: list[Plan]) -> None:
         for _ in range(2):
             assert ((x[40:] - x[:-40]) ** 2).sum().item() == 3960 * 1600
     assert not any(plan.copies for plan in plans)
+
+
+def test_what_lay_here_before_is_kept_as_it_is_and_nothing_else_alive() -> None:
+    shard, neighbour = np.arange(1.0), np.arange(1000.0)
+    joined = Joined([neighbour[-3:], shard], 0, np.empty, 1)
+    joined.settle()
+    assert joined.pieces[0].base is None
+    assert joined.pieces[1] is shard
+    np.testing.assert_array_equal(joined.whole(), [997, 998, 999, 0])

@@ -171,10 +171,11 @@ class Joined:
     moves to a neighbour's cuts, of which most stays where it is, is not copied.
     """
 
-    __slots__ = ("dim", "ends", "pieces", "take")
+    __slots__ = ("dim", "ends", "own", "pieces", "take")
 
-    def __init__(self, pieces: Sequence[np.ndarray], dim: int, take: Take):
+    def __init__(self, pieces: Sequence[np.ndarray], dim: int, take: Take, own: int | None = None):
         self.pieces = pieces
+        self.own = own  # which of the pieces is all of the shard that lay here before
         self.dim = dim
         self.take = take
         self.ends = list(accumulate(piece.shape[dim] for piece in pieces))
@@ -198,9 +199,8 @@ class Joined:
         return self[(*[slice(None)] * self.dim, slice(0, self.ends[-1]))]
 
     def settle(self) -> None:
-        """Copy all but the longest piece: the others are parts of what arrived, or of other shards."""
-        longest = max(self.pieces, key=lambda piece: piece.shape[self.dim])
-        self.pieces = [piece if piece is longest else piece.copy() for piece in self.pieces]
+        """Copy all but the shard that lay here before: the others are parts of what arrived, or of other shards."""
+        self.pieces = [piece if n == self.own else piece.copy() for n, piece in enumerate(self.pieces)]
 
 
 def senders(sharding: Sharding, workers: int, worker: int) -> range:

@@ -177,7 +177,8 @@ class LoopRunner(Registers):
         piece = shard // (self.count // self.windows[0].count)
         pieces = [window.bounds(piece) for window in self.windows]
         first, end = _tiled(self.windows, piece)
-        form = lengths, end - first, *[(lo - first, hi - first) for lo, hi in pieces], frozenset(skip)
+        there = tuple([register for register, *_ in streams])  # what failed elsewhere is not among them
+        form = lengths, end - first, *[(lo - first, hi - first) for lo, hi in pieces], frozenset(skip), there
         if form not in self._tiles:
             if len(self._tiles) > 64:
                 self._tiles.clear()

@@ -186,8 +186,8 @@ class Registers:
                     self.buffer_of[slot] = len(self.buffer_bytes)
                     self.buffer_bytes.append(nbytes)
             written = [self.buffer_of[slot] for slot in step.outs if slot in self.buffer_of and slot in last]
-            ended = [b for slot, b in self.buffer_of.items() if last.get(slot, made[slot]) == n]
-            idle += [b for b in ended if b not in written]
+            ended = {b for slot, b in self.buffer_of.items() if last.get(slot, made[slot]) == n}
+            idle += [b for b in sorted(ended) if b not in written]
 
     def _in_place(self, step: Step, operand: int, out: int) -> bool:
         """Whether a step that is the last to read a temporary can write over it: fewer buffers stay in the cache.
