@@ -168,7 +168,7 @@ class Company:
 
 
 def nobody() -> None:
-    """In place of a reference to a value, where none was taken."""
+    """In place of a weak reference to a value: none is taken until a node reads or makes it."""
 
 
 class Result:
@@ -211,7 +211,7 @@ class Result:
         self.box: Any = None
         self.error: Any = None
         self.recipe: list[Node] | None = None
-        self.handle: Callable[[], Value | None] = nobody  # a weak reference once a node reads or makes it
+        self.handle: Callable[[], Value | None] = nobody  # gives whoever holds it, beside pending nodes
         self.lease: Lease | None = None  # of what the workers have of it
 
     @property
@@ -250,11 +250,6 @@ class Result:
     def pending(self) -> bool:
         """Whether it is still to be computed."""
         return self.array is None and self.id is None and self.box is None and self.error is None
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody but the pending nodes holds it."""
-        return self.handle() is not None
 
 
 class Lease:

@@ -60,20 +60,20 @@ class CopySlices(Node):
 
     def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """Split the gradient, run `inner`, and put the parts together."""
+        if wanted is None:
+            wanted = [node is not None for node, _ in self.next_functions]
         parents = [grads[0]]
         for step in self.steps:
             parents.append(step.take(parents[-1]))
         g = parents.pop()
-        inner = wanted if wanted is None or self.first else wanted[1:]
-        results = list(self.inner.apply([g], inner))
+        results = list(self.inner.apply([g], wanted if self.first else wanted[1:]))
         before = results.pop(0) if self.first else None
-        use = self.next_functions[0][0] is not None if wanted is None else wanted[0]
-        if use:
+        if wanted[0]:
             if before is None:
                 before = Like(g.shape, g._avals.dtype, g.sharding).zeros()
             for step, parent in zip(reversed(self.steps), reversed(parents), strict=True):
                 before = step.scatter(parent, before)
-        return [before if use else None, *results]
+        return [before if wanted[0] else None, *results]
 
     def release(self) -> None:
         """Drop what `inner` saved."""

@@ -113,7 +113,7 @@ def capture(nodes: list[Node], forward: int = 0, again: frozenset[int] = frozens
     numbers = {result: number for number, result in enumerate(results)}
     ins = [numbers[r] for r in read]
     boxes: list[Any] = []
-    externals = [STORED if r.id is not None and not r.copies else _external(r, boxes) for r in outside]
+    externals = [_external(r, boxes) for r in outside]
     wanted = [r.handle() is not None for r in results]
     key = (
         tuple([n.key for n in nodes]),
@@ -129,7 +129,7 @@ def capture(nodes: list[Node], forward: int = 0, again: frozenset[int] = frozens
 
 def _external(result: Result, boxes: list[Any]) -> External:
     if result.id is not None:
-        return External("stored", copies=tuple(result.copies))
+        return External("stored", copies=tuple(result.copies)) if result.copies else STORED
     if result.array is not None:
         return FEED
     box, what, channel, position = result.box

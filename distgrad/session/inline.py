@@ -19,9 +19,7 @@ from distgrad.worker.pool import Pool
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 PROMISED = {p.name for p in TABLE.values() if p.source} | {"expand"}  # the same bits wherever they are made
 KEPT = 100_000  # distinct calls that are remembered
-POOLED = (
-    64 << 10
-)  # bytes from which memory is kept: the C library gives larger pieces back, and new pages are dear
+POOLED = 64 << 10  # bytes from which memory is kept: the C library gives it back, and new pages are dear
 SPARE = 64 << 20  # bytes that wait for reuse
 
 

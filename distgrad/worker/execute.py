@@ -323,28 +323,26 @@ def receive_shards(
         arrays = iter(items[w])
         for _, target, region in overlaps(what, owned(what.source.count, workers, w), shards):
             parts[target - shards.start].append((region, next(arrays)))
-    result = []
-    for shard, mine in zip(shards, parts, strict=True):
-        before = what.source.cell(shard) if shard < what.source.count else None
-        own = next((n for n, (region, _) in enumerate(mine) if region == before), None)
-        result.append(_put_together(what.target.cell(shard), mine, dtype, pool, along, own))
-    return result
+    return [_put_together(what, s, p, dtype, pool, along) for s, p in zip(shards, parts, strict=True)]
 
 
 def _put_together(
-    cell: Region,
+    what: Move,
+    shard: int,
     parts: list[tuple[Region, np.ndarray]],
     dtype: np.dtype,
     pool: Pool,
     along: int | None,
-    own: int | None,
 ) -> Any:
     if along is not None and parts:
+        before = what.source.cell(shard) if shard < what.source.count else None
+        own = next((n for n, (region, _) in enumerate(parts) if region == before), None)
         pieces = [array for _, array in parts]
         for (region, _), piece in zip(parts, pieces, strict=True):
             if (piece.shape, piece.dtype) != (extent(region), dtype):
                 raise ValueError(f"a piece is {piece.dtype} of shape {piece.shape}")
         return pieces[0] if len(pieces) == 1 else Joined(pieces, along, pool.take, own)
+    cell = what.target.cell(shard)
     result = pool.take(extent(cell), dtype)
     for region, array in parts:
         result[inside(region, cell)] = array

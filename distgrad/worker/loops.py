@@ -61,7 +61,9 @@ class LoopRunner(Registers):
         self.placed: dict[int, Place] = {}
         # The shape of each result, by the lengths of a shard.
         self._extents: dict[Any, dict[int, tuple[int, ...]]] = {}
-        self._tiles: dict[Any, list[_Tile]] = {}  # by lengths, bounds of the windows, and steps left out
+        self._tiles: dict[
+            Any, list[_Tile]
+        ] = {}  # by lengths, bounds of the windows, steps left out, and streams
         # Calls and temporaries, by lengths, parts of the windows, whether it is the first tile, and steps left out.
         self._ready: dict[Any, tuple[Calls, dict[int, np.ndarray]]] = {}
 

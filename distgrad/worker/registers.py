@@ -185,6 +185,7 @@ class Registers:
                 else:
                     self.buffer_of[slot] = len(self.buffer_bytes)
                     self.buffer_bytes.append(nbytes)
+            # What this step has written for others to read stays taken, also where it lies over an operand.
             written = [self.buffer_of[slot] for slot in step.outs if slot in self.buffer_of and slot in last]
             ended = {b for slot, b in self.buffer_of.items() if last.get(slot, made[slot]) == n}
             idle += [b for b in sorted(ended) if b not in written]
