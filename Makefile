@@ -41,11 +41,11 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp says that the project and one of its extras are installed. It is renewed when the list of packages changes.
-$(VENV)/.has-%: pyproject.toml setup.py | $(VENV)/bin/pip
+$(VENV)/.has-%: pyproject.toml | $(VENV)/bin/pip
 	$(VENV)/bin/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
-$(BENCH)/.has-%: pyproject.toml setup.py | $(BENCH)/bin/pip
+$(BENCH)/.has-%: pyproject.toml | $(BENCH)/bin/pip
 	$(BENCH)/bin/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 

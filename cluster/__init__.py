@@ -1,7 +1,7 @@
 """Workers in Ray actors: the only part of distgrad that imports Ray.
 
 `start` joins a cluster, or starts a Ray on this machine, and returns a `RayTransport`. The folder stands at the top of
-the repository and is installed as `distgrad.cluster`.
+the repository; a link brings it into the package as `distgrad.cluster`.
 
 What a cluster needs: the same Python, Ray, NumPy and distgrad on every node, and a node of the cluster on the machine
 of the driver (`ray start --address=...`, or submit the program with `ray job submit`). Where distgrad is not

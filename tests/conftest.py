@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from distgrad.cluster import start as start_workers
 from dummies import Dummy
 from hypothesis import HealthCheck, settings
 from printed import Printed
@@ -16,6 +15,7 @@ from recorder import Recorder
 from values import Start
 
 import distgrad
+from distgrad.cluster import start as start_workers
 from distgrad.plan.build import Plan
 from distgrad.session import core, door
 from distgrad.worker.inproc import InProcess

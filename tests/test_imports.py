@@ -39,7 +39,7 @@ class Import(NamedTuple):
 
 
 def sources() -> dict[str, Path]:
-    """All modules by name. The folder `cluster` is installed as `distgrad.cluster`."""
+    """All modules by name. The folder `cluster` is `distgrad.cluster`."""
     found = {}
     for folder, prefix in (("distgrad", "distgrad"), ("cluster", "distgrad.cluster")):
         for path in sorted((ROOT / folder).rglob("*.py")):

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import ray
-from distgrad.cluster import connect, launch, local, start
 from dummies import Dummy, T, needs_proc
 
+from distgrad.cluster import connect, launch, local, start
 from distgrad.errors import ConnectError, DistgradError
 from distgrad.worker.transport import Transport
 

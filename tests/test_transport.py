@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distgrad.cluster import start
 from dummies import Dummy, T, end
 
+from distgrad.cluster import start
 from distgrad.errors import DistgradError, WireError, WorkerError, WorkerLostError
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import DRIVER, Transport, machine_memory
