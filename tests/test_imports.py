@@ -26,7 +26,7 @@ FLOORS = {  # the longest name that fits counts
     0: ["distgrad.sharding", "distgrad.dtype", "distgrad.errors"],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
-OTHERS = {"numpy", "scipy", "msgpack"}  # what may be imported beside the standard library
+OTHERS = {"numpy", "scipy", "msgpack", "threadpoolctl"}  # what may be imported beside the standard library
 DOOR = ("distgrad.session.door", "distgrad.cluster")  # the one import by name, and what it reaches
 BY_VALUE = "distgrad.cluster.actor"  # its class is sent to machines that may lack distgrad
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distgrad.primitives.base import Attrs, Aval, Labels, primitive
+from distgrad.primitives.blas import matmul
 
 Out = np.ndarray | None
 Ints = tuple[int, ...]
@@ -135,13 +136,13 @@ def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> 
     a, b = _group(a, form.a, form.a_runs), _group(b, form.b, form.b_runs)
     shape = a.shape[:-1] + b.shape[form.batch + 1 :]
     if target.shape == shape and _better_transposed(a, b):
-        np.copyto(target, np.matmul(b.T, a.T).T)
+        np.copyto(target, matmul(b.T, a.T).T)
     elif target.shape == shape and _is_for_blas(target):
-        np.matmul(a, b, out=target)
+        matmul(a, b, out=target)
     elif target.flags.c_contiguous:
-        np.matmul(a, b, out=target.reshape(shape))
+        matmul(a, b, out=target.reshape(shape))
     else:
-        np.copyto(target, np.matmul(a, b).reshape(target.shape))
+        np.copyto(target, matmul(a, b).reshape(target.shape))
     return out
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Shape, ShapeRule, primitive
+from distgrad.primitives.blas import matmul
 
 Out = np.ndarray | None
 Ints = tuple[int, ...]
@@ -97,7 +98,7 @@ def _reduce_rows(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray) -> None:
     """
     n = x.shape[1]
     if ufunc is np.add and 4 <= n <= GEMV and x.dtype.kind == "f":
-        np.matmul(x, _ones(n, x.dtype), out=out)
+        matmul(x, _ones(n, x.dtype), out=out)
     elif n < SHORT:
         ufunc.reduce(contiguous(x.T), axis=0, out=out)
     elif ufunc is np.add:
