@@ -251,6 +251,11 @@ class Result:
         """Whether it is still to be computed."""
         return self.array is None and self.id is None and self.box is None and self.error is None
 
+    @property
+    def awaited(self) -> bool:
+        """Whether it is still to be computed, and somebody holds it."""
+        return self.pending and self.handle() is not None
+
 
 class Lease:
     """What the workers of a session hold for a result under `ids`: when this goes, `session.release` is told."""

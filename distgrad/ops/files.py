@@ -112,7 +112,7 @@ def save(self: Tensor, path: Path) -> None:
         count, wanted = int(session.fetch(written)), value.result.aval.nbytes
         if count != wanted:
             raise OSError(f"{path!r} was not saved: {count:,} bytes were written, not {wanted:,}")
-        session.synchronize()  # tensors that are still to be read from `path` are read now
+        session.settle()  # tensors that are still to be read from `path` are read now
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,6 +99,32 @@ def needed(pending: Sequence[Node], roots: Iterable[Result] | None) -> list[Node
                 chosen.append(node)
                 read.update(node.inputs)
                 break
+    chosen.reverse()
+    return chosen
+
+
+def apart_from(refused: AbstractSet[Node], pending: Sequence[Node]) -> list[Node]:
+    """The nodes that are not refused and read nothing of what is; in their order."""
+    if not refused:
+        return list(pending)
+    spoiled: set[Result] = set()
+    chosen = []
+    for node in pending:
+        if node in refused or not spoiled.isdisjoint(node.inputs):
+            spoiled.update(node.outputs)
+        else:
+            chosen.append(node)
+    return chosen
+
+
+def left_over(pending: Sequence[Node], sent: AbstractSet[Node], deferred: AbstractSet[Node]) -> list[Node]:
+    """What stays pending once some nodes were sent: the others, and of those what was not kept and they read."""
+    read: set[Result] = set()
+    chosen = []
+    for node in reversed(pending):
+        if node not in sent or node in deferred or any(o.pending and o in read for o in node.outputs):
+            chosen.append(node)
+            read.update(node.inputs)
     chosen.reverse()
     return chosen
 

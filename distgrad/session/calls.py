@@ -53,6 +53,7 @@ class _Call(NamedTuple):
     replies: list[Handle]
     places: Sequence[Place | None]  # of each step
     freed: list[int]  # what it was to free
+    keep: Sequence[int]  # what it is to store
 
 
 class Calls:
@@ -70,9 +71,10 @@ class Calls:
         self._serial = 0
         self._last_id = 0
         self._in_flight: deque[_Call] = deque()
+        # What went wrong, by call and step; those of it that nobody was told; and a call that was refused as a whole.
         self._errors: dict[tuple[int, int], WorkerError] = {}
-        # What was found while a call was made, to be told by `check_late`.
-        self._late: DistgradError | None = None
+        self._untold: dict[tuple[int, int], WorkerError] = {}
+        self._refused: DistgradError | None = None
 
     def new_id(self, holder: Slot | None) -> int:
         """An id to store a value under; `holder` tells the memory that it takes."""
@@ -90,10 +92,15 @@ class Calls:
     def _bytes(self, slots: Iterable[Slot | None], worker: int) -> int:
         return sum(stored_bytes(slot, self.workers, worker) for slot in slots if slot is not None)
 
-    def freed_bytes(self) -> int:
-        """Bytes that the next call frees, on all workers together."""
-        slots = [slot for slot in map(self.stored.get, list(self.freed)) if slot is not None]
-        return sum(s.aval.nbytes * (self.workers if s.sharding.count == 1 else 1) for s in slots)
+    def freed_bytes(self) -> list[int]:
+        """For each worker the bytes that the next call frees."""
+        freed = [self.stored.get(i) for i in list(self.freed)]
+        return [self._bytes(freed, w) for w in range(self.workers)]
+
+    def ahead_bytes(self) -> list[int]:
+        """For each worker the bytes that it stores, or will, in calls that were not heard of yet."""
+        ahead = [self.stored.get(i) for call in self._in_flight for i in call.keep]
+        return [self._bytes(ahead, w) for w in range(self.workers)]
 
     def take_freed(self) -> list[int]:
         """The ids that the next call is to free."""
@@ -152,21 +159,10 @@ class Calls:
         except BaseException:  # some workers may not have heard of it
             self.freed.extend(freed)
             raise
-        self._in_flight.append(_Call(self._serial, sent.replies, places, freed))
+        self._in_flight.append(_Call(self._serial, sent.replies, places, freed, keep))
         while len(self._in_flight) > IN_FLIGHT:
-            error = self._collect()
-            self._late = self._late or error
+            self._collect()
         return sent
-
-    def check_late(self) -> None:
-        """Raise what `run` found wrong with earlier calls: not at once, so that what it was called for is not lost."""
-        late, self._late = self._late, None
-        if late is not None:
-            raise fresh(late)
-
-    def keep_late(self, error: DistgradError | None) -> None:
-        """Have an error told later."""
-        self._late = self._late or error
 
     def _received(self, boxes: Sequence[tuple[tuple[str, ...], Box]], worker: int) -> list[Any]:
         args: list[Any] = []
@@ -202,39 +198,56 @@ class Calls:
             else:
                 items = [unpack_large(sent)[position] for sent in self.get(box.large)]
         except DistgradError:  # perhaps because an earlier call was refused, which says more
-            self.check()
+            self.drain()
+            self._raise_refused()
             raise
         failure = next((item for item in items if isinstance(item, Failure)), None)
         if failure is not None:
-            self.drain()
-            raise fresh(self._errors.get((failure.serial, failure.step)) or worker_error(failure, None))
+            raise self.told(failure)
         return items
 
+    def told(self, failure: Failure) -> WorkerError:
+        """The error of a failure, to be raised to whoever asked for what failed. Waits for all calls."""
+        self.drain()
+        key = failure.serial, failure.step
+        self._untold.pop(key, None)
+        return fresh(self._errors.get(key) or worker_error(failure, None))
+
     def check(self) -> None:
-        """Wait for all calls, and raise the first failure that was not told yet."""
-        error = self.drain()
-        if error is not None:
+        """Wait for all calls, and raise the first failure if it was not told yet; the others count as told with it."""
+        self.drain()
+        self._raise_refused()
+        untold, self._untold = self._untold, {}
+        for error in untold.values():
             raise fresh(error)
 
-    def drain(self) -> DistgradError | None:
-        """Wait for all calls; the first failure that was not told yet."""
-        first, self._late = self._late, None
-        while self._in_flight:
-            error = self._collect()
-            first = first or error
-        return first
+    def untold(self) -> list[DistgradError]:
+        """What went wrong and was not told yet, as far as the workers have answered."""
+        while self._in_flight and all(self.transport.wait(self._in_flight[0].replies, 0)):
+            self._collect()
+        return [*self._untold.values()]
 
-    def _collect(self) -> DistgradError | None:
-        """The first failure of the oldest call. Failures that were only passed on are its maker's."""
+    def _raise_refused(self) -> None:
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise fresh(refused)
+
+    def drain(self) -> None:
+        """Wait for all calls."""
+        while self._in_flight:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Take the answers to the oldest call. Failures that were only passed on are its maker's."""
         call = self._in_flight[0]
         try:
             replies = self.get(call.replies)
         except DistgradError as refused:  # after anything else, such as Ctrl-C, the call is asked for again
             self._in_flight.popleft()
             self.freed.extend(call.freed)  # a worker that was handed an error did not run, and freed nothing
-            return refused
+            self._refused = self._refused or refused
+            return
         self._in_flight.popleft()
-        first = None
         told = [msgpack.unpackb(reply, raw=False) for reply in replies]
         if measure.active is not None and all("profile" in reply for reply in told):
             figures = [reply["profile"] for reply in told]
@@ -246,5 +259,4 @@ class Calls:
                 if failure.serial == call.serial and key not in self._errors:
                     where = call.places[failure.step] if failure.step < len(call.places) else None
                     self._errors[key] = worker_error(failure, origin(where) if where is not None else None)
-                    first = first or self._errors[key]
-        return first
+                    self._untold[key] = self._errors[key]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from distgrad.errors import DistgradError, WorkerError
+from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.graph import NO_COPIES, Lease, Node, Promise, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
-from distgrad.plan.capture import Capture, capture, needed
+from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
@@ -22,7 +26,7 @@ from distgrad.session import measure
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, apply
-from distgrad.session.room import check_room, memory
+from distgrad.session.room import check_room, memory, too_large
 from distgrad.session.signature import here, signature
 from distgrad.session.upload import along_one, send
 from distgrad.sharding import Sharding, default_sharding
@@ -60,9 +64,14 @@ class Session:
         self.weight = 0.0  # what is pending, in bytes that its kernels touch
         self._forward = 0  # how many of the pending nodes came before the first backward pass
         self._again: set[Node] = set()  # of the pending nodes those that were spared before
+        self._refused: set[Node] = (
+            set()
+        )  # those that could not be sent: they wait until somebody asks for them
+        self._full = PENDING  # pending nodes at which they are sent
         self.closed = False
         self._plans: dict[Any, Plan] = {}
         self._leave = leave or self.close
+        self._pid = os.getpid()
 
     def __enter__(self) -> Session:
         return self
@@ -97,7 +106,7 @@ class Session:
             node = Node(primitive, tuple(results), attrs, made.layout, here(), made.number, tuple(outputs))
             self.pending.append(node)
             self.weight += made.weight
-            if len(self.pending) >= PENDING:
+            if len(self.pending) >= self._full:
                 self.flush()
         return values
 
@@ -194,42 +203,84 @@ class Session:
         if self.weight >= LIGHT:
             self.flush(spare=True)
 
-    def flush(self, spare: bool = False) -> None:
+    def flush(self, spare: bool = False, asked: Result | None = None) -> Exception | None:
         """Send what is pending and still needed. Does not wait for it.
 
         With `spare`, results of the forward pass that are cheap to make again are not stored: the backward pass has
         read them, and for most a variable's name is all that is left. The recipe stays, for whoever asks.
+
+        Work that cannot be planned, or for which there is no room, concerns those who ask for it: it stays pending, the
+        rest is sent, and the error is returned. It is raised if it is in the way of what is `asked` for.
         """
         with self.lock:
-            begin = perf_counter()
             early = set(self.pending[: self._forward]) if spare else set()
-            nodes, self.pending = needed(self.pending, None), []
-            again, self._again = self._again, set()
+            self.pending = needed(self.pending, None)
             self.weight, self._forward = 0.0, 0
-            if not nodes:
-                return
-            planned = False
-            try:
-                captured = capture(
-                    nodes,
-                    len(early.intersection(nodes)),
-                    frozenset(n for n, node in enumerate(nodes) if node in again) if again else frozenset(),
-                )
-                plan = self._plan(captured)
-                planned = True
-                if measure.active is not None:
-                    measure.active.planned(begin, captured, plan, self)
-                check_room(self.calls, plan.held_cut, plan.held_whole + plan.passing, captured, plan)
-                self._run(captured, plan)
-            except BaseException as error:
-                # Work that cannot be planned is not tried again.
-                if planned or not isinstance(error, Exception):
-                    self.pending = [node for node in nodes if any(o.pending for o in node.outputs)]
-                raise
-            self.pending = [nodes[n] for n in plan.deferred]
+            self._refused.intersection_update(self.pending)
+            error = left = self._send(self._ready(), early)
+            if isinstance(error, OutOfMemoryError) and self._set_aside():
+                left = self._send(self._ready(), early)
+            if asked is not None:
+                nodes = needed(self.pending, [asked])
+                if left is not None or not self._refused.isdisjoint(nodes):
+                    error = self._send(nodes)
+                    if error is not None:
+                        try:
+                            raise error
+                        finally:  # its traceback knows this frame: in a circle the user's tensors would stay
+                            del error, left
+            elif left is not None:
+                self._send_in_parts([n for n in self._ready() if any(o.awaited for o in n.outputs)])
+            self._full = PENDING + len(self.pending)
+            return error
+
+    def _ready(self) -> list[Node]:
+        """The pending nodes that somebody needs, but for what was refused and what reads it."""
+        return needed(apart_from(self._refused, self.pending), None)
+
+    def _send(self, nodes: list[Node], early: AbstractSet[Node] = frozenset()) -> Exception | None:
+        """Send nodes; or the error, if they cannot be planned or there is no room for them: then nothing is sent."""
+        if not nodes:
+            return None
+        begin = perf_counter()
+        again = (
+            frozenset(n for n, node in enumerate(nodes) if node in self._again)
+            if self._again
+            else frozenset()
+        )
+        try:
+            captured = capture(nodes, len(early & set(nodes)), again)
+            plan = self._plan(captured)
             if measure.active is not None:
-                measure.active.flushed(begin)
-            self.calls.check_late()
+                measure.active.planned(begin, captured, plan, self)
+            check_room(self.calls, plan.held_cut, plan.held_whole + plan.passing, captured, plan)
+        except Exception as error:
+            return error
+        self._run(captured, plan)
+        self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
+        self._again.difference_update(nodes)
+        self._refused.difference_update(nodes)
+        if measure.active is not None:
+            measure.active.flushed(begin)
+        return None
+
+    def _set_aside(self) -> bool:
+        """Refuse the pending nodes of which one result alone has no room; whether there are any."""
+        sizes = {n: max((o.aval.nbytes for o in n.outputs if o.awaited), default=0) for n in self._ready()}
+        found = [n for n, nbytes in sizes.items() if too_large(self.calls, nbytes)]
+        self._refused.update(found)
+        return bool(found)
+
+    def _send_in_parts(self, roots: list[Node]) -> None:
+        """Send what these nodes give, which does not go in one: half of it at a time. Refuse what does not go alone."""
+        if len(roots) == 1:
+            self._refused.update(roots)
+            return
+        for part in (roots[: len(roots) // 2], roots[len(roots) // 2 :]):
+            ready = apart_from(self._refused, self.pending)
+            outs = [o for n in set(part).intersection(ready) for o in n.outputs if o.awaited]
+            if outs and self._send(needed(ready, outs)) is not None:
+                self._send_in_parts([n for n in ready if n in set(part)])
 
     def _plan(self, captured: Capture) -> Plan:
         plan = self._plans.get(captured.key)
@@ -334,7 +385,7 @@ class Session:
                 self._recall(result)
             if result.array is None and result.pending:
                 if not self._at_hand(result):
-                    self.flush()
+                    self.flush(asked=result)
                 if result.pending:
                     self._finish(result)
             self._usable(result)
@@ -345,7 +396,6 @@ class Session:
             except WorkerError as error:
                 result.error = fresh(error)
                 raise
-            self.calls.check()
             array.flags.writeable = False
             if array.nbytes <= max(self.inline_bytes, FEED):
                 result.array, result.box = array, None
@@ -402,11 +452,23 @@ class Session:
         assert isinstance(what, Move)
         return receive_shards(what, items, workers, range(1), result.aval.dtype, Pool(0))[0]
 
-    def synchronize(self) -> None:
-        """Send what is pending and wait until it is done. Raises what went wrong."""
+    def settle(self) -> None:
+        """Send what is pending and wait until it is done. What went wrong is told to those who ask for it."""
         with self.lock:
             self.flush()
+            self.calls.drain()
+
+    def synchronize(self) -> None:
+        """Send what is pending and wait until it is done. Raises what went wrong and was not told yet."""
+        with self.lock:
+            self._refused.clear()
+            refused = self.flush()
             self.calls.check()
+            if refused is not None:
+                try:
+                    raise refused
+                finally:
+                    del refused
 
     # Upload
 
@@ -432,8 +494,17 @@ class Session:
             self.abandon()
             self.transport.close()
 
+    def tell_untold(self) -> None:
+        """Print what went wrong and was not told to anybody, as far as it is known without waiting."""
+        if self.closed or os.getpid() != self._pid:
+            return
+        with contextlib.suppress(DistgradError):
+            for error in self.calls.untold():
+                print(f"distgrad: went wrong, and nobody asked for it: {error}", file=sys.stderr)
+
     def abandon(self) -> None:
         """Leave the workers: what is pending will not be computed."""
+        self.tell_untold()
         self.closed = True
         for node in self.pending:
             for result in node.outputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import itertools
 import sys
@@ -82,6 +83,7 @@ def attach(
         leave=shutdown,
     )
     _inline_bytes, _shard_bytes = inline_bytes, shard_bytes
+    atexit.register(_session.tell_untold)
     if measure.active is not None:
         measure.active.join(_session)
     return _session
@@ -97,6 +99,7 @@ def detach() -> Transport | None:
             return None
         if measure.active is not None:
             measure.active.leave(session)
+        atexit.unregister(session.tell_untold)
         session.abandon()
         return session.transport
 
@@ -194,6 +197,12 @@ def flush() -> None:
     """Send all pending work to the workers; does not wait for it."""
     if _session is not None and _session.pending:
         _session.flush()
+
+
+def settle() -> None:
+    """Send all pending work and wait for it. What went wrong is told to those who ask for it."""
+    if _session is not None:
+        _session.settle()
 
 
 def synchronize() -> None:

@@ -98,7 +98,7 @@ class Measure:
         calls = session.calls
         if isinstance(calls.transport, _Timed):
             try:
-                calls.keep_late(calls.drain())
+                calls.drain()
             finally:
                 session.transport = calls.transport = calls.transport.inner
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from distgrad.errors import OutOfMemoryError
 from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
@@ -10,25 +12,66 @@ from distgrad.session.calls import Calls
 ROOM_CHECKED = 256 << 20  # bytes that may be stored without asking how much memory there is
 
 
+class _Short(NamedTuple):
+    """A node without room for what its workers are to hold."""
+
+    where: str
+    need: int
+    there: int
+
+
 def check_room(
     calls: Calls, cut: int, whole: int, captured: Capture | None = None, plan: Plan | None = None
 ) -> None:
-    """Refuse to store bytes (`cut` over the workers, `whole` on each) for which there is no memory.
+    """Refuse to store bytes (`cut` over the workers, `whole` on each) for which a node has no memory.
 
     The error names the largest result, if the bytes are those of a plan.
     """
-    need = cut + whole * calls.workers
-    if need < ROOM_CHECKED:
+    if cut + whole * calls.workers < ROOM_CHECKED:
         return
-    there = sum({node["node"]: node["available"] for node in calls.transport.nodes()}.values())
-    there += calls.freed_bytes()
-    if need > there:
+    short = _shortage(calls, cut, whole)
+    if short is not None:
         largest = "" if captured is None or plan is None else _largest(captured, plan)
         raise OutOfMemoryError(
-            f"the pending work needs {need:,} bytes on the workers, which have {there:,} bytes free. "
-            "Nothing was sent. Use fewer or smaller tensors, delete what is no longer needed, or add workers."
-            f"{largest}"
+            f"the pending work needs {short.need:,} bytes on the workers{short.where}, which have {short.there:,} "
+            "bytes free. Nothing was sent. Use fewer or smaller tensors, delete what is no longer needed, or add "
+            f"workers.{largest}"
         )
+
+
+def too_large(calls: Calls, nbytes: int) -> bool:
+    """Whether there is no room for one result, even if nothing else is to be held."""
+    return nbytes >= ROOM_CHECKED and _shortage(calls, nbytes, 0) is not None
+
+
+def _shortage(calls: Calls, cut: int, whole: int) -> _Short | None:
+    """The node that has least room for bytes, if it has too little.
+
+    First by what is free as far as it is known here. If that is not enough the workers are waited for: then what they
+    have freed is free, and what they keep for reuse they give back as they need it (`Pool`).
+    """
+    ahead, freed = calls.ahead_bytes(), calls.freed_bytes()
+    short = _least(calls, cut, whole, [f - a for f, a in zip(freed, ahead, strict=True)])
+    if short is not None:
+        short = _least(calls, cut, whole, [told["pooled"] for told in memory(calls)])
+    return short
+
+
+def _least(calls: Calls, cut: int, whole: int, extra: list[int]) -> _Short | None:
+    """The same, with bytes of each worker to be added to what its node has free."""
+    places = calls.transport.nodes()
+    by_node: dict[str, list[int]] = {}
+    for worker, place in enumerate(places):
+        by_node.setdefault(place["node"], []).append(worker)
+    found = []
+    for workers in by_node.values():
+        place = places[workers[0]]
+        need = -(-cut * len(workers) // calls.workers) + whole * len(workers)
+        there = max(0, place["available"] + sum(extra[w] for w in workers))
+        where = f" of {place['ip']} (numbers {workers[0]} to {workers[-1]})" if len(by_node) > 1 else ""
+        found.append(_Short(where, need, there))
+    worst = min(found, key=lambda one: one.there - one.need)
+    return worst if worst.need > worst.there else None
 
 
 def memory(calls: Calls) -> list[dict[str, int]]:
