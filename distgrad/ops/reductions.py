@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad import session
-from distgrad.dtype import BOOL, INT64, NAMES, OF_NUMPY, dtype
+from distgrad.dtype import BOOL, FLOAT64, INT64, NAMES, OF_NUMPY, dtype
 from distgrad.ops.base import (
     Dims,
     Ints,
@@ -20,6 +20,7 @@ from distgrad.ops.base import (
     Value,
     _named_tuple,
     call,
+    cast,
     composite,
     constant,
     normal_dim,
@@ -139,9 +140,10 @@ def _prod_input(g: Tensor, input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     ],
 )
 def prod(input: Value, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Value:
-    """Product along `dim`. Integers and bools are multiplied as int64."""
+    """Product along `dim`. Integers and bools are multiplied as int64, float32 as float64: errors add up else."""
     target = dtype.numpy if dtype is not None else input.dtype if input.dtype.kind == "f" else INT64
-    return reduce("prod", input, dim, keepdim, dtype=NAMES[target])
+    within = FLOAT64 if target.kind == "f" else target
+    return cast(reduce("prod", input, dim, keepdim, dtype=NAMES[within]), target)
 
 
 # Extremes.

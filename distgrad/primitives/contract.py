@@ -15,6 +15,7 @@ import numpy as np
 
 from distgrad.primitives.base import Attrs, Aval, Labels, primitive
 from distgrad.primitives.blas import matmul
+from distgrad.primitives.reductions import reduce_into
 
 Out = np.ndarray | None
 Ints = tuple[int, ...]
@@ -22,6 +23,9 @@ Ints = tuple[int, ...]
 
 WIDE = 512  # columns from which on an incomplete block of 16 does not matter
 LONG = 256  # terms from which on a product is dearer than to copy its result
+TERMS = 256  # terms of the sums that BLAS is asked for at a time, where the result is narrow
+DOT = 4096  # the same of a product of two vectors, of which it adds many terms side by side
+NARROW = 4  # rows or columns of a narrow result
 
 
 class Form(NamedTuple):
@@ -135,7 +139,9 @@ def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> 
         return out
     a, b = _group(a, form.a, form.a_runs), _group(b, form.b, form.b_runs)
     shape = a.shape[:-1] + b.shape[form.batch + 1 :]
-    if target.shape == shape and _better_transposed(a, b):
+    if terms := _terms(a, b):
+        np.copyto(target, _in_blocks(a, b, terms).reshape(target.shape))
+    elif target.shape == shape and _better_transposed(a, b):
         np.copyto(target, matmul(b.T, a.T).T)
     elif target.shape == shape and _is_for_blas(target):
         matmul(a, b, out=target)
@@ -143,6 +149,38 @@ def contract(a: np.ndarray, b: np.ndarray, subscripts: str, out: Out = None) -> 
         matmul(a, b, out=target.reshape(shape))
     else:
         np.copyto(target, matmul(a, b).reshape(target.shape))
+    return out
+
+
+def _terms(a: np.ndarray, b: np.ndarray) -> int:
+    """The length of the blocks in which a long sum is better asked for; 0: none.
+
+    BLAS adds one term after the other for vectors, and nearly so for a few columns.
+    """
+    rows, columns = a.shape[-2] if a.ndim > 1 else 1, b.shape[-1] if b.ndim > 1 else 1
+    terms = TERMS if rows > 1 or columns > 1 else DOT
+    return terms if a.shape[-1] >= 2 * terms and min(rows, columns) <= NARROW and a.dtype.kind == "f" else 0
+
+
+def _in_blocks(a: np.ndarray, b: np.ndarray, terms: int) -> np.ndarray:
+    """(..., rows, summed) @ (..., summed, columns): products of so many terms each, and their sum.
+
+    So a sum of products is nearly as exact as a pairwise one. Where BLAS takes them one after the other, 260,000 terms
+    had errors of 5e-4 in float32.
+    """
+    a, b = a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None]
+    *batch, rows, summed = a.shape
+    columns, blocks = b.shape[-1], summed // terms
+    whole = blocks * terms
+    parts = np.empty((*batch, blocks + (whole < summed), rows, columns), a.dtype)
+    left = a[..., :whole].reshape(*batch, rows, blocks, terms).swapaxes(-2, -3)
+    right = b[..., :whole, :].reshape(*batch, blocks, terms, columns)
+    matmul(left, right, out=parts[..., :blocks, :, :])
+    if whole < summed:
+        matmul(a[..., whole:], b[..., whole:, :], out=parts[..., blocks, :, :])
+    out = np.empty((*batch, rows, columns), a.dtype)
+    if out.size:
+        reduce_into(np.add, parts, (len(batch),), out)
     return out
 
 

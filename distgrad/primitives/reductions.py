@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ SHORT = 64  # rows shorter than this are transposed first: NumPy's loop for each
 GEMV = 512  # longer rows are summed pairwise by NumPy, which is more exact than BLAS
 LONG = 8192  # from so many terms on a sum is made of parts of all at once
 FOLD = 1024  # columns fewer than this are laid side by side before rows are combined
+BLOCK = 64  # rows that are added one after the other
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
@@ -61,21 +62,26 @@ def reduced_shape(shape: Shape, dims: Ints, keepdim: bool) -> Shape:
 
 
 def reduce_into(ufunc: np.ufunc, x: np.ndarray, dims: Ints, out: np.ndarray) -> None:
-    """Write `ufunc.reduce(x, dims)` into contiguous `out`, in an order fixed by the shape; `x` is not empty."""
+    """Write `ufunc.reduce(x, dims)` into contiguous `out`, in an order fixed by the shape; `x` is not empty.
+
+    Sums are as exact as pairwise ones, whichever dimensions they run along: see `_folded` and `_add_in_blocks`.
+    """
     x = contiguous(x)
     three = collapse(x.shape, dims)
-    if three is None:
-        ufunc.reduce(x, axis=dims, out=out.reshape([n for d, n in enumerate(x.shape) if d not in dims]))
+    if three is None:  # one run of neighbours after the other, from the last
+        first = max(d for i, d in enumerate(dims) if not i or dims[i - 1] < d - 1)
+        last = tuple(d for d in dims if d >= first)
+        made = np.empty(reduced_shape(x.shape, last, False), x.dtype)
+        reduce_into(ufunc, x, last, made)
+        reduce_into(ufunc, made, dims[: -len(last)], out)
         return
     before, n, after = three
     if before == after == 1:
         ufunc.reduce(_folded(x.reshape(-1)) if ufunc is np.add else x.reshape(-1), out=out.reshape(()))
     elif after == 1:
         _reduce_rows(ufunc, x.reshape(before, n), out.reshape(before))
-    elif before == 1:
-        _reduce_columns(ufunc, x.reshape(n, after), out.reshape(after))
     else:
-        ufunc.reduce(x.reshape(three), axis=1, out=out.reshape(before, after))
+        _reduce_columns(ufunc, x.reshape(three), out.reshape(before, after))
 
 
 def _folded(x: np.ndarray) -> np.ndarray:
@@ -108,17 +114,36 @@ def _reduce_rows(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray) -> None:
 
 
 def _reduce_columns(ufunc: np.ufunc, x: np.ndarray, out: np.ndarray) -> None:
-    """Each column to one element. Narrow rows are taken as long ones first: 0.4 ns an element instead of 1.3 to 6."""
-    n, width = x.shape
+    """(before, n, width) to (before, width). Narrow rows are taken as long ones first: 0.4 ns an element, else to 6."""
+    reduce = _add_in_blocks if ufunc is np.add else partial(ufunc.reduce, axis=1)
+    before, n, width = x.shape
     fold = min(FOLD // width, math.isqrt(n)) if width < FOLD else 1
     if fold < 2:
-        ufunc.reduce(x, axis=0, out=out)
+        reduce(x, out=out)
         return
     full = n // fold * fold
-    wide = ufunc.reduce(x[:full].reshape(n // fold, fold * width), axis=0, dtype=x.dtype)
-    ufunc.reduce(wide.reshape(fold, width), axis=0, out=out)
+    wide = np.empty((before, fold * width), x.dtype)
+    reduce(x[:, :full].reshape(before, n // fold, fold * width), out=wide)
+    reduce(wide.reshape(before, fold, width), out=out)
     if full < n:
-        ufunc(out, ufunc.reduce(x[full:], axis=0, dtype=x.dtype), out=out)
+        ufunc(out, ufunc.reduce(x[:, full:], axis=1, dtype=x.dtype), out=out)
+
+
+def _add_in_blocks(x: np.ndarray, out: np.ndarray) -> None:
+    """(before, n, width) to (before, width): sums of `BLOCK` rows, then sums of these, and so on.
+
+    NumPy adds one row after the other here; only along the last dimension does it add pairwise.
+    """
+    while x.shape[1] > BLOCK:
+        before, n, width = x.shape
+        blocks, rest = divmod(n, BLOCK)
+        sums = np.empty((before, blocks + (rest > 0), width), x.dtype)
+        whole = x[:, : n - rest].reshape(before, blocks, BLOCK, width)
+        np.add.reduce(whole, axis=2, out=sums[:, :blocks])
+        if rest:
+            np.add.reduce(x[:, n - rest :], axis=1, out=sums[:, blocks])
+        x = sums
+    np.add.reduce(x, axis=1, out=out)
 
 
 def _reduction(ufunc: np.ufunc, identity: Identity, result: str | None) -> Callable[..., np.ndarray]:

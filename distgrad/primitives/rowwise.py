@@ -15,6 +15,7 @@ from distgrad.primitives.reductions import collapse, contiguous, reduce_into, re
 
 Out = np.ndarray | None
 INT64 = DTYPES["int64"]
+RUN = 32768  # elements of a running total that are in float64 at a time
 
 
 # Labels and shapes.
@@ -59,10 +60,34 @@ def _finder(find: Callable[..., Any]) -> Callable[..., np.ndarray]:
 
 
 def _running(ufunc: np.ufunc) -> Callable[..., np.ndarray]:
+    """A kernel for running totals. Those of float32 are kept in float64: one after the other, errors would pile up."""
+
     def kernel(x: np.ndarray, dim: int, dtype: str, out: Out = None) -> np.ndarray:
-        return ufunc.accumulate(x, axis=dim, dtype=DTYPES[dtype], out=out)
+        if dtype != "float32":
+            return ufunc.accumulate(x, axis=dim, dtype=DTYPES[dtype], out=out)
+        out = np.empty(x.shape, DTYPES[dtype]) if out is None else out
+        rows = x.shape[0] if dim == 0 else max(1, RUN * x.shape[0] // max(1, x.size))
+        for first in range(0, x.shape[0], max(1, rows)):
+            some = slice(first, first + rows)
+            _run(ufunc, x[some], dim, out[some])
+        return out
 
     return kernel
+
+
+def _run(ufunc: np.ufunc, x: np.ndarray, dim: int, out: np.ndarray) -> None:
+    step = max(1, RUN * x.shape[dim] // max(1, x.size))
+    before = (slice(None),) * dim
+    total = None
+    for start in range(0, x.shape[dim], step):
+        part = (*before, slice(start, start + step))
+        wide = x[part].astype(np.float64)
+        if total is not None:
+            first = wide[(*before, slice(0, 1))]
+            ufunc(first, total, out=first)
+        ufunc.accumulate(wide, axis=dim, out=wide)
+        total = wide[(*before, slice(-1, None))]
+        np.copyto(out[part], wide, casting="same_kind")
 
 
 def sort(x: np.ndarray, dim: int, descending: bool) -> tuple[np.ndarray, np.ndarray]:

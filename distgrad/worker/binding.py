@@ -94,6 +94,17 @@ def summing(
     return call
 
 
+def carrying(regs: list[Any], part: int, register: int, merge: Kernel, first: bool) -> Call:
+    """The partial sum in register `part` is put to the one above it, or is its beginning."""
+    if first:
+        return lambda: np.copyto(regs[register], regs[part])
+
+    def call() -> None:
+        merge(regs[register], regs[part], out=regs[register])
+
+    return call
+
+
 def adding(kernel: Kernel, regs: list[Any], get: Getter, register: int) -> Call:
     """The kernel adds its part onto the array in `register`."""
 

@@ -5,9 +5,10 @@ What its steps read and write is settled once, in `registers.py`; here it is run
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,10 +17,21 @@ from distgrad.primitives import Place
 from distgrad.primitives.rules import place
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Bounds, Cut, Region, extent
-from distgrad.worker.binding import Call, adding, bound, getter, making, shifting, summing, viewed, writing
+from distgrad.worker.binding import (
+    Call,
+    adding,
+    bound,
+    carrying,
+    getter,
+    making,
+    shifting,
+    summing,
+    viewed,
+    writing,
+)
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
-from distgrad.worker.registers import Narrow, Registers
+from distgrad.worker.registers import Narrow, Registers, Turn, turn_of
 
 
 class Local(Protocol):
@@ -64,8 +76,9 @@ class LoopRunner(Registers):
         self._tiles: dict[
             Any, list[_Tile]
         ] = {}  # by lengths, bounds of the windows, steps left out, and streams
-        # Calls and temporaries, by lengths, parts of the windows, whether it is the first tile, and steps left out.
+        # Calls and temporaries, by lengths, parts of the windows, the place in sums, and steps left out.
         self._ready: dict[Any, tuple[Calls, dict[int, np.ndarray]]] = {}
+        self._memory: dict[int, np.ndarray] = {}  # by register: the memory of a partial sum
 
     # For each shard
 
@@ -218,7 +231,8 @@ class LoopRunner(Registers):
     ) -> list[_Tile]:
         """The tiles of a shard that go through `first:end`; its windows have the bounds `pieces`."""
         tiles = []
-        for start in range(first, max(end, first + 1), self.rows):
+        starts = range(first, max(end, first + 1), self.rows)
+        for number, start in enumerate(starts):
             stop = max(start, min(start + self.rows, end))
             parts = [window.part(start, stop) for window in self.windows]
             self.spans = spans = [  # where a piece is empty, a tile of it is too
@@ -229,7 +243,7 @@ class LoopRunner(Registers):
             key = (
                 lengths,
                 tuple([(lo - start, hi - start) for lo, hi in spans]),
-                start == first,
+                turn_of(number, len(starts)),
                 frozenset(skip),
             )
             tiles.append(
@@ -247,23 +261,27 @@ class LoopRunner(Registers):
         """The calls for tiles like the present one, and the temporaries that registers point to.
 
         A tile is some dozen calls of some microseconds, so what they need is bound to them beforehand. `key` tells
-        lengths, parts of the windows, whether it is a shard's first tile, and steps left out.
+        lengths, parts of the windows, the tile's place in sums, and steps left out.
         """
         if key in self._ready:
             return self._ready[key]
         targets = dict(self.scalars)
+        for register in self.part_buffers:
+            targets[register] = self._part(register, extents)
+        turn: Turn = key[2]
         calls: Calls = []
         for n, step in enumerate(self.steps):
             if step.outs[0] not in skip:
-                made = self._call(n, extents, key[2], targets)
+                made = self._call(n, extents, turn, targets)
                 calls += [] if made is None else [(step, made)]
+                calls += [(step, call) for call in self._carries(step.outs[0], turn)]
         if len(self._ready) > 64:
             self._ready.clear()
         self._ready[key] = calls, targets
         return calls, targets
 
     def _call(
-        self, n: int, extents: dict[int, tuple[int, ...]], first: bool, targets: dict[int, np.ndarray]
+        self, n: int, extents: dict[int, tuple[int, ...]], turn: Turn, targets: dict[int, np.ndarray]
     ) -> Call | None:
         """Step `n`, bound to its registers. Adds the temporaries that it makes to `targets`; None: that is all."""
         step, regs, operands = self.steps[n], self.regs, self.operands[n]
@@ -283,11 +301,12 @@ class LoopRunner(Registers):
             return shifting(kernel, regs, operands[0], registers[0], target)
         if step.primitive.placed:
             kernel = partial(self._at, n, kernel)
-        if step.outs[0] in self.total and step.primitive.onto and not first:
-            return adding(kernel, regs, getter(operands), registers[0])
         if step.outs[0] in self.total:
-            merge = self.total[step.outs[0]]
-            return summing(kernel, regs, operands, registers[0], merge, step.primitive.into, first, target)
+            merge, levels = self.total[step.outs[0]], self.levels[step.outs[0]]
+            first = turn.first if len(levels) == 1 else turn.begins[0]
+            if step.primitive.onto and not first:
+                return adding(kernel, regs, getter(operands), levels[0])
+            return summing(kernel, regs, operands, levels[0], merge, step.primitive.into, first, target)
         if not step.primitive.into:
             copied = [slot in self.escaping for slot in step.outs]
             return making(kernel, regs, getter(operands), registers, copied)
@@ -297,6 +316,24 @@ class LoopRunner(Registers):
         if target is not None and all(r in targets for r in operands):
             return bound(kernel, [targets[r] for r in operands], target)
         return writing(kernel, regs, operands, register)
+
+    def _carries(self, slot: int, turn: Turn) -> list[Call]:
+        """What brings the partial sums of a slot that are full, or the last, to those above them."""
+        levels = self.levels.get(slot, [])
+        return [
+            carrying(self.regs, part, above, self.total[slot], turn.begins[n])
+            for n, (part, above) in enumerate(pairwise(levels), 1)
+            if turn.full[n - 1]
+        ]
+
+    def _part(self, register: int, extents: dict[int, tuple[int, ...]]) -> np.ndarray:
+        """The array of a partial sum: for all tiles at the same place."""
+        number, slot = self.part_buffers[register]
+        if register not in self._memory:
+            nbytes = self.buffer_bytes[number]
+            self._memory[register] = self.pool.scratch(number, nbytes, (nbytes,), np.dtype(np.uint8))
+        shape, dtype = extents[slot], self.slots[slot].dtype
+        return self._memory[register][: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
     def _target(self, slot: int, extents: dict[int, tuple[int, ...]]) -> np.ndarray | None:
         """The temporary of a slot."""

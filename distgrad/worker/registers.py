@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from distgrad.primitives import MERGES
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Cut, Sharding
@@ -31,6 +33,8 @@ class Read(NamedTuple):
 
 
 Names = tuple[int | None, ...]
+RADIX, LEVELS = 16, 8  # parts of a sum that are added one after the other
+ONTO = 256 << 10  # bytes of a sum up to which its parts are kept apart, though a kernel can lay them on one
 Narrow = (
     tuple[int, int] | None
 )  # of what a tile has only a part: the dimension, and the window that tells the part
@@ -39,6 +43,23 @@ Narrow = (
 def tile_dim(names: Names, tile: int | None) -> int | None:
     """The dimension that has the tile's label."""
     return names.index(tile) if tile is not None and tile in names else None
+
+
+class Turn(NamedTuple):
+    """The place of a tile in sums over the tiles: a sum of each level has `RADIX` times as many tiles as one below."""
+
+    first: bool  # of all tiles
+    begins: tuple[bool, ...]  # for each level: whether the tile is in the first part of a sum
+    full: tuple[bool, ...]  # for each level: whether it is the last tile of a sum
+
+
+def turn_of(number: int, count: int) -> Turn:
+    """The place of tile `number` of `count`."""
+    return Turn(
+        number == 0,
+        tuple([number // RADIX**n % RADIX == 0 for n in range(LEVELS)]),
+        tuple([number + 1 == count or (number + 1) % RADIX ** (n + 1) == 0 for n in range(LEVELS)]),
+    )
 
 
 class Registers:
@@ -72,6 +93,8 @@ class Registers:
             for slot, w in zip(step.outs, outs, strict=True)
         }
         self.narrowed = [self._narrowed(n) for n in range(len(self.steps))]
+        longest = max((window.longest for window in self.windows), default=0)
+        self.most_tiles = -(-longest // self.rows) + 1 if self.tiled else 0
         self._number_registers()
         self._assign_buffers()
 
@@ -147,6 +170,28 @@ class Registers:
             self.operands.append(tuple(registers))
             for slot in step.outs:
                 self.of_slot[slot] = self._new_register()
+        # Of each floating sum over the tiles: the registers of its partial sums, from the lowest, and its own.
+        self.levels = {
+            slot: [*(self._new_register() for _ in range(self._parts(slot))), self.of_slot[slot]]
+            for slot in self.total
+        }
+
+    def _parts(self, slot: int) -> int:
+        """How many partial sums stand below a sum over the tiles, so that it is nearly as exact as a pairwise one.
+
+        `RADIX` tiles are added one after the other, then `RADIX` of their sums, and so on. Where order changes no bit,
+        or to keep them apart would cost too much, there is none.
+        """
+        onto = any(step.primitive.onto and slot in step.outs for step in self.steps)
+        dtype = self.slots[slot].dtype
+        if self.total[slot] is not np.add or dtype.kind != "f" or (onto and self._largest(slot) > ONTO):
+            return 0
+        return sum(RADIX**n < self.most_tiles for n in range(1, LEVELS))
+
+    def _largest(self, slot: int) -> int:
+        """Bytes of the largest shard of a slot."""
+        cuts = self.slots[slot].sharding.cuts
+        return math.prod(cut.longest for cut in cuts) * self.slots[slot].dtype.itemsize
 
     def _new_register(self) -> int:
         self.registers += 1
@@ -162,6 +207,11 @@ class Registers:
         self.buffer_bytes: list[int] = []
         if not self.tiled:
             return
+        self.part_buffers: dict[int, tuple[int, int]] = {}  # by register: a buffer's number, and the slot
+        for slot, registers in self.levels.items():
+            for register in registers[:-1]:
+                self.part_buffers[register] = len(self.buffer_bytes), slot
+                self.buffer_bytes.append(self._largest(slot))
         made = {slot: n for n, step in enumerate(self.steps) for slot in step.outs}
         idle: list[int] = []
         for n, step in enumerate(self.steps):
