@@ -6,6 +6,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import ray
@@ -14,6 +15,7 @@ from ray._private import services
 from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
 
 from distgrad.errors import ConnectError
+from distgrad.interrupts import safe_point
 
 from .settings import QUIET, environment, own_sigterm
 
@@ -124,9 +126,14 @@ def _within(seconds: float, function: Callable[[], None]) -> None:
             outcome.put(error)
 
     threading.Thread(target=run, name="distgrad-probe", daemon=True).start()
-    try:
-        error = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            error = outcome.get(timeout=0.1)
+            break
+        except queue.Empty:
+            safe_point()
+            if time.monotonic() > until:
+                raise TimeoutError from None
     if error is not None:
         raise error

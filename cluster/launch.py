@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import ray.exceptions as rx
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distgrad.errors import ConnectError, DistgradError
+from distgrad.interrupts import safe_point
 
 from . import actor as actor_module
 from .connect import enter
@@ -58,6 +60,7 @@ def start(
     leave, inherited = enter(address, threads, object_store_memory)
     actors: list[Any] = []
     try:
+        safe_point()
         nodes = _nodes()
         options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
         if not inherited:
@@ -67,9 +70,7 @@ def start(
             where = NodeAffinitySchedulingStrategy(node, soft=True)
             actors.append(_ACTOR.options(num_cpus=share, scheduling_strategy=where, **options).remote())
         begun = [a.begin.remote(i, worker, worker_options or {}) for i, a in enumerate(actors)]
-        _, missing = ray.wait(begun, num_returns=len(begun), timeout=timeout)
-        if missing:
-            raise ConnectError(_shortage(len(missing), plan, nodes, timeout))
+        _await(begun, plan, nodes, timeout)
         addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
         places = [_begun(number, ref, plan[number][0], addresses) for number, ref in enumerate(begun)]
         return RayTransport(actors, places, leave)
@@ -78,6 +79,20 @@ def start(
             ray.kill(one)
         leave()
         raise
+
+
+def _await(
+    begun: list[Any], plan: list[tuple[str, float]], nodes: list[dict[str, Any]], timeout: float
+) -> None:
+    """Wait until all workers have answered; a Ctrl-C may come."""
+    until = time.monotonic() + timeout
+    missing = begun
+    while missing:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise ConnectError(_shortage(len(missing), plan, nodes, timeout))
+        missing = ray.wait(begun, num_returns=len(begun), timeout=min(left, 0.2))[1]
+        safe_point()
 
 
 def place(nodes: list[tuple[str, float]], workers: int | None, threads: int) -> list[tuple[str, float]]:

@@ -24,6 +24,7 @@ from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
 
 COUNTS = (1, 2, 3)
+FOUND = [blas._threads(library) for library in blas.libraries()]
 FORMS = ["mk,kn->mn", "km,kn->mn", "mk,nk->mn", "mk,k->m", "k,kn->n", "k,k->", "bmk,bkn->bmn", "mk,kn->nm"]
 
 BITS = """
@@ -68,20 +69,19 @@ def digest(inproc: bool, threads: int) -> str:
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """So many threads for the products of whoever does not say otherwise."""
-    found = [blas._threads(library) for library in blas.libraries()]
-    before = blas._put(found, [count] * len(found))
+    before = blas._put(FOUND, [count] * len(FOUND))
     try:
         yield
     finally:
-        assert {library.get() for library in found} <= {count}
-        blas._put(found, before)
+        assert set(allowed()) <= {count}
+        blas._put(FOUND, before)
 
 
 def allowed() -> list[int]:
-    return [library.num_threads for library in blas.libraries()]
+    return [library.get() for library in FOUND]
 
 
-needs_threads = pytest.mark.skipif(not allowed(), reason="no BLAS whose threads can be set")
+needs_threads = pytest.mark.skipif(not FOUND, reason="no BLAS whose threads can be set")
 
 
 @pytest.mark.parametrize("inproc", [False, True])

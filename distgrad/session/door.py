@@ -14,6 +14,7 @@ import numpy as np
 
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
+from distgrad.interrupts import held_back
 from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE
 from distgrad.session import measure
@@ -53,12 +54,23 @@ def init(
     with _starting:
         if _session is not None:
             raise DistgradError("distgrad is initialized already: call shutdown() first")
-        if address == "inproc":
-            transport: Transport = InProcess(workers or 2, Worker)
-        else:
-            cluster = importlib.import_module("distgrad.cluster")
-            transport = cluster.start(address, workers=workers, threads=threads)
-        return attach(transport, inline_bytes=inline_bytes, shard_bytes=shard_bytes, timeout=timeout)
+        transport: Transport | None = None
+        try:
+            with held_back():
+                if address == "inproc":
+                    transport = InProcess(workers or 2, Worker)
+                else:
+                    cluster = importlib.import_module("distgrad.cluster")
+                    transport = cluster.start(address, workers=workers, threads=threads)
+                return attach(transport, inline_bytes=inline_bytes, shard_bytes=shard_bytes, timeout=timeout)
+        except (
+            BaseException
+        ):  # also Ctrl-C, which came meanwhile: nothing may stay for the next call to stumble over
+            with held_back():
+                detach()
+                if transport is not None:
+                    transport.close()
+            raise
 
 
 def attach(
@@ -111,9 +123,10 @@ def is_initialized() -> bool:
 
 def shutdown() -> None:
     """End the workers. Tensors that only they held are lost. Does nothing if there are none."""
-    transport = detach()
-    if transport is not None:
-        transport.close()
+    with held_back():
+        transport = detach()
+        if transport is not None:
+            transport.close()
 
 
 def current() -> Session:
