@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ray
-import ray.exceptions as rx
 
 from distgrad.errors import ConnectError
 from distgrad.worker.transport import machine_memory
@@ -57,7 +56,7 @@ class LocalRay:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             self._over.set()
-            if isinstance(error, (rx.RayError, RuntimeError, OSError, ValueError)):
+            if isinstance(error, Exception):  # Ray has no type of its own for it
                 raise ConnectError(f"Ray did not start on this machine: {error}") from None
             raise
         self._watcher = _watch()

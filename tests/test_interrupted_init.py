@@ -57,22 +57,32 @@ def poke() -> None:
 
 def test_it_waits_for_a_safe_point() -> None:
     told = []
-    with pytest.raises(KeyboardInterrupt), held_back():
-        safe_point()
-        poke()
-        told.append("went on")
-        safe_point()
-        told.append("not reached")
+
+    def work() -> None:
+        with held_back():
+            safe_point()
+            poke()
+            told.append("went on")
+            safe_point()
+            told.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert told == ["went on"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_or_for_the_end_of_the_block() -> None:
     told = []
-    with pytest.raises(KeyboardInterrupt), held_back(), held_back():
-        poke()
-        poke()
-        told.append("went on")
+
+    def work() -> None:
+        with held_back(), held_back():
+            poke()
+            poke()
+            told.append("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert told == ["went on"]
     with held_back():
         pass  # nothing is left over
