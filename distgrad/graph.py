@@ -12,7 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -128,13 +128,42 @@ class Node:
         return origin(self.where)
 
 
-class Promise(NamedTuple):
-    """How to make a large value from small known ones: fill, count, or draw random numbers."""
+class Promise(Protocol):
+    """How to make a value once somebody works with it: a call of a primitive that has not been made."""
+
+    @property
+    def primitive(self) -> Primitive:
+        """What makes it."""
+
+    @property
+    def where(self) -> Place:
+        """Where it was asked for."""
+
+    @property
+    def base(self) -> Value | None:
+        """The operand that may be promised in its turn; of the others none is that waits for writes."""
+
+    @property
+    def near(self) -> bool:
+        """Whether all that it is made of is in the driver."""
+
+    def call(self) -> tuple[tuple[Value, ...], dict[str, Any]]:
+        """Operands and attributes."""
+
+
+class Filling(NamedTuple):
+    """The promise of a large value that is made of small known ones: filled, counted, or drawn at random."""
 
     primitive: Primitive
-    inputs: tuple[Result, ...]
+    inputs: tuple[Value, ...]
     attrs: dict[str, Any]
     where: Place
+    base: None = None
+    near: bool = True
+
+    def call(self) -> tuple[tuple[Value, ...], dict[str, Any]]:
+        """Operands and attributes."""
+        return self.inputs, self.attrs
 
 
 class Company:
@@ -175,7 +204,7 @@ class Result:
     """One result of a node. It is in one of these states:
 
     - known: `array` holds it, in the driver;
-    - promised: `promise` makes it from a little, here or on the workers, whichever works with it first;
+    - promised: `promise` makes it, here or on the workers, whichever works with it first;
     - pending: a node that was not run yet makes it;
     - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard);
       `copies` are ids of the same elements cut otherwise, kept because they were asked for once;
@@ -227,7 +256,7 @@ class Result:
     @property
     def lost(self) -> bool:
         """Whether nothing but workers could give it, or could have."""
-        return self.array is None and self.promise is None
+        return self.array is None and (self.promise is None or not self.promise.near)
 
     def spare(self, recipe: list[Node]) -> None:
         """It was not stored; `recipe` makes it. That goes with the value: nodes know their results in turn, and in

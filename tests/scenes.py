@@ -45,7 +45,7 @@ def work() -> Iterator[Value]:
     yield session.emit_all("sort", y, dim=0, descending=True)[1]
     part = emit("slice", x, slices=((3, 4, 3), (1, 4, 1)))
     yield emit("slice_put", x, emit("permute", emit("permute", part, dims=(1, 0)), dims=(1, 0)),
-               slices=((0, 4, 2), (2, 4, 1)))  # fmt: skip
+               parts=(((0, 4, 2), (2, 4, 1)),))  # fmt: skip
     yield emit("cat", x, y, dim=1, sizes=(6, 6))
     yield emit("index_add", idx, emit("take", x, idx, dim=0, size=23, wrap=True), dim=0, size=5)
     yield emit("reshard", x, cuts=sharding_of((23, 6), {0: 7, 1: [2]}))

@@ -387,7 +387,7 @@ def test_tensors_of_no_size_and_of_no_dimension(shape: tuple[int, ...], workers:
             "opened": (emit("expand_dims", x, dims=(0,)), array[None]),
             "sliced": (emit("slice", x, slices=tuple((0, n, 1) for n in shape)), array),
             "back": (
-                emit("slice_put", x, y, slices=tuple((0, n, 1) for n in shape)),
+                emit("slice_put", x, y, parts=(tuple((0, n, 1) for n in shape),)),
                 np.exp(array) + 1,
             ),
         }

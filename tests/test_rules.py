@@ -91,7 +91,10 @@ def regroupings() -> Iterator[Regrouping]:
         x = normal(*shape)
         part = np.asarray(x[tuple(slice(a, a + n * step, step) for a, n, step in slices)])
         yield Regrouping("slice", (x,), lambda s, v=slices: {"slices": v})
-        yield Regrouping("slice_put", (x, normal(*part.shape)), lambda s, v=slices: {"slices": v})
+        yield Regrouping("slice_put", (x, normal(*part.shape)), lambda s, v=slices: {"parts": (v,)})
+        yield Regrouping(
+            "slice_put", (x, normal(*part.shape), normal()), lambda s, v=slices: {"parts": (v, v)}
+        )
         for base in [by_scheme(scheme, shape) for scheme in SCHEMES]:
             yield Regrouping("pad", (part,), lambda s, v=slices, c=base: {"slices": v, "cuts": c})
     for dim, shapes in (
@@ -127,7 +130,8 @@ def wanted(case: Regrouping) -> Any:
         return x[parts]
     if case.name == "slice_put":
         made = x.copy()
-        made[parts] = rest[0]
+        for source, triples in zip(rest, attrs["parts"], strict=True):
+            made[tuple(slice(a, a + n * step, step) for a, n, step in triples)] = source
         return made
     if case.name == "pad":
         made = np.zeros(attrs["cuts"].shape, x.dtype)
@@ -262,13 +266,13 @@ def test_slices_that_are_not_in_the_tensor_are_refused(slices: Any) -> None:
     with pytest.raises(ValueError, match=r"slice|zip"):
         TABLE["slice"].shape(x, {"slices": slices})
     with pytest.raises(ValueError, match=r"slice|zip"):
-        TABLE["slice_put"].shape([*x, *avals_of([normal(*(s[1] for s in slices))])], {"slices": slices})
+        TABLE["slice_put"].shape([*x, *avals_of([normal(*(s[1] for s in slices))])], {"parts": (slices,)})
 
 
 def test_a_source_that_does_not_fill_its_slice_is_refused() -> None:
-    for source in (normal(2), normal(3, 1), normal(3, dtype="float64")):
+    for source in (normal(2), normal(3, 1), normal(dtype="float64"), normal(3, dtype="float64")):
         with pytest.raises(ValueError, match="does not fill the slice"):
-            TABLE["slice_put"].shape(avals_of([normal(6), source]), {"slices": ((0, 3, 2),)})
+            TABLE["slice_put"].shape(avals_of([normal(6), source]), {"parts": (((0, 3, 2),),)})
 
 
 def test_every_primitive_is_tried() -> None:

@@ -134,7 +134,7 @@ def choices(arrays: list[np.ndarray]) -> list[tuple[str, tuple[int, ...], dict[s
         for j, b in enumerate(arrays):
             if a.ndim == b.ndim and all(m <= n for n, m in zip(a.shape, b.shape, strict=True)):
                 slices = tuple((n - m, m, 1) for n, m in zip(a.shape, b.shape, strict=True))
-                found.append(("slice_put", (i, j), {"slices": slices}))
+                found.append(("slice_put", (i, j), {"parts": (slices,)}))
             if fits(a, b):
                 found += [(name, (i, j), {}) for name in ("add", "multiply", "maximum", "subtract")]
             if a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0]:

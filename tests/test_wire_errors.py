@@ -195,6 +195,7 @@ def test_the_number_of_operands_of_every_primitive_is_known() -> None:
     softmax = {name: [1, 2] for name in ("softmax", "log_softmax", "log_softmax_backward")}
     assert {name: n for name, n in counts.items() if len(n) > 1} == {
         "cat": [1, 2],
+        "slice_put": [1, 2],
         "add_taken": [3, 4],
         **softmax,
     }

@@ -102,7 +102,7 @@ def work(cut_x: Cuts, cut_g: Cuts) -> dict[str, tuple[Value, np.ndarray]]:
         "cat 1": (emit("cat", x, g, dim=1, sizes=(6, 5)), np.concatenate([X, G], 1)),
         "cat 0": (emit("cat", q, g, q, dim=0, sizes=(37, 37, 37)), np.concatenate([Q, G, Q])),
         "put": (
-            emit("slice_put", x, part, slices=((0, 10, 2), (2, 4, 1))),
+            emit("slice_put", x, part, parts=(((0, 10, 2), (2, 4, 1)),)),
             changed(X, (slice(0, 20, 2), slice(2, 6)), P),
         ),
         "flipped": (emit("flip", x, dims=(0,)), X[::-1]),

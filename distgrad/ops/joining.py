@@ -218,7 +218,7 @@ def split(tensor: Value, split_size_or_sections: Any, dim: int = 0) -> tuple[Val
     if not tensor.shape:
         raise RuntimeError("split expects at least a 1-dimensional tensor")
     parts = _parts(tensor.shape, split_size_or_sections, dim)
-    return tuple(compact(session.emit("slice", tensor, slices=s)) for s in parts)
+    return tuple(compact(session.part(tensor, s)) for s in parts)
 
 
 @composite(samples=lambda: [(real(5, 2), [2, 3])])

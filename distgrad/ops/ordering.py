@@ -62,7 +62,7 @@ def msort(input: Tensor) -> Tensor:
 
 
 def _piece(x: Value, dim: int, start: int, length: int) -> Value:
-    return compact(session.emit("slice", x, slices=_along(x.shape, dim, start, length)))
+    return compact(session.part(x, _along(x.shape, dim, start, length)))
 
 
 @op(

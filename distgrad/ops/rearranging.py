@@ -291,7 +291,7 @@ def diag_embed(input: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) ->
     batch = input.shape[:-1]
     flat = broadcast_to(constant(0, input.dtype), (*batch, n * n))
     slices = (*((0, k, 1) for k in batch), _diagonal_slice(n, n, offset))
-    made = reshaped(session.emit("slice_put", flat, input, slices=slices), (*batch, n, n))
+    made = reshaped(session.put(flat, input, slices), (*batch, n, n))
     order = _order(ndim, a, b)
     if order == tuple(range(ndim)):
         return made

@@ -97,11 +97,11 @@ def part(x: Value, shape: Ints) -> Value:
     """The corner of `x` with this shape."""
     if x.shape == shape:
         return x
-    return session.emit("slice", x, slices=tuple((0, n, 1) for n in shape))
+    return session.part(x, tuple((0, n, 1) for n in shape))
 
 
 def padded(base: Value, corner: Value) -> Value:
     """`base` with its corner replaced."""
     if base.shape == corner.shape:
         return corner
-    return session.emit("slice_put", base, corner, slices=tuple((0, n, 1) for n in corner.shape))
+    return session.put(base, corner, tuple((0, n, 1) for n in corner.shape))

@@ -43,7 +43,7 @@ Slices = tuple[tuple[int, int, int], ...]
 )
 def slice_take(input: Value, slices: Any) -> Value:
     """The elements `start + i * step`, for i below `length`, for the (start, length, step) of each dimension."""
-    return compact(session.emit("slice", input, slices=slices))
+    return compact(session.part(input, slices))
 
 
 def _python_slice(start: int, length: int, step: int) -> slice:
@@ -61,7 +61,8 @@ def _python_slice(start: int, length: int, step: int) -> slice:
 def slice_put(input: Value, src: Value, slices: Any) -> Value:
     """`input` with the elements that `slice_take` selects replaced by those of `src`."""
     shape = tuple(s[1] for s in slices)
-    return session.emit("slice_put", input, broadcast_to(cast(src, input.dtype), shape), slices=slices)
+    src = cast(src, input.dtype)
+    return session.put(input, broadcast_to(src, shape) if src.shape else src, slices)
 
 
 @op(
@@ -112,7 +113,7 @@ def _selected(shape: Ints, dim: int, index: int) -> Slices:
 def select(input: Value, dim: int, index: int) -> Value:
     """The elements at `index` of dimension `dim`, without that dimension."""
     index = operator.index(index)
-    part = compact(session.emit("slice", input, slices=_selected(input.shape, dim, index)))
+    part = compact(session.part(input, _selected(input.shape, dim, index)))
     return session.emit("squeeze_dims", part, dims=(normal_dim(dim, len(input.shape)),))
 
 
@@ -155,10 +156,7 @@ def unbind(input: Value, dim: int = 0) -> tuple[Value, ...]:
     if not input.shape:
         raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
     d = normal_dim(dim, len(input.shape))
-    parts = [
-        compact(session.emit("slice", input, slices=_along(input.shape, d, i, 1)))
-        for i in range(input.shape[d])
-    ]
+    parts = [compact(session.part(input, _along(input.shape, d, i, 1))) for i in range(input.shape[d])]
     return tuple(session.emit("squeeze_dims", part, dims=(d,)) for part in parts)
 
 

@@ -8,6 +8,7 @@ from distgrad.primitives import (
     reductions,
     regroup,
     rowwise,
+    slices,
     sources,
     sparse,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "reductions",
     "regroup",
     "rowwise",
+    "slices",
     "sources",
     "sparse",
 ]

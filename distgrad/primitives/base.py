@@ -146,6 +146,13 @@ def _slices(x: Any) -> tuple[tuple[int, int, int], ...]:
     return triples  # type: ignore[return-value]
 
 
+def _parts(x: Any) -> tuple[Any, ...]:
+    """Several slices, one at least."""
+    if type(x) not in (list, tuple) or not x:
+        raise TypeError
+    return tuple(_slices(s) for s in x)
+
+
 def _dtype(x: Any) -> str:
     if _str(x) not in DTYPES:
         raise TypeError
@@ -169,6 +176,7 @@ ATTR_TYPES: dict[str, Callable[[Any], Any]] = {
     "ints": _ints,
     "shape": _shape,
     "slices": _slices,
+    "parts": _parts,
     "dtype": _dtype,
     "cuts": _cuts,
 }

@@ -1,4 +1,4 @@
-"""Primitives that map pieces to pieces: reshape, slice, slice_put, pad, cat, compress, uncompress, reshard.
+"""Primitives that map pieces to pieces: reshape, cat, compress, uncompress, reshard; `slices.py` has those that select.
 
 Each has a rule of its own that says how its operands must be cut so that every shard of the result can be made on the
 spot; what does not fit is resharded by an exchange before.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distgrad.primitives.base import Attrs, Aval, Labels, Layout, Place, primitive
-from distgrad.sharding import Cut, Region, Sharding, default_sharding, extent
+from distgrad.sharding import Cut, Sharding, default_sharding, extent
 
 
 def _first_long(shape: tuple[int, ...]) -> int:
@@ -69,164 +69,6 @@ primitive(
     attrs={"shape": "shape"},
     placed=True,
     view=True,
-    flops=0,
-)
-
-
-# slice: each shard keeps what it holds of the slice; some may be left empty.
-def _sliced(sharding: Sharding, slices: Sequence[tuple[int, int, int]]) -> Sharding:
-    return Sharding(tuple(cut.sliced(*s) for cut, s in zip(sharding.cuts, slices, strict=True)))
-
-
-def _slice_rule(
-    avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
-) -> Layout:
-    return Layout(shardings[0].count, (shardings[0],), (_sliced(shardings[0], attrs["slices"]),))
-
-
-def _slice_shape(shape: tuple[int, ...], slices: Sequence[tuple[int, int, int]]) -> tuple[int, ...]:
-    """The lengths of a slice. Raises ValueError for one that goes backwards or reaches beyond the end."""
-    for n, (start, length, step) in zip(shape, slices, strict=True):
-        if step < 1 or (length and start + (length - 1) * step >= n):
-            raise ValueError(f"no slice (start, length, step) {start, length, step} of {n} elements")
-    return tuple(length for _, length, _ in slices)
-
-
-def _slice_put_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
-    base, src = avals
-    if src != (_slice_shape(base.shape, attrs["slices"]), base.dtype):
-        raise ValueError(f"{src} does not fill the slice {attrs['slices']} of {base}")
-    return (base,)
-
-
-def _local(slices: Sequence[tuple[int, int, int]], part: Region, base: Region) -> tuple[slice, ...]:
-    """Where, in the piece `base` of a tensor, the elements `part` of its slice lie."""
-    return tuple(
-        slice(start + lo * step - b, max(0, start + (hi - 1) * step + 1 - b) if hi > lo else 0, step)
-        if hi > lo
-        else slice(0, 0)
-        for (start, _, step), (lo, hi), (b, _) in zip(slices, part, base, strict=True)
-    )
-
-
-def _slice(a: np.ndarray, *, at: Place, slices: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    return a[_local(slices, at.outs[0], at.ins[0])]
-
-
-primitive(
-    "slice",
-    _slice,
-    lambda avals, attrs: (Aval(_slice_shape(avals[0].shape, attrs["slices"]), avals[0].dtype),),
-    regroup=_slice_rule,
-    attrs={"slices": "slices"},
-    placed=True,
-    view=True,
-    shifts=True,
-    flops=0,
-)
-
-
-def _filling(base: Sharding, src: Sharding, slices: Sequence[tuple[int, int, int]]) -> Sharding:
-    """How what is put into a slice must be cut for a base that is cut like this."""
-    if src.count == 1:
-        return src
-    return _sliced(base, slices) if base.count > 1 else Sharding.whole(src.shape)
-
-
-def _slice_put_rule(
-    avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int
-) -> Layout:
-    base, src = shardings
-    return Layout(base.count, (base, _filling(base, src, attrs["slices"])), (base,))
-
-
-def _meeting(
-    slices: Sequence[tuple[int, int, int]], cell: Region, source: Region
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where the elements of a slice lie: in the piece `cell` of the tensor, and in the piece `source` of the slice."""
-    part = tuple(
-        (min(n, max(0, -(-(lo - start) // step))), min(n, max(0, -(-(hi - start) // step))))
-        for (start, n, step), (lo, hi) in zip(slices, cell, strict=True)
-    )
-    mine = tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(part, source, strict=True))
-    return _local(slices, part, cell), mine
-
-
-def _slice_put(
-    base: np.ndarray,
-    src: np.ndarray,
-    *,
-    at: Place,
-    slices: Sequence[tuple[int, int, int]],
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    out = np.empty(base.shape, base.dtype) if out is None else out
-    np.copyto(out, base)
-    there, mine = _meeting(slices, at.outs[0], at.ins[1])
-    out[there] = src[mine]
-    return out
-
-
-primitive(
-    "slice_put",
-    _slice_put,
-    _slice_put_shape,
-    regroup=_slice_put_rule,
-    attrs={"slices": "slices"},
-    into=True,
-    placed=True,
-    flops=0,
-)
-
-
-# pad: a slice of zeros that is put there. A shard that it fills is passed on as it is.
-def _pad_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
-    base = Aval(attrs["cuts"].shape, avals[0].dtype)
-    return _slice_put_shape((base, avals[0]), attrs)
-
-
-def _pad_rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, shard_bytes: int) -> Layout:
-    base: Sharding = attrs["cuts"]
-    return Layout(base.count, (_filling(base, shardings[0], attrs["slices"]),), (base,))
-
-
-def _pad(
-    src: np.ndarray,
-    *,
-    at: Place,
-    slices: Sequence[tuple[int, int, int]],
-    cuts: Sharding,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    shape = extent(at.outs[0])
-    there, mine = _meeting(slices, at.outs[0], at.ins[0])
-    piece = src[mine]
-    if piece.shape == shape:
-        return piece
-    out = np.empty(shape, src.dtype) if out is None else out
-    inside = out
-    for d, (n, index) in enumerate(zip(shape, there, strict=True)):
-        if index.step not in (None, 1) or index.start == index.stop:
-            inside[...] = 0
-            break
-        before = (slice(None),) * d
-        inside[(*before, slice(0, index.start))] = 0
-        inside[(*before, slice(index.stop, n))] = 0
-        inside = inside[(*before, index)]
-    out[there] = piece
-    return out
-
-
-primitive(
-    "pad",
-    _pad,
-    _pad_shape,
-    regroup=_pad_rule,
-    attrs={"slices": "slices", "cuts": "cuts"},
-    into=True,
-    placed=True,
-    view=True,
-    shifts=True,
     flops=0,
 )
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from time import perf_counter
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
-from distgrad.graph import NO_COPIES, Lease, Node, Promise, Result, Value, nobody, spec
+from distgrad.graph import NO_COPIES, Lease, Node, Place, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
@@ -27,8 +28,9 @@ from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, apply
 from distgrad.session.room import check_room, memory, too_large
-from distgrad.session.signature import here, signature
+from distgrad.session.signature import Signature, here, signature
 from distgrad.session.upload import along_one, send
+from distgrad.session.writes import Log, Written
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import encode
 from distgrad.worker.execute import Failure, receive_shards, receive_sums
@@ -69,6 +71,7 @@ class Session:
         )  # those that could not be sent: they wait until somebody asks for them
         self._full = PENDING  # pending nodes at which they are sent
         self.closed = False
+        self.logs: weakref.WeakSet[Log] = weakref.WeakSet()  # writes that wait
         self._plans: dict[Any, Plan] = {}
         self._leave = leave or self.close
         self._pid = os.getpid()
@@ -87,28 +90,45 @@ class Session:
 
     def record(self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence[Value]:
         """Add a node to the pending graph."""
-        results, specs, outputs, values = [], [], [], []
+        outputs, values = [], []
         with self.lock:
-            for value in inputs:
-                result = value.result
-                if result.handle is nobody:
-                    value.watched()
-                if result.promise is not None:
-                    self._redeem(result, result.promise)
-                self._usable(result)
-                results.append(result)
-                specs.append(result.spec)
-            made = signature(primitive, specs, attrs, self.shard_bytes)
+            results, made = self._operands(primitive, inputs, attrs)
             for out in made.outs:
                 result = Result(out)
                 outputs.append(result)
                 values.append(Value(result).watched())
-            node = Node(primitive, tuple(results), attrs, made.layout, here(), made.number, tuple(outputs))
-            self.pending.append(node)
-            self.weight += made.weight
+            self._pend(primitive, results, attrs, made, here(), tuple(outputs))
             if len(self.pending) >= self._full:
                 self.flush()
         return values
+
+    def _operands(
+        self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]
+    ) -> tuple[list[Result], Signature]:
+        """The results that a node reads, all of which workers can get, and what follows from them."""
+        results, specs = [], []
+        for value in inputs:
+            result = value.result
+            if result.handle is nobody:
+                value.watched()
+            if result.promise is not None:
+                self.redeem(result)
+            self._usable(result)
+            results.append(result)
+            specs.append(result.spec)
+        return results, signature(primitive, specs, attrs, self.shard_bytes)
+
+    def _pend(
+        self,
+        primitive: Primitive,
+        inputs: Sequence[Result],
+        attrs: dict[str, Any],
+        made: Signature,
+        where: Place,
+        outputs: tuple[Result, ...],
+    ) -> None:
+        self.pending.append(Node(primitive, tuple(inputs), attrs, made.layout, where, made.number, outputs))
+        self.weight += made.weight
 
     def brings_back(self, inputs: Sequence[Value]) -> bool:
         """Whether `inputs` are known now: small ones are fetched from the workers, if another would have to go there.
@@ -137,25 +157,20 @@ class Session:
             and not (result.company is not None and result.company.all().far)
         )
 
-    def _redeem(self, result: Result, promise: Promise) -> None:
+    def redeem(self, result: Result) -> None:
         """Have the workers make what was promised."""
-        for operand in promise.inputs:
-            self._usable(operand)
-        specs = [r.spec for r in promise.inputs]
-        made = signature(promise.primitive, specs, promise.attrs, self.shard_bytes)
-        (result.spec,) = made.outs
-        node = Node(
-            promise.primitive,
-            promise.inputs,
-            promise.attrs,
-            made.layout,
-            promise.where,
-            made.number,
-            (result,),
-        )
-        result.promise = result.array = None
-        self.pending.append(node)
-        self.weight += made.weight
+        with self.lock:
+            chain = [result]  # what is promised, and what that is promised to be made of
+            while (promise := chain[-1].promise) is not None and promise.base is not None:
+                chain.append(promise.base.result)
+            for result in reversed(chain):
+                promise = result.promise
+                if promise is not None:
+                    inputs, attrs = promise.call()
+                    results, made = self._operands(promise.primitive, inputs, attrs)
+                    (result.spec,) = made.outs
+                    result.promise = result.array = None
+                    self._pend(promise.primitive, results, attrs, made, promise.where, (result,))
 
     def _usable(self, result: Result) -> None:
         """Raise if a result failed or is of another session; send it to the workers if it is large and only here."""
@@ -188,6 +203,19 @@ class Session:
                 self.pending.append(node)
                 self._again.add(node)
         result.recipe = None  # not sooner: an operand may be lost, or Ctrl-C come
+
+    def waits(self, result: Result) -> None:
+        """Writes wait for a result; `synchronize` has them done."""
+        if isinstance(result.promise, Written):
+            self.logs.add(result.promise.log)
+
+    def _write(self) -> None:
+        """Have all writes done that wait for what somebody holds."""
+        for log in list(self.logs):
+            value = log.latest()
+            if value is not None and value.result.promise is not None:
+                with contextlib.suppress(DistgradError):  # of a source: told to those who read it
+                    self.redeem(value.result)
 
     # Flush
 
@@ -359,6 +387,8 @@ class Session:
         """What is pending for these results."""
         with self.lock:
             for result in results:
+                if result.promise is not None and not result.promise.near:
+                    self.redeem(result)
                 if result.recipe is not None:
                     self._recall(result)
             captured = capture(needed(self.pending, results))
@@ -381,6 +411,8 @@ class Session:
     def fetch(self, result: Result) -> np.ndarray:
         """The elements. Waits for them, and raises what went wrong on the way."""
         with self.lock:
+            if result.promise is not None:
+                self.redeem(result)
             if result.recipe is not None:
                 self._recall(result)
             if result.array is None and result.pending:
@@ -455,12 +487,14 @@ class Session:
     def settle(self) -> None:
         """Send what is pending and wait until it is done. What went wrong is told to those who ask for it."""
         with self.lock:
+            self._write()
             self.flush()
             self.calls.drain()
 
     def synchronize(self) -> None:
         """Send what is pending and wait until it is done. Raises what went wrong and was not told yet."""
         with self.lock:
+            self._write()
             self._refused.clear()
             refused = self.flush()
             self.calls.check()

@@ -17,13 +17,20 @@ from distgrad.graph import Value
 from distgrad.interrupts import held_back
 from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE
+from distgrad.primitives.slices import Slices, slice_shape
 from distgrad.session import measure
 from distgrad.session.core import LOST, Session
 from distgrad.session.inline import FEED, fulfilled, small
+from distgrad.session.signature import here, signature
+from distgrad.session.writes import DEPTH, Piece, Written, number, pieces, written
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
+
+AT_ONCE = (
+    16 << 10
+)  # bytes of a known array that is copied for each write: that costs less than to keep account
 
 _session: Session | None = None
 _starting = threading.RLock()
@@ -168,6 +175,70 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
         if values is not None:
             return values
     return session.record(primitive, inputs, attrs)
+
+
+# Parts of a value: read and written without the rest.
+def put(base: Value, source: Value, slices: Slices) -> Value:
+    """`base` with the elements `start + i * step`, for i below `length`, replaced by `source`, or by one number.
+
+    It is only promised: writes to one value are put together in one pass, when it is read.
+    """
+    shape = slice_shape(base.shape, slices)
+    if source.shape not in (shape, ()) or source.dtype != base.dtype:
+        raise ValueError(f"{source.result.aval} does not fill the slice {slices} of {base.result.aval}")
+    if 0 in shape:
+        return base
+    if isinstance(source.result.promise, Written):
+        _write_out(source)
+    known = base.array is not None and source.array is not None and _inline_bytes
+    if known and base.result.spec.nbytes <= AT_ONCE:
+        return emit("slice_put", base, source, parts=(slices,))
+    source = number(source)
+    before = base.result.promise
+    if isinstance(before, Written) and not (before.takes(source) and before.log.depth < DEPTH):
+        _write_out(base)
+    made = written(base, source, slices, here())
+    if _session is not None:
+        _session.waits(made.result)
+    return made
+
+
+def _write_out(value: Value) -> None:
+    """Have the writes done that wait for a value."""
+    result = value.result
+    far = result.company is not None and result.company.all().far
+    if result.promise is not None and result.promise.near and _inline_bytes and not (far and _session):
+        fulfilled(result)
+    elif result.promise is not None:
+        current().redeem(result)
+
+
+def part(value: Value, slices: Slices) -> Value:
+    """The elements `start + i * step`, for i below `length`; where writes wait, what was written there."""
+    if not isinstance(value.result.promise, Written):
+        return emit("slice", value, slices=slices)
+    told = pieces(value, slices)
+    if told is None:
+        _write_out(value)
+        return emit("slice", value, slices=slices)
+    rest, found = told
+    made = emit("slice", rest, slices=slices) if rest is not None else _read(found.pop())
+    if found:
+        sources = [_read(piece) for piece in reversed(found)]
+        made = emit("slice_put", made, *sources, parts=tuple(piece.there for piece in reversed(found)))
+    if made.result.spec.nbytes > _shard_bytes:  # what is small has one shard anyway, as soon as it matters
+        (spec,) = signature(TABLE["slice"], [value.result.spec], {"slices": slices}, _shard_bytes).outs
+        if spec.sharding != made.sharding:
+            made = emit("reshard", made, cuts=spec.sharding)
+    return made
+
+
+def _read(piece: Piece) -> Value:
+    """What a write has put where it is read."""
+    source, shape = piece.source, tuple(n for _, n, _ in piece.mine)
+    if not source.shape:
+        return emit("expand", source, shape=shape, cuts=None) if shape else source
+    return source if source.shape == shape else emit("slice", source, slices=piece.mine)
 
 
 def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:

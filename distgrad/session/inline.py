@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.graph import Company, Promise, Result, Spec, Value, whole
+from distgrad.graph import Company, Filling, Result, Spec, Value, whole
 from distgrad.primitives import TABLE, Place, Primitive
 from distgrad.session.signature import here
 from distgrad.sharding import Region
@@ -70,7 +70,7 @@ def small(
         result = value.result
         array = result.array
         if array is None:
-            if result.promise is None:
+            if result.promise is None or not result.promise.near:
                 return None
             promised = True
         specs.append(result.spec)
@@ -84,7 +84,7 @@ def small(
         results = [value.result for value in inputs]
         if promise:
             value = Value(Result(outs[0]))
-            value.result.promise = Promise(primitive, tuple(results), attrs, here())
+            value.result.promise = Filling(primitive, tuple(inputs), attrs, here())
             return (value,)
         company = _company(results)
         if workers and company.far:
@@ -112,8 +112,11 @@ def fulfilled(result: Result) -> np.ndarray:
     if result.array is None:
         promise = result.promise
         assert promise is not None
-        arrays = [fulfilled(r) for r in promise.inputs]
-        (result.array,) = apply(promise.primitive, arrays, [result.spec], promise.attrs)
+        inputs, attrs = promise.call()
+        arrays = [fulfilled(value.result) for value in inputs]
+        (result.array,) = apply(promise.primitive, arrays, [result.spec], attrs)
+        if promise.base is not None:  # it costs no less to make it again
+            result.promise = None
     return result.array
 
 
