@@ -94,8 +94,7 @@ def test_memory_goes_back_to_the_pool_and_is_used_again(start: Start) -> None:
     del big
     assert [m["held"] for m in session.memory()] == [0, 0]
     assert all(
-        w.pool.free == sum(b.nbytes for bs in w.pool._blocks.values() for b, _ in bs)
-        for w in transport.objects
+        w.pool.free == sum(c.touched for cs in w.pool._chunks.values() for c in cs) for w in transport.objects
     )
 
 
@@ -119,7 +118,7 @@ def test_a_pool_may_get_memory_back_at_any_moment() -> None:
             doomed.clear()
 
     doomed: list[np.ndarray] = []
-    pool._blocks = Collecting()
+    pool._chunks = Collecting()
     byte = np.dtype(np.uint8)
     for _ in range(3):
         array = pool.take((512 << 10,), byte)
@@ -130,7 +129,7 @@ def test_a_pool_may_get_memory_back_at_any_moment() -> None:
         array = pool.take((512 << 10,), byte)
         assert pool.held == 512 << 10
         del array
-        assert (pool.held, pool.free) == (0, sum(b.nbytes for bs in pool._blocks.values() for b, _ in bs))
+        assert (pool.held, pool.free) == (0, sum(c.touched for cs in pool._chunks.values() for c in cs))
         assert pool.free <= 1 << 20
 
 

@@ -70,6 +70,7 @@ class Worker:
         at = Seat(self.number, workers, head["serial"])
         env = runner.bind(at, inputs, feeds, self._boxes(runner.program, boxes, head), meter)
         # From here on nothing is refused.
+        self.pool.call()
         self.stash.clear()  # only the call after may read what a call has sent, and it has
         self.free(head["free"])
         if meter is not None:
