@@ -98,7 +98,8 @@ class RayTransport:
         """Each worker's place.
 
         On the driver's node the bytes available are those of now; on others those last heard. One worker of each
-        node is asked, and one that is busy answers the next time.
+        node is asked, and one that is busy answers the next time. What Ray wants to stay free does not count: it ends
+        workers where there is less.
         """
         alive = self.alive()
         for number, place in enumerate(self._places):
@@ -112,7 +113,10 @@ class RayTransport:
             except rx.RayError:  # it died, or its node did: the figures of before stay
                 continue
         self._note(self._here, *machine_memory())
-        return [{key: place[key] for key in _PLACE} for place in self._places]
+        places = [{key: place[key] for key in _PLACE} for place in self._places]
+        for place in places:
+            place["available"] = max(0, place["available"] - int(place["total"] * _kept_free()))
+        return places
 
     def close(self) -> None:
         """End the actors, and Ray as well if it was started for them."""
@@ -159,6 +163,14 @@ class RayTransport:
             lost = [number for number, alive in enumerate(self.alive()) if not alive]
             return WorkerLostError(f"{_named(lost)} lost with the values asked for: {_reason(str(error))}")
         return DistgradError(f"{type(error).__name__} from Ray: {error}")
+
+
+def _kept_free() -> float:
+    """The share of a machine's memory below which Ray's memory monitor ends processes."""
+    try:
+        return 1 - float(os.environ.get("RAY_memory_usage_threshold", "0.95"))  # noqa: SIM112 - as Ray has it
+    except ValueError:
+        return 0.05
 
 
 def _named(workers: list[int]) -> str:

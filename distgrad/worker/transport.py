@@ -11,6 +11,7 @@ import copy
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -125,22 +126,37 @@ def machine_memory() -> tuple[int, int]:
 
 
 def _container_memory() -> list[tuple[int, int]]:
-    """Limit and use of the control groups (version 2, then 1) that this process sees; nothing where there are none."""
+    """Limit and use of the control groups around this process; nothing where there are none."""
     found = []
-    for folder, limit, used in (
-        ("/sys/fs/cgroup", "memory.max", "memory.current"),
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    for root, limit, used in (
+        (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),  # version 2, then 1
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
-        try:
-            most = (Path(folder) / limit).read_text().strip()
-            if most == "max":
+        own = root / _own_group(root.name)
+        for folder in (own, *own.parents[: len(own.parts) - len(root.parts)]):
+            try:
+                most = (folder / limit).read_text().strip()
+                if most == "max":
+                    continue
+                now = int((folder / used).read_text())
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                cache = int(
+                    stat.get("total_inactive_file", stat.get("inactive_file", "0"))
+                )  # given back under pressure
+                found.append((int(most), now - cache))
+            except (OSError, ValueError):
                 continue
-            now = int((Path(folder) / used).read_text())
-            stat = dict(line.split() for line in (Path(folder) / "memory.stat").read_text().splitlines())
-            cache = int(
-                stat.get("total_inactive_file", stat.get("inactive_file", "0"))
-            )  # given back under pressure
-            found.append((int(most), now - cache))
-        except (OSError, ValueError):
-            continue
     return found
+
+
+@cache
+def _own_group(controller: str) -> str:
+    """The path of this process's control group below the root that it sees."""
+    try:
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, names, path = line.split(":", 2)
+            if (names == "") == (controller == "cgroup") and (names == "" or controller in names.split(",")):
+                return path.lstrip("/")
+    except (OSError, ValueError):
+        pass
+    return ""
