@@ -62,6 +62,7 @@ from distgrad.ops.making import (
     linspace,
     ones,
     ones_like,
+    scalar_tensor,
     tensor,
     zeros,
     zeros_like,

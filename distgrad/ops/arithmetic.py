@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
-from distgrad.dtype import BOOL
+from distgrad.dtype import BOOL, INT64
 from distgrad.ops.base import (
     Operand,
     Tensor,
@@ -23,7 +23,9 @@ from distgrad.ops.base import (
     op,
     operators,
 )  # fmt: skip
+from distgrad.ops.helpers import as_operand
 from distgrad.ops.samples import positive, real
+from distgrad.scalars import check_held
 
 NO_BOOL_SUB = (
     "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to "
@@ -137,7 +139,7 @@ def _truncated(input: Operand, other: Operand) -> Value:
     if common.kind == "f":
         return session.emit("trunc", elementwise("divide", input, other))
     floor = elementwise("floor_divide", input, other)
-    a, b, zero = cast(input, common), cast(other, common), constant(0, common)
+    a, b, zero = as_operand(input, common), as_operand(other, common), constant(0, common)
     # The floor is one below the truncation where there is a remainder and the signs differ.
     inexact = session.emit("not_equal", session.emit("multiply", floor, b), a)
     differ = session.emit("not_equal", session.emit("less", a, zero), session.emit("less", b, zero))
@@ -164,6 +166,8 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     """input / other; with `rounding_mode` "floor" or "trunc" rounded to whole numbers, integers staying integers."""
     if rounding_mode is None:
         return elementwise("divide", input, other, floating=True)
+    if rounding_mode in ("floor", "trunc") and common_dtype(input, other) == BOOL:
+        raise NotImplementedError(f"\"div_{rounding_mode}_cpu\" not implemented for 'Bool'")
     if rounding_mode == "floor":
         return elementwise("floor_divide", input, other)
     if rounding_mode == "trunc":
@@ -186,10 +190,13 @@ SPECIAL_POWERS = {0.5: "sqrt", -0.5: "rsqrt", -1: "reciprocal"}
 
 
 def _pow_scalar(input: Value, exponent: float) -> Value:
+    if input.dtype.kind != "f" and isinstance(exponent, int):
+        check_held(exponent, INT64)
     common = common_dtype(input, exponent)
     if common.kind != "f":
         if exponent < 0:
             raise RuntimeError("Integers to negative integer powers are not allowed.")
+        check_held(exponent, common)
         return (
             session.emit("integer_power", cast(input, common), n=int(exponent))
             if common != BOOL
@@ -252,6 +259,8 @@ def pow(input: Operand, exponent: Operand) -> Value:
         if not isinstance(input, Value):
             return _power(constant(input, common_dtype(input)), exponent)
         return _pow_scalar(input, exponent)
+    if isinstance(input, bool) and exponent.dtype == BOOL:
+        raise NotImplementedError("\"pow\" not implemented for 'Bool'")
     return _power(input, exponent)
 
 
@@ -265,7 +274,7 @@ def pow(input: Operand, exponent: Operand) -> Value:
 )
 def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
     """The elements of `src`, broadcast to the shape of `input` and converted to its dtype."""
-    return broadcast_to(cast(src, input.dtype), input.shape, input.sharding)
+    return broadcast_to(as_operand(src, input.dtype), input.shape, input.sharding)
 
 
 @op(

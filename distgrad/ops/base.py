@@ -57,6 +57,7 @@ from distgrad.ops.kind import Kind
 from distgrad.ops.node import Like, OpNode, SavedList, make_view
 from distgrad.ops.table import OPS, Op, call, register
 from distgrad.record import NO_EDGE, Edge, Saved, grad_mode
+from distgrad.scalars import HIGHEST_INT, LOWEST_INT, checked
 from distgrad.session import current_op
 from distgrad.tensor import Tensor
 
@@ -259,8 +260,14 @@ def unwrap(kind: Kind, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
             operands[i] = item._storage.value if item._view is None else item._value
             if item._requires_grad:
                 tracked = True
-        elif not numbers or (type(item) is not float and type(item) is not int):
+        elif type(item) is int and numbers:
+            if not LOWEST_INT <= item <= HIGHEST_INT:
+                checked(item)
+        elif type(item) is not float or not numbers:
             operands[i] = kind.number_or_constant(i, item, numbers)
+    for i in kind.scalars:
+        if type(args[i]) is not float and type(args[i]) is not int:
+            operands[i] = kind.scalar(i, args[i])
     for i in kind.list_slots:
         if not isinstance(args[i], (tuple, list)):
             kinds = f"must be tuple of Tensors, not {type(args[i]).__name__}"
@@ -302,7 +309,7 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
     node = kind.node_class(args)(tuple(edges))
     plan = kind.plans.get(key) or kind.plan(key)
     node.plan, node.likes = plan, likes
-    node.saved = saved = {name: args[i] for name, i in plan.others}
+    node.saved = saved = {name: operands[i] for name, i in plan.others}
     node.where = place(kind.name, 4 if changed is None else 3) if plan.holds else None
     for name, i in plan.tensors:
         item, operand = args[i], operands[i]

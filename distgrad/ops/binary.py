@@ -106,7 +106,7 @@ def clamp(input: Value, min: Operand | None = None, max: Operand | None = None) 
     if min is not None and max is not None and isinstance(min, Value) != isinstance(max, Value):
         kinds = ("Tensor" if isinstance(x, Value) else type(x).__name__ for x in (input, min, max))
         raise TypeError(f"clamp() received an invalid combination of arguments - got ({', '.join(kinds)})")
-    kernel = "clamp_cpu" if max is not None else "clamp_min_scalar_cpu"
+    kernel = f"clamp_{'max_' if min is None else 'min_' if max is None else ''}scalar_cpu"
     return _clamped(kernel, input, ("maximum", min), ("minimum", max))
 
 
@@ -267,6 +267,8 @@ def _three() -> list[Any]:
 def addcmul(input: Value, tensor1: Value, tensor2: Value, *, value: float = 1) -> Value:
     """input + value * tensor1 * tensor2."""
     common = common_dtype(input, tensor1, tensor2)
+    if common.kind == "b":
+        raise NotImplementedError("\"addcmul_cpu_out\" not implemented for 'Bool'")
     scaled = session.emit("multiply", constant(value, common), cast(tensor1, common))
     return elementwise("add", cast(input, common), session.emit("multiply", scaled, cast(tensor2, common)))
 

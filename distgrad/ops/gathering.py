@@ -21,7 +21,7 @@ from distgrad.ops.base import (
     normal_dim,
     op,
 )
-from distgrad.ops.helpers import title
+from distgrad.ops.helpers import filling, title
 from distgrad.ops.regrouping import dealt, padded, part, reshaped, to_back, to_front
 from distgrad.ops.samples import real
 from distgrad.primitives.elementwise import broadcast_shape
@@ -340,7 +340,7 @@ def index_fill(input: Value, dim: int, index: Value, value: Operand) -> Value:
     check_inside(index, dim, base.shape[dim], -base.shape[dim], IndexError)
     slices = (*base.shape[:dim], index.shape[0], *base.shape[dim + 1 :])
     return _like_shape(
-        _written(base, dim, index, broadcast_to(cast(value, input.dtype), slices)), input.shape
+        _written(base, dim, index, broadcast_to(filling(value, input.dtype), slices)), input.shape
     )
 
 

@@ -11,35 +11,46 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
-from distgrad.dtype import NAMES, OF_NUMPY, default_numpy, dtype, promote, scalar_dtype
+from distgrad.dtype import BOOL, NAMES, OF_NUMPY, default_numpy, dtype, promote, scalar_dtype
 from distgrad.graph import Value
 from distgrad.primitives.elementwise import broadcast_shape
+from distgrad.scalars import check_held, element, wrapped
 from distgrad.sharding import Sharding
 
 Operand = Value | int | float | bool
 Ints = tuple[int, ...]
 Dims = int | Sequence[int] | None
 NUMBERS = (float, int, bool)
-FLOAT32_MAX = 3.4028234e38
+HIGHEST_LONG = 2**63 - 1
+NO_UNSIGNED = (
+    "Promotion for uint16, uint32, uint64 types is not supported, attempted to promote Bool and UInt64"
+)
 
 
 def constant(number: Any, numpy_dtype: np.dtype) -> Value:
-    """A 0-d value."""
+    """A 0-d value; an error if the dtype cannot hold the number."""
     if number and type(number) in NUMBERS:  # not 0.0, which equals -0.0
         return _known_constant(number, numpy_dtype)
     return _constant(number, numpy_dtype)
 
 
 def _constant(number: Any, numpy_dtype: np.dtype) -> Value:
-    if type(number) is float and numpy_dtype.itemsize == 4 and not -FLOAT32_MAX <= number <= FLOAT32_MAX:
-        number = number if number != number else float("inf") * (1 if number > 0 else -1)
-    try:
-        return Value.known(np.array(number, numpy_dtype))
-    except OverflowError:  # torch wraps integers around
-        return Value.known(np.array(number).astype(numpy_dtype))
+    return Value.known(element(number, numpy_dtype))
+
+
+def operand(number: Any, numpy_dtype: np.dtype) -> Value:
+    """A number that a tensor of this dtype is added to, or compared with, as a 0-d value: as torch it wraps around."""
+    if number and type(number) in NUMBERS:
+        return _known_operand(number, numpy_dtype)
+    return _operand(number, numpy_dtype)
+
+
+def _operand(number: Any, numpy_dtype: np.dtype) -> Value:
+    return Value.known(wrapped(number, numpy_dtype))
 
 
 _known_constant = functools.lru_cache(maxsize=4096, typed=True)(_constant)
+_known_operand = functools.lru_cache(maxsize=4096, typed=True)(_operand)
 
 
 def common_dtype(*operands: Operand) -> np.dtype:
@@ -64,16 +75,33 @@ def common_dtype(*operands: Operand) -> np.dtype:
             (dims if x.shape else zeros).append(x.dtype)
         else:
             numbers.append(scalar_dtype(x))
+            if type(x) is int and x > HIGHEST_LONG and {*dims, *zeros} == {BOOL}:
+                raise RuntimeError(NO_UNSIGNED)
     return promote(dims, zeros, numbers)
 
 
 def cast(x: Operand, numpy_dtype: np.dtype) -> Value:
-    """`x` as a value of this dtype; a number becomes a 0-d constant."""
+    """`x` as a value of this dtype; a number, which the dtype must be able to hold, becomes a 0-d constant."""
     if type(x) is not Value:
         return constant(x, numpy_dtype)
     if x.result.spec.aval.dtype == numpy_dtype:
         return x
     return session.emit("cast", x, dtype=NAMES[numpy_dtype])
+
+
+def as_operand(x: Operand, numpy_dtype: np.dtype) -> Value:
+    """`cast`, but a number that the dtype cannot hold wraps around."""
+    return cast(x, numpy_dtype) if type(x) is Value else operand(x, numpy_dtype)
+
+
+def filling(x: Operand, numpy_dtype: np.dtype) -> Value:
+    """A number or 0-d tensor that is written into a tensor of this dtype, which must be able to hold it.
+
+    Of a tensor that is checked if the driver knows it: else it is converted, as `to` does it.
+    """
+    if type(x) is Value and x.dtype != numpy_dtype and x.array is not None:
+        check_held(x.array.item(), numpy_dtype)
+    return cast(x, numpy_dtype)
 
 
 def elementwise(primitive: str, *operands: Operand, floating: bool = False, **attrs: Any) -> Value:
@@ -85,7 +113,8 @@ def elementwise(primitive: str, *operands: Operand, floating: bool = False, **at
     if floating and common.kind != "f":
         common = default_numpy()
     values = [
-        x if type(x) is Value and x.result.spec.aval.dtype is common else cast(x, common) for x in operands
+        x if type(x) is Value and x.result.spec.aval.dtype is common else as_operand(x, common)
+        for x in operands
     ]
     return session.apply(primitive, values, attrs)[0]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.dtype import BOOL
+from distgrad.dtype import BOOL, INT64
 from distgrad.ops.advanced import _index, _put_at
 from distgrad.ops.base import Tensor, Value, attach, call, composite, constant, op
 from distgrad.ops.gathering import positions
@@ -22,6 +22,7 @@ from distgrad.ops.masks import _choose, _put_where
 from distgrad.ops.samples import flags, real
 from distgrad.ops.slices import _along, select, slice_take
 from distgrad.ops.views import expand, unsqueeze
+from distgrad.scalars import holds
 
 __all__ = ["index_put"]
 
@@ -218,10 +219,18 @@ def _new(self: Tensor, new: Any) -> Tensor:
         return new
     dtype = self._avals.dtype
     if isinstance(new, (bool, int, float, np.generic)):
-        return Tensor(constant(new.item() if isinstance(new, np.generic) else new, dtype))
+        return Tensor(constant(_assigned(new), dtype))
     if isinstance(new, np.ndarray):
         return tensor(new).to(self.dtype)
     raise TypeError(f"can't assign a {type(new).__name__} to a {self.dtype.tensor_type}")
+
+
+def _assigned(number: Any) -> Any:
+    """A number that is written, as Python's."""
+    number = number.item() if isinstance(number, np.generic) else number
+    if isinstance(number, int) and not holds(number, INT64):
+        raise ValueError("Overflow when unpacking long long")
+    return number
 
 
 def _without_ones(new: Tensor) -> Tensor:

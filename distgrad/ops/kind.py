@@ -56,6 +56,11 @@ class Kind:
             if n not in self.lists and ("Value" in note or "Operand" in note or n in formulas)
         )
         self.numbers = {n for n in self.tensors if "Operand" in notes[n] or "Value" not in notes[n]}
+        self.scalars = tuple(
+            i
+            for i, n in enumerate(self.names)
+            if notes[n] in ("float", "float | None") and n not in self.tensors
+        )
         self.runs = tuple(i for i, n in enumerate(self.names) if notes[n] == "Ints")
         self.tails = {} if self.runs else self._tails()
         self.slots = tuple((self.names.index(n), n in self.numbers) for n in self.tensors)
@@ -140,6 +145,17 @@ class Kind:
         if len(args) > i and not isinstance(args[i], (tuple, list)) and args[i] is not None:
             return (*args[:i], args[i:])
         return args
+
+    def scalar(self, index: int, item: Any) -> Any:
+        """An argument that must be a number, as a Python number: NumPy's and tensors of no dimensions count too."""
+        if item is None and self.defaults.get(self.names[index], 0) is None:
+            return None
+        if isinstance(item, (bool, int, float)):
+            return item
+        if getattr(item, "shape", None) == () and hasattr(item, "item"):
+            return item.item()
+        name, kind = self.names[index], type(item).__name__
+        raise TypeError(f"{self.name}(): argument '{name}' must be Number, not {kind}")
 
     def number_or_constant(self, index: int, item: Any, numbers: bool) -> Any:
         """An argument that is no Tensor, as the body takes it."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
+import operator
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,13 @@ from distgrad.dtype import (
     default_numpy,
     dtype_of,
     from_numpy_dtype,
-    promote_numpy,
     scalar_dtype,
 )
 from distgrad.graph import Value
 from distgrad.ops.base import Tensor, attach, broadcast_to, cast, constant
+from distgrad.ops.data import numbers
 from distgrad.ops.helpers import hint, normal_ints
+from distgrad.scalars import check_held, checked, holds
 from distgrad.sharding import sharding_of
 
 
@@ -39,100 +39,6 @@ def finished(value: Value, requires_grad: bool = False, device: Any = None) -> T
 
 
 # From data.
-def _numbers(data: Any, target: np.dtype | None = None) -> np.ndarray:
-    """An array of what the user gave, perhaps the user's own: Python numbers as `target`, or in torch's dtype."""
-    if isinstance(data, Tensor):
-        return data._array()
-    if isinstance(data, (np.ndarray, np.generic)):
-        array = np.asarray(data)
-        return array.astype(from_numpy_dtype(array.dtype).numpy, copy=False)
-    if isinstance(data, (bool, int, float)):
-        return _from_python(data, scalar_dtype(data) if target is None else target)
-    if isinstance(data, str):
-        raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
-    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, dict):
-        raise RuntimeError(f"Could not infer dtype of {type(data).__name__}")
-    leaves: list[Any] = []
-    shape = _shape_of(data)
-    _collect(data, shape, 0, leaves)
-    if not leaves:
-        return np.empty(shape, default_numpy())
-    if isinstance(leaves[0], np.ndarray):
-        return np.stack(leaves).reshape(shape)
-    return _from_python(leaves, _dtype_of_leaves(leaves) if target is None else target).reshape(shape)
-
-
-def _from_python(data: Any, numpy_dtype: np.dtype) -> np.ndarray:
-    try:
-        return np.array(data, numpy_dtype)
-    except OverflowError:
-        raise ValueError("Overflow when unpacking long long") from None
-
-
-def _shape_of(data: Any) -> tuple[int, ...]:
-    """The shape that the first element of every level tells."""
-    shape: list[int] = []
-    while _is_sequence(data):
-        if isinstance(data, np.ndarray):
-            return (*shape, *data.shape)
-        shape.append(len(data))
-        if not len(data):
-            break
-        data = data[0]
-    return tuple(shape)
-
-
-def _is_sequence(data: Any) -> bool:
-    if isinstance(data, (Tensor, np.ndarray)):
-        return bool(data.ndim)
-    return (
-        hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, (str, dict, bytes))
-    )
-
-
-def _collect(data: Any, shape: tuple[int, ...], depth: int, leaves: list[Any]) -> None:
-    """Gather the numbers in order, checking that every sequence of a level is equally long."""
-    if depth == len(shape):
-        if _is_sequence(data):
-            raise TypeError(f"'{type(data).__name__}' object cannot be interpreted as an integer")
-        leaves.append(_leaf(data))
-        return
-    if not _is_sequence(data):
-        raise TypeError("not a sequence")
-    if len(data) != shape[depth]:
-        raise ValueError(f"expected sequence of length {shape[depth]} at dim {depth} (got {len(data)})")
-    if isinstance(data, np.ndarray):
-        leaves.extend(_leaf(x) for x in data.reshape(-1))
-        return
-    for item in data:
-        _collect(item, shape, depth + 1, leaves)
-
-
-def _leaf(item: Any) -> Any:
-    if isinstance(item, Tensor):
-        return item.item()
-    if isinstance(item, (bool, int, float, np.bool_, np.integer, np.floating)):
-        return item
-    if isinstance(item, np.ndarray):
-        return item.item()
-    if isinstance(item, str):
-        raise TypeError(f"new(): invalid data type '{type(item).__name__}'")
-    raise RuntimeError(f"Could not infer dtype of {type(item).__name__}")
-
-
-def _dtype_of_leaves(leaves: Sequence[Any]) -> np.dtype:
-    """The dtype that a list of numbers counts as; NumPy's numbers count with their own."""
-    kinds = set(map(type, leaves))
-    if kinds <= {bool}:
-        return BOOL
-    if kinds <= {bool, int}:
-        return INT64
-    found = [
-        from_numpy_dtype(np.dtype(k)).numpy if issubclass(k, np.generic) else scalar_dtype(k()) for k in kinds
-    ]
-    return functools.reduce(promote_numpy, found)
-
-
 def tensor(
     data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, sharding: Any = None
 ) -> Tensor:
@@ -141,10 +47,7 @@ def tensor(
     Python floats become the default dtype, ints int64, bools bool; arrays keep their dtype. `sharding` gives the cuts.
     """
     target = None if dtype is None else dtype_of(dtype).numpy
-    if type(data) is list and data and type(data[0]) is float and len(set(map(type, data))) == 1:
-        array = np.array(data, target or default_numpy())  # the common case, quickly
-    else:
-        array = np.asarray(_numbers(data, target), target)
+    array = numbers(data, target)
     cuts = None if sharding is None else hint(sharding_of(array.shape, sharding), array.dtype)
     return finished(session.snapshot(array, cuts), requires_grad, device)
 
@@ -174,19 +77,48 @@ def shape_of(name: str, size: tuple[Any, ...], given: Any = None) -> tuple[int, 
             raise TypeError(f"{name}() got multiple values for argument 'size'")
         size = (given,)
     shape = normal_ints(name, "size", 0, size)
-    if any(n < 0 for n in shape):
-        raise RuntimeError(f"{name}: Dimension size must be non-negative.")
+    wrong = next((n for n in shape if n < 0), None)
+    if wrong is not None:
+        if name == "zeros":
+            raise RuntimeError("zeros: Dimension size must be non-negative.")
+        raise RuntimeError(f"Trying to create tensor with negative dimension {wrong}: {list(shape)}")
     return shape
 
 
-def filled(shape: tuple[int, ...], number: Any, numpy_dtype: np.dtype, sharding: Any = None) -> Value:
+def number(name: str, argument: str, position: int, given: Any) -> Any:
+    """An argument that must be a number, as Python's: NumPy's, and tensors of no dimensions, count too."""
+    if isinstance(given, (bool, int, float)) and not isinstance(given, np.generic):
+        return given
+    if isinstance(given, (np.bool_, np.integer, np.floating)):
+        return given.item()
+    if isinstance(given, Tensor) and not given.dim() and not given.requires_grad:
+        return given.item()
+    kind = type(given).__name__
+    raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be Number, not {kind}")
+
+
+def integer(name: str, argument: str, position: int, given: Any) -> int:
+    """An argument that must be an integer of 64 bits."""
+    try:
+        found = operator.index(given)
+    except TypeError:
+        kind = type(given).__name__
+        raise TypeError(
+            f"{name}(): argument '{argument}' (position {position}) must be int, not {kind}"
+        ) from None
+    if not holds(found, INT64):
+        raise ValueError("Overflow when unpacking long long")
+    return found
+
+
+def filled(shape: tuple[int, ...], fill: Any, numpy_dtype: np.dtype, sharding: Any = None) -> Value:
     """A value of one number everywhere: no memory is written until somebody needs it."""
     cuts = None if sharding is None else sharding_of(shape, sharding)
     session.current_op.name = "full"
-    return broadcast_to(constant(number, numpy_dtype), shape, cuts)
+    return broadcast_to(constant(fill, numpy_dtype), shape, cuts)
 
 
-def _filler(name: str, number: float, doc: str) -> Any:
+def _filler(name: str, fill: int, doc: str) -> Any:
     def make(
         *size: Any,
         dtype: Any = None,
@@ -197,7 +129,7 @@ def _filler(name: str, number: float, doc: str) -> Any:
     ) -> Tensor:
         shape = shape_of(name, size, _only_size(name, more))
         numpy_dtype = default_numpy() if dtype is None else dtype_of(dtype).numpy
-        return finished(filled(shape, number, numpy_dtype, sharding), requires_grad, device)
+        return finished(filled(shape, fill, numpy_dtype, sharding), requires_grad, device)
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = doc + " `sharding` gives the cuts."
@@ -232,11 +164,21 @@ def full(
         raise TypeError(
             f"full(): argument 'size' (position 1) must be tuple of ints, not {type(size).__name__}"
         )
-    number = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
-    numpy_dtype = scalar_dtype(number) if dtype is None else dtype_of(dtype).numpy
+    value = number("full", "fill_value", 2, fill_value)
+    numpy_dtype = scalar_dtype(value) if dtype is None else dtype_of(dtype).numpy
     return finished(
-        filled(shape_of("full", tuple(size)), number, numpy_dtype, sharding), requires_grad, device
+        filled(shape_of("full", tuple(size)), value, numpy_dtype, sharding), requires_grad, device
     )
+
+
+def scalar_tensor(
+    s: Any, *, dtype: Any = None, requires_grad: bool = False, device: Any = None, **more: Any
+) -> Tensor:
+    """A 0-d tensor of one number, in the default dtype unless given."""
+    _only_size("scalar_tensor", more)
+    value = number("scalar_tensor", "s", 1, s)
+    numpy_dtype = default_numpy() if dtype is None else dtype_of(dtype).numpy
+    return finished(constant(value, numpy_dtype), requires_grad, device)
 
 
 def _like(input: Tensor, dtype: Any, sharding: Any) -> tuple[tuple[int, ...], np.dtype, Any]:
@@ -257,7 +199,8 @@ def full_like(
 ) -> Tensor:
     """`fill_value` everywhere, in the shape, dtype and sharding of `input`."""
     shape, numpy_dtype, cuts = _like(input, dtype, sharding)
-    return finished(filled(shape, fill_value, numpy_dtype, cuts), requires_grad, device)
+    value = number("full_like", "fill_value", 2, fill_value)
+    return finished(filled(shape, value, numpy_dtype, cuts), requires_grad, device)
 
 
 def zeros_like(input: Tensor, **options: Any) -> Tensor:
@@ -285,17 +228,40 @@ def arange(
     sharding: Any = None,
 ) -> Tensor:
     """start, start + step, ... below `end`; `arange(n)` counts from 0. int64 unless one of the numbers is a float."""
-    start, end = (0, start) if end is None else (start, end)
-    start, end, step = (x.item() if isinstance(x, (Tensor, np.generic)) else x for x in (start, end, step))
-    if step == 0:
+    names = (("end", start),) if end is None else (("start", start), ("end", end), ("step", step))
+    given = [number("arange", name, i, x) for i, (name, x) in enumerate(names, 1)]
+    start, end, step = (0, *given, 1) if end is None else given
+    floats = any(isinstance(x, float) for x in (start, end, step))
+    numpy_dtype = dtype_of(dtype).numpy if dtype is not None else default_numpy() if floats else INT64
+    if numpy_dtype == BOOL:
+        raise NotImplementedError("\"arange_cpu\" not implemented for 'Bool'")
+    n, start, step = _steps(start, end, step, numpy_dtype)
+    session.current_op.name = "arange"
+    return finished(_line(n, start, step, numpy_dtype, sharding), requires_grad, device)
+
+
+def _steps(start: Any, end: Any, step: Any, numpy_dtype: np.dtype) -> tuple[int, Any, Any]:
+    """How many numbers there are, where they start and how far apart they are: whole numbers for integers."""
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise RuntimeError(f"unsupported range: {start:g} -> {end:g}")
+    if not (step > 0 or step < 0):
         raise RuntimeError("step must be nonzero")
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
-    n = math.ceil((end - start) / step)
-    session.current_op.name = "arange"
-    floats = any(isinstance(x, float) for x in (start, end, step))
-    numpy_dtype = dtype_of(dtype).numpy if dtype is not None else default_numpy() if floats else INT64
-    return finished(_line(n, start, step, numpy_dtype, sharding), requires_grad, device)
+    n = None if numpy_dtype == INT64 else _ceil(start, end, step)
+    if numpy_dtype.kind == "i":
+        for x in (start, end, step):
+            check_held(checked(x), INT64)
+        start, end, step = int(start), int(end), int(step)
+        if n is None and step == 0:
+            raise ValueError("step must be nonzero")
+    return _ceil(start, end, step) if n is None else n, start, step
+
+
+def _ceil(start: Any, end: Any, step: Any) -> int:
+    if any(isinstance(x, float) for x in (start, end, step)):
+        return math.ceil((end - start) / step)
+    return -((start - end) // step)
 
 
 def _line(n: int, start: Any, step: Any, numpy_dtype: np.dtype, sharding: Any) -> Value:
@@ -322,6 +288,14 @@ def linspace(
 ) -> Tensor:
     """`steps` numbers from `start` to `end`, both included, evenly spaced."""
     numpy_dtype = default_numpy() if dtype is None else dtype_of(dtype).numpy
+    steps = integer("linspace", "steps", 3, steps)
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    if numpy_dtype == BOOL:
+        raise NotImplementedError("\"linspace_cpu\" not implemented for 'Bool'")
+    start, end = (number("linspace", *x) for x in (("start", 1, start), ("end", 2, end)))
+    for x in (start, end):
+        check_held(checked(x), numpy_dtype)
     start, end = float(start), float(end)
     if steps < 2:
         return finished(filled((steps,), start, numpy_dtype, sharding), requires_grad, device)
@@ -346,6 +320,9 @@ def eye(
     sharding: Any = None,
 ) -> Tensor:
     """Ones on the diagonal of a matrix, zeros elsewhere."""
+    for name, size in (("n", n), ("m", m)):
+        if size is not None and size < 0:
+            raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
     shape = shape_of("eye", (n, n if m is None else m))
     cuts = None if sharding is None else hint(sharding_of(shape, sharding), INT64)
     session.current_op.name = "eye"
@@ -354,13 +331,15 @@ def eye(
     return finished(cast(session.emit("equal", rows, columns), numpy_dtype), requires_grad, device)
 
 
-def legacy_like(input: Tensor, size: tuple[Any, ...], number: float, options: dict[str, Any]) -> Tensor:
+def legacy_like(input: Tensor, size: tuple[Any, ...], fill: Any, options: dict[str, Any]) -> Tensor:
     """`new_zeros` and its kin: the dtype of `input`, another shape."""
     dtype = options.pop("dtype", None) or input.dtype
     numpy_dtype = dtype_of(dtype).numpy
     shape = shape_of("new_zeros", size, options.pop("size", None))
     return finished(
-        filled(shape, number, numpy_dtype), options.pop("requires_grad", False), options.pop("device", None)
+        filled(shape, number("new_full", "fill_value", 2, fill), numpy_dtype),
+        options.pop("requires_grad", False),
+        options.pop("device", None),
     )
 
 
@@ -377,7 +356,7 @@ def _legacy(name: str) -> Any:
     def make(*data: Any) -> Tensor:
         if all(isinstance(n, int) for n in data):
             return finished(filled(data or (0,), 0, dtype_of(name).numpy))
-        return finished(session.constant(np.array(_numbers(data[0])).astype(dtype_of(name).numpy)))
+        return finished(session.constant(np.array(numbers(data[0], dtype_of(name).numpy))))
 
     make.__doc__ = f"torch's old constructor: a {name} tensor from sizes or from data."
     return make

@@ -21,12 +21,11 @@ from distgrad.ops.base import (
     Value,
     broadcast_to,
     call,
-    cast,
     composite,
     constant,
     op,
 )
-from distgrad.ops.helpers import title
+from distgrad.ops.helpers import filling, title
 from distgrad.ops.regrouping import compact, part, reshaped, to_back, to_front
 from distgrad.ops.samples import flags, real
 from distgrad.primitives.elementwise import broadcast_shape
@@ -192,7 +191,7 @@ def masked_fill(input: Value, mask: Value, value: Operand) -> Value:
             f"masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {n} dimension(s)."
         )
     broadcast_shape(mask.shape, input.shape)
-    return session.emit("where", mask, cast(value, input.dtype), input)
+    return session.emit("where", mask, filling(value, input.dtype), input)
 
 
 def _source_gradient(g: Tensor, mask: Tensor, like: Any) -> Tensor:
@@ -296,6 +295,8 @@ def _put_where(input: Value, mask: Value, values: Value, dim: int, accumulate: b
             f"shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to indexing result of "
             f"shape {list(shape)}"
         )
+    if math.prod(values.shape) == 1 and not accumulate:
+        values = filling(values, input.dtype)
     if values.dtype != input.dtype:
         raise RuntimeError(
             "Index put requires the source and destination dtypes match, got "

@@ -12,7 +12,8 @@ from distgrad.dtype import INT64, NAMES, default_numpy, dtype_of
 from distgrad.graph import Value
 from distgrad.ops.base import Tensor
 from distgrad.ops.helpers import hint
-from distgrad.ops.making import _only_size, finished, shape_of
+from distgrad.ops.making import _only_size, finished, integer, shape_of
+from distgrad.scalars import C_NAMES, holds
 from distgrad.sharding import sharding_of
 
 
@@ -175,14 +176,19 @@ def randint(
 ) -> Tensor:
     """Integers from `low` to `high - 1`: `randint(high, size)` or `randint(low, high, size)`."""
     if size is None:
-        low, high, size = 0, low, high
+        low, high, size = 0, integer("randint", "high", 1, low), high
     elif high is None:
-        low, high = 0, low
+        low, high = 0, integer("randint", "high", 1, low)
+    else:
+        low, high = integer("randint", "low", 1, low), integer("randint", "high", 2, high)
     if low >= high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     shape = shape_of("randint", (size,))
-    value = drawn("randint", shape, "integers", INT64, int(low), int(high), sharding, generator)
     wanted = INT64 if dtype is None else dtype_of(dtype).numpy
+    for text, x in (("from", low), ("to - 1", high - 1)):
+        if (wanted.kind == "b" and x not in (0, 1)) or not holds(x, wanted):
+            raise RuntimeError(f"{text} is out of bounds for {C_NAMES[wanted.name]}")
+    value = drawn("randint", shape, "integers", INT64, low, high, sharding, generator)
     if wanted != INT64:
         value = session.emit("cast", value, dtype=NAMES[wanted])
     return finished(value, requires_grad, device)
@@ -206,7 +212,12 @@ def randperm(
     generator: Generator | None = None,
 ) -> Tensor:
     """The integers from 0 to n - 1 in random order. The order is made in the driver."""
+    n = integer("randperm", "n", 1, n)
+    if n < 0:
+        raise RuntimeError(f"Trying to create tensor with negative dimension {n}: [{n}]")
+    wanted = INT64 if dtype is None else dtype_of(dtype).numpy
+    if wanted.kind == "b":
+        raise NotImplementedError("\"randperm\" not implemented for 'Bool'")
     key = session.fetch((generator or default_generator).draw())
     order = np.random.Generator(np.random.Philox(key=key.view(np.uint64))).permutation(n)
-    wanted = INT64 if dtype is None else dtype_of(dtype).numpy
     return finished(session.constant(order.astype(wanted)), requires_grad, device)

@@ -10,6 +10,7 @@ import numpy as np
 from distgrad import session
 from distgrad.dtype import default_numpy
 from distgrad.ops.base import Tensor, Value, call, cast, constant, op
+from distgrad.ops.helpers import operand
 from distgrad.ops.pointwise import exp, floating, reciprocal, sin, square
 from distgrad.ops.samples import positive, real
 
@@ -87,10 +88,10 @@ def nan_to_num(
         return input
     info = np.finfo(dtype)
     is_nan = session.emit("isnan", input)
-    out = session.emit("where", is_nan, constant(0.0 if nan is None else nan, dtype), input)
+    out = session.emit("where", is_nan, operand(0.0 if nan is None else nan, dtype), input)
     for inf, given, limit in ((np.inf, posinf, info.max), (-np.inf, neginf, info.min)):
         infinite = session.emit("equal", input, constant(inf, dtype))
-        out = session.emit("where", infinite, constant(limit if given is None else given, dtype), out)
+        out = session.emit("where", infinite, operand(limit if given is None else given, dtype), out)
     return out
 
 
