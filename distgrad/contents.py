@@ -13,7 +13,8 @@ from distgrad.dtype import CPU, OF_NUMPY, Size, device, dtype
 from distgrad.graph import Value
 from distgrad.printing import edge_indices, format_array
 from distgrad.sharding import Sharding
-from distgrad.storage import Storage, View, contiguous
+from distgrad.storage import Storage, View
+from distgrad.strided import Strided
 
 
 class Contents:
@@ -112,20 +113,29 @@ class Contents:
 
     def stride(self, dim: int | None = None) -> Any:
         """How many elements one step along each dimension goes, in a tensor of one process."""
-        strides = self._layout().strides
-        return strides if dim is None else strides[dim]
+        strides = self._layout.strides
+        if dim is None:
+            return strides
+        if not -len(strides) <= dim < len(strides):
+            bounds = f"[{-len(strides)}, {len(strides) - 1}]" if strides else "[-1, 0]"
+            raise IndexError(f"Dimension out of range (expected to be in range of {bounds}, but got {dim})")
+        return strides[dim]
 
-    def _layout(self) -> np.ndarray:
-        shape = self._storage.value.shape
-        return contiguous(shape) if self._view is None else self._view.array_like(shape)
+    def storage_offset(self) -> int:
+        """How many elements of the storage stand before the first one."""
+        return self._layout.offset
+
+    @property
+    def _layout(self) -> Strided:
+        return Strided.contiguous(self._storage.value.shape) if self._view is None else self._view.layout
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie in C order, in a tensor of one process."""
-        return self._view is None or bool(self._layout().flags.c_contiguous)
+        return self._view is None or self._view.layout.is_contiguous
 
     def data_ptr(self) -> int:
-        """A number that tensors on one storage share."""
-        return id(self._storage)
+        """An address: equal for tensors that begin with the same element of one storage. There is nothing to read."""
+        return (id(self._storage) << 40) + self._layout.offset * self.itemsize if self.numel() else 0
 
     def item(self) -> Any:
         """The element of a one-element tensor, as a Python number."""

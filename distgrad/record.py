@@ -14,6 +14,7 @@ from typing import Any
 
 from distgrad.dtype import OF_NUMPY
 from distgrad.graph import Place, Value, origin
+from distgrad.sharding import Sharding
 from distgrad.storage import Version
 
 FREED = (
@@ -213,18 +214,16 @@ class AccumulateGrad(Node):
 class AsStridedBackward0(Node):
     """From a view to its base, made anew after the base was changed in place. torch gives it this name."""
 
-    __slots__ = ("steps",)
+    __slots__ = ("cuts", "path")
 
-    def __init__(self, edge: Edge, steps: tuple[Any, ...]):
+    def __init__(self, edge: Edge, path: Any, cuts: Sharding):
         super().__init__((edge,))
-        self.steps = steps
+        self.path = path  # from the base, which is cut like `cuts`
+        self.cuts = cuts
 
     def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
-        """Go back through the steps of the view."""
-        g = grads[0]
-        for step in reversed(self.steps):
-            g = step.pull(g)
-        return [g]
+        """The gradient where the view's elements are, zeros elsewhere."""
+        return [self.path.pull(grads[0], self.cuts)]
 
 
 def retain(node: Node, output: int, tensor: Any) -> None:

@@ -124,11 +124,11 @@ class Tensor(Contents):
         return view.refresh(self._storage)
 
     def _regenerate(self, view: View) -> None:
-        """The base was changed in place: this view now is what its steps make of the changed base."""
+        """The base was changed in place: this view now is what its route finds in the changed base."""
         view.seen = self._counter.number
         node, output = view.base._edge
         if node is not None:
-            self._node = AsStridedBackward0((node, output), view.steps[view.depth :])
+            self._node = AsStridedBackward0((node, output), view.chain.found.route, view.base.sharding)
             self._output = 0
             self._requires_grad = True
 
@@ -286,7 +286,7 @@ class Tensor(Contents):
         alias._storage = self._storage
         view = self._view
         if view is not None:
-            alias._view = View(view.steps, view.value, view.generation, None, 0, 0)
+            alias._view = View(view.chain, view.value, view.generation, None, 0)
         return alias
 
     def detach(self) -> Tensor:

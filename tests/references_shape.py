@@ -255,3 +255,23 @@ def _(x: Array, slices: Any, cuts: Any) -> Array:
     out = np.zeros(cuts.shape, x.dtype)
     out[strided(out, slices)] = x
     return out
+
+
+# Of a 3 by 4 matrix: every other element of the second column, which is where the samples' paths lead.
+@reference("_follow")
+def _(x: Array, path: Any) -> Array:
+    return np.broadcast_to(x[::2, 1], path.shape)
+
+
+@reference("_put_along")
+def _(x: Array, src: Array, path: Any) -> Array:
+    x = x.copy()
+    x[::2, 1] = src
+    return x
+
+
+@reference("_pad_along")
+def _(x: Array, path: Any, cuts: Any) -> Array:
+    out = np.zeros(cuts.shape, x.dtype)
+    out[::2, 1] = x.sum(0) if x.ndim == 2 else x
+    return out

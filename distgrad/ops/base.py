@@ -21,9 +21,8 @@
    `guard="input"`: where torch saves the result and this op saves `input`, as it was, the version of the result is
    checked, not that of `input`.
    An argument given as a number has an edge to nothing, as in torch, unless `number_edges=False`.
-5. `view=lambda base, new, *args: ...`, where `args` are the op's other arguments: the base with the view's elements
-   replaced by `new`; `layout=lambda array, *args: ...`: the same view of a NumPy array. The op's result is a view then.
-   With several results both take `index`, the number of the result, before `args`.
+5. `view=lambda shape, *args: (Slice(...), Squeeze(...))`: the result is a view, to which these moves (`moves.py`) lead
+   from the first argument, of this shape; `args` are the others. With several results `index` comes before `args`.
 6. `inplace=True` adds the method `mul_` (`"only"`: and nothing else); `method=` names, or False; the first argument
    must be a tensor. Functions of other ops alone are `@composite`: plain functions on Tensors, in the same table.
    `operators(__mul__=mul)` and `attach(T=property(...))` add other members.
@@ -93,7 +92,6 @@ def op(
     multi: bool = False,
     returns: tuple[str, ...] | None = None,
     view: Callable[..., Any] | None = None,
-    layout: Callable[..., np.ndarray] | None = None,
     inplace: bool | str = False,
     number_edges: bool = True,
     guard: str | None = None,
@@ -106,7 +104,7 @@ def op(
     def declare(body: Callable[..., Any]) -> Callable[..., Any]:
         title = body.__name__
         kind = Kind(title, body, formulas)
-        kind.multi, kind.view, kind.layout, kind.number_edges = multi, view, layout, number_edges
+        kind.multi, kind.view, kind.number_edges = multi, view, number_edges
         kind.guard = guard
         kind.node_class = _node_classes(kind, name)
         if returns is not None:

@@ -9,8 +9,10 @@ from distgrad import session
 from distgrad.dtype import castable
 from distgrad.graph import Place, Value
 from distgrad.ops.helpers import cast, title
+from distgrad.ops.moves import Path
 from distgrad.ops.node import Like, OpNode
-from distgrad.record import Edge, Node, grad_mode, retain
+from distgrad.ops.table import call
+from distgrad.record import AsStridedBackward0, Edge, Node, grad_mode, retain
 from distgrad.tensor import Tensor
 
 LEAF = "a leaf Variable that requires grad is being used in an in-place operation."
@@ -48,11 +50,11 @@ class CopySlices(Node):
     The gradient of the changed elements goes through `inner`, that of all others straight to the tensor before.
     """
 
-    __slots__ = ("first", "inner", "steps")
+    __slots__ = ("first", "inner", "path")
 
-    def __init__(self, base: Edge, inner: OpNode, steps: tuple[Any, ...]):
+    def __init__(self, base: Edge, inner: OpNode, path: Path):
         self.inner = inner
-        self.steps = steps
+        self.path = path  # from the tensor to the view
         self.first = int(
             inner.kind.formulas[0].place == 0
         )  # whether inner's first edge is the view before the change
@@ -62,18 +64,19 @@ class CopySlices(Node):
         """Split the gradient, run `inner`, and put the parts together."""
         if wanted is None:
             wanted = [node is not None for node, _ in self.next_functions]
-        parents = [grads[0]]
-        for step in self.steps:
-            parents.append(step.take(parents[-1]))
-        g = parents.pop()
+        whole, path = grads[0], self.path
+        g = call("_follow", whole, path.narrow())
+        if path.repeated:  # what was written is read where it stands first
+            g = call("slice_pad", g, path.first, self.inner.likes[0].sharding)
         results = list(self.inner.apply([g], wanted if self.first else wanted[1:]))
         before = results.pop(0) if self.first else None
-        if wanted[0]:
-            if before is None:
-                before = Like(g.shape, g._avals.dtype, g.sharding).zeros()
-            for step, parent in zip(reversed(self.steps), reversed(parents), strict=True):
-                before = step.scatter(parent, before)
-        return [before if wanted[0] else None, *results]
+        if not wanted[0]:
+            return [None, *results]
+        if before is None:
+            before = Like(g.shape, g._avals.dtype, g.sharding).zeros()
+        if path.repeated:
+            before = call("sum", before, path.repeated, True)
+        return [call("_put_along", whole, before, path.narrow()), *results]
 
     def release(self) -> None:
         """Drop what `inner` saved."""
@@ -92,10 +95,8 @@ def check(tensor: Tensor) -> None:
             check_view(tensor)
             if view.base._node is None:
                 raise RuntimeError(VIEW_OF_LEAF if view.base._requires_grad else LEAF)
-    if view is not None:
-        strides = tensor._layout().strides
-        if any(s == 0 and n > 1 for s, n in zip(strides, tensor.shape, strict=True)):
-            raise RuntimeError(OVERLAP)
+    if view is not None and view.layout.overlaps:
+        raise RuntimeError(OVERLAP)
 
 
 def check_view(tensor: Tensor) -> None:
@@ -143,7 +144,10 @@ def rebase(tensor: Tensor, node: OpNode) -> None:
         _move(tensor, node)
     else:
         base = view.base
-        _move(base, CopySlices(base._edge, node, view.steps[view.depth :]))
+        changed: Node = CopySlices(base._edge, node, view.chain.found.route)
+        if base._view is not None and base._view.layout.overlaps:
+            changed = AsStridedBackward0((changed, 0), base._view.chain.found.path.again(), base.sharding)
+        _move(base, changed)
 
 
 def _move(tensor: Tensor, node: Node) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from distgrad import session
 from distgrad.ops.base import Like, Tensor, Value, cast, common_dtype, composite, normal_dim, op
+from distgrad.ops.moves import Slice
 from distgrad.ops.regrouping import compact
 from distgrad.ops.samples import real
 from distgrad.ops.shape import atleast_1d, atleast_2d, atleast_3d
@@ -199,18 +200,11 @@ def _split_name(tensor: Any, split_size_or_sections: Any, dim: int) -> str:
     return "SplitWithSizesBackward0" if several else "SplitBackward0"
 
 
-def _python_slices(slices: Any) -> tuple[slice, ...]:
-    return tuple(slice(start, start + n) for start, n, _ in slices)
-
-
 @op(
     name=_split_name,
     multi=True,
     tensor=_split_gradient,
-    view=lambda base, new, index, sizes, dim: slice_put(
-        base, new, _parts(tuple(base.shape), sizes, dim)[index]
-    ),
-    layout=lambda array, index, sizes, dim: array[_python_slices(_parts(array.shape, sizes, dim)[index])],
+    view=lambda shape, index, sizes, dim: (Slice(tuple(_parts(shape, sizes, dim)[index])),),
     samples=lambda: [(real(5, 2), 2), (real(2, 5), [1, 4], 1), (real(3), 1)],
 )
 def split(tensor: Value, split_size_or_sections: Any, dim: int = 0) -> tuple[Value, ...]:

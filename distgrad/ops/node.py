@@ -1,4 +1,4 @@
-"""Backward nodes of ops, and the steps of views."""
+"""Backward nodes of ops, and views."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.dtype import OF_NUMPY
-from distgrad.graph import Spec, Value, spec
+from distgrad.graph import Spec, Value
 from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind, Plan
+from distgrad.ops.moves import Chain, Step
 from distgrad.ops.table import OPS
-from distgrad.primitives import Aval
 from distgrad.record import Node, Saved, grad_mode
 from distgrad.sharding import Sharding
 from distgrad.storage import View
@@ -120,74 +120,25 @@ def fitted(g: Any, like: Spec) -> Any:
     return g
 
 
-class OpStep:
-    """One step of a view (see `storage.Step`): an op with its arguments."""
-
-    __slots__ = ("args", "index", "kind", "like", "own")
-
-    def __init__(self, kind: Kind, own: tuple[Any, ...], like: Like, index: int | None):
-        self.kind = kind
-        self.own = own  # the op's arguments after the first
-        self.args = own if index is None else (index, *own)  # those of `view` and `layout`
-        self.index = index
-        self.like = like
-
-    def _own(self) -> tuple[Any, ...]:
-        return self.args if self.index is None else self.args[1:]
-
-    def get(self, parent: Value) -> Value:
-        """The view's contents."""
-        out = self.kind.run(parent, *self.own)
-        return out if self.index is None else out[self.index]
-
-    def put(self, parent: Value, new: Value) -> Value:
-        """The parent's contents with the view's replaced."""
-        before, grad_mode.enabled = grad_mode.enabled, False
-        try:
-            return self.scatter(Tensor(parent), Tensor(new))._value
-        finally:
-            grad_mode.enabled = before
-
-    def take(self, parent: Tensor) -> Tensor:
-        """`get` for tensors, recorded."""
-        names = self.kind.names[1:]
-        out = OPS[self.kind.name].function(parent, **dict(zip(names, self.own, strict=True)))
-        return out if self.index is None else out[self.index]
-
-    def scatter(self, parent: Tensor, new: Tensor) -> Tensor:
-        """`put` for tensors, recorded."""
-        assert self.kind.view is not None
-        return self.kind.view(parent, new, *self.args)
-
-    def pull(self, g: Tensor) -> Tensor:
-        """The parent's gradient from the view's."""
-        formula = self.kind.formulas[0]
-        gs = g if self.index is None else [None] * self.index + [g]
-        given = {"g": gs, "like": self.like, **dict(zip(self.kind.names[1:], self.own, strict=True))}
-        like = spec(Aval(self.like.shape, self.like.dtype), self.like.sharding)
-        return fitted(formula.function(*[given[n] for n in formula.takes]), like)
-
-    def layout(self, array: np.ndarray) -> np.ndarray:
-        """The same view of a NumPy array."""
-        assert self.kind.layout is not None
-        return self.kind.layout(array, *self.args)
-
-
 def make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, index: int | None) -> None:
     """Put a view op's result on the storage of its first argument."""
     source = args[0]
     if not isinstance(source, Tensor):
         return
-    parent = source._avals
-    step = OpStep(kind, args[1:], Like(parent.shape, parent.dtype, parent.sharding), index)
-    before = source._view
-    steps = (*before.steps, step) if before is not None else (step,)
+    assert kind.view is not None
+    before, storage = source._view, source._storage
+    own = args[1:] if index is None else (index, *args[1:])
+    if list in map(type, own):  # the user's, who may change it
+        own = tuple(tuple(item) if type(item) is list else item for item in own)
+    step = Step(kind.view, source._avals.shape, own)
+    steps = (step,) if before is None else (*before.chain.steps, step)
     if before is not None and before.base is not None:
-        base, depth = before.base, before.depth
+        base, depth = before.base, before.chain.depth
     else:
         base, depth = source, len(steps) - 1
-    tensor._storage, tensor._versions = source._storage, source._counter
-    view = View(steps, value, source._storage.generation, base, depth, source._counter.number)
+    tensor._storage, tensor._versions = storage, source._counter
+    chain = Chain(storage.value.shape, steps, depth)
+    view = View(chain, value, storage.generation, base, source._counter.number)
     view.creation = before.creation if before is not None else None
     if not grad_mode.enabled:
         view.creation = "no_grad"

@@ -23,12 +23,13 @@ from distgrad.ops.base import (
 )
 from distgrad.ops.gathering import index_select
 from distgrad.ops.helpers import normal_ints
-from distgrad.ops.regrouping import compact, reshaped
+from distgrad.ops.moves import Diagonal, Path
+from distgrad.ops.regrouping import reshaped
 from distgrad.ops.samples import real
 from distgrad.ops.shape import flatten
-from distgrad.ops.slices import _along, slice_put
+from distgrad.ops.slices import _along
 from distgrad.ops.sums import sum
-from distgrad.ops.views import expand, permute, reshape, unsqueeze
+from distgrad.ops.views import expand, reshape, unsqueeze
 
 __all__ = [
     "diag",
@@ -211,7 +212,7 @@ def triu(input: Value, diagonal: int = 0) -> Value:
     return _triangle("triu", "greater_equal", input, diagonal)
 
 
-# Diagonals. Of a flattened matrix of m columns a diagonal is a slice with step m + 1.
+# Diagonals.
 def _two_dims(ndim: int, dim1: int, dim2: int) -> tuple[int, int]:
     a, b = normal_dim(dim1, ndim), normal_dim(dim2, ndim)
     if a == b:
@@ -219,33 +220,19 @@ def _two_dims(ndim: int, dim1: int, dim2: int) -> tuple[int, int]:
     return a, b
 
 
-def _order(ndim: int, a: int, b: int) -> Ints:
-    """The order of dimensions in which the two are the last."""
-    return (*(d for d in range(ndim) if d not in (a, b)), a, b)
+def _diagonal(shape: Ints, offset: int, dim1: int, dim2: int) -> Diagonal:
+    return Diagonal(offset, *_two_dims(len(shape), dim1, dim2))
 
 
-def _diagonal_slice(n: int, m: int, offset: int) -> tuple[int, int, int]:
-    length = max(0, min(n, m - offset) if offset >= 0 else min(n + offset, m))
-    start = offset if offset >= 0 else -offset * m
-    return (start if length else 0, length, m + 1)
-
-
-def _diagonal_put(base: Tensor, new: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
-    """`base` with a diagonal replaced."""
-    ndim = base.dim()
-    a, b = _two_dims(ndim, dim1, dim2)
-    order = _order(ndim, a, b)
-    front = permute(base, order)
-    batch, n, m = tuple(front.shape[:-2]), front.shape[-2], front.shape[-1]
-    slices = (*((0, k, 1) for k in batch), _diagonal_slice(n, m, offset))
-    put = reshape(slice_put(reshape(front, (*batch, n * m)), new, slices), (*batch, n, m))
-    return permute(put, tuple(order.index(d) for d in range(ndim)))
+def _diagonal_pad(g: Tensor, offset: int, dim1: int, dim2: int, like: Like) -> Tensor:
+    """Zeros with the diagonal `g`."""
+    path = Path.of(like.shape).then(_diagonal(like.shape, offset, dim1, dim2), tuple(g.shape))
+    return path.pull(g, like.sharding)
 
 
 @op(
-    input=lambda g, offset, dim1, dim2, like: _diagonal_put(like.zeros(), g, offset, dim1, dim2),
-    view=_diagonal_put,
-    layout=lambda array, offset, dim1, dim2: np.diagonal(array, offset, dim1, dim2),
+    input=_diagonal_pad,
+    view=lambda shape, offset, dim1, dim2: (_diagonal(shape, offset, dim1, dim2),),
     samples=lambda: [
         (real(3, 3),),
         (real(2, 4), 1),
@@ -256,27 +243,17 @@ def _diagonal_put(base: Tensor, new: Tensor, offset: int, dim1: int, dim2: int) 
 )
 def diagonal(input: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
     """A diagonal of two dimensions, as the last dimension: where `dim2`'s position is `dim1`'s plus `offset`."""
-    return _diagonal_of(input, offset, dim1, dim2)
-
-
-def _diagonal_of(input: Value, offset: int, dim1: int, dim2: int) -> Value:
-    ndim = len(input.shape)
-    a, b = _two_dims(ndim, dim1, dim2)
-    order = _order(ndim, a, b)
-    front = input if order == tuple(range(ndim)) else session.emit("permute", input, dims=order)
-    *batch, n, m = front.shape
-    slices = (*((0, k, 1) for k in batch), _diagonal_slice(n, m, offset))
-    return compact(session.emit("slice", reshaped(front, (*batch, n * m)), slices=slices))
+    return _diagonal(input.shape, offset, dim1, dim2).get(input)
 
 
 @op(
     name="DiagonalBackward0_copy",
-    input=lambda g, diagonal, like: _diagonal_put(like.zeros(), g, diagonal, 0, 1),
+    input=lambda g, diagonal, like: _diagonal_pad(g, diagonal, 0, 1, like),
     method=False,
     samples=lambda: [(real(3, 3), 0), (real(2, 4), 1)],
 )
 def _diagonal_copy(input: Value, diagonal: int) -> Value:
-    return _diagonal_of(input, diagonal, 0, 1)
+    return Diagonal(diagonal, 0, 1).get(input)
 
 
 @op(
@@ -288,14 +265,10 @@ def diag_embed(input: Value, offset: int = 0, dim1: int = -2, dim2: int = -1) ->
     ndim = len(input.shape) + 1
     a, b = _two_dims(ndim, dim1, dim2)
     n = input.shape[-1] + abs(offset)
-    batch = input.shape[:-1]
-    flat = broadcast_to(constant(0, input.dtype), (*batch, n * n))
-    slices = (*((0, k, 1) for k in batch), _diagonal_slice(n, n, offset))
-    made = reshaped(session.put(flat, input, slices), (*batch, n, n))
-    order = _order(ndim, a, b)
-    if order == tuple(range(ndim)):
-        return made
-    return session.emit("permute", made, dims=tuple(order.index(d) for d in range(ndim)))
+    shape = list(input.shape[:-1])
+    for d in sorted((a, b)):
+        shape.insert(d, n)
+    return Diagonal(offset, a, b).put(broadcast_to(constant(0, input.dtype), tuple(shape)), input)
 
 
 @composite(samples=lambda: [(real(3),), (real(3, 3),), (real(2, 3), 1)])
@@ -307,14 +280,12 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 @op(
-    input=lambda g, like: _diagonal_put(like.zeros(), expand(g, (min(like.shape),)), 0, 0, 1),
+    input=lambda g, like: _diagonal_pad(expand(g, (min(like.shape),)), 0, 0, 1, like),
     samples=lambda: [real(3, 3), real(2, 4)],
 )
 def trace(input: Value) -> Value:
     """The sum of a matrix's diagonal."""
     if len(input.shape) != 2:
         raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {len(input.shape)}")
-    n, m = input.shape
-    along = session.emit("slice", reshaped(input, (n * m,)), slices=(_diagonal_slice(n, m, 0),))
     target = input.dtype if input.dtype.kind == "f" else INT64
-    return session.emit("sum", compact(along), dims=(0,), keepdim=False, dtype=str(target))
+    return session.emit("sum", Diagonal(0, 0, 1).get(input), dims=(0,), keepdim=False, dtype=str(target))

@@ -1,4 +1,4 @@
-"""Views of some of the elements: slices, select, narrow, unbind, and indexing with integers and slices.
+"""Views of some of the elements: slices, select, narrow, unbind.
 
 All that selects with start, length and step along dimensions is written with `slice_take` and `slice_put`.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import numpy as np
-
 from distgrad import session
 from distgrad.dtype import BOOL
 from distgrad.ops.base import (
@@ -17,7 +15,6 @@ from distgrad.ops.base import (
     Like,
     Tensor,
     Value,
-    attach,
     broadcast_to,
     cast,
     composite,
@@ -25,30 +22,23 @@ from distgrad.ops.base import (
     normal_dim,
     op,
 )
+from distgrad.ops.moves import Move, Slice, Slices, Squeeze
 from distgrad.ops.regrouping import compact
 from distgrad.ops.samples import real
-from distgrad.ops.views import expand, squeeze, unsqueeze
+from distgrad.ops.views import unsqueeze
 from distgrad.sharding import Sharding
-
-Slices = tuple[tuple[int, int, int], ...]
 
 
 @op(
     name="SliceBackward0",
     input=lambda g, slices, like: slice_pad(g, slices, like.sharding),
-    view=lambda base, new, slices: slice_put(base, new, slices),
-    layout=lambda array, slices: array[tuple(_python_slice(*s) for s in slices)],
+    view=lambda shape, slices: (Slice(tuple(slices)),),
     method=False,
     samples=lambda: [(real(5, 4), ((1, 2, 2), (0, 4, 1)))],
 )
 def slice_take(input: Value, slices: Any) -> Value:
     """The elements `start + i * step`, for i below `length`, for the (start, length, step) of each dimension."""
     return compact(session.part(input, slices))
-
-
-def _python_slice(start: int, length: int, step: int) -> slice:
-    stop = start + length * step
-    return slice(start, stop if stop >= 0 else None, step) if length else slice(0, 0)
 
 
 @op(
@@ -106,8 +96,7 @@ def _selected(shape: Ints, dim: int, index: int) -> Slices:
     input=lambda g, dim, index, like: slice_pad(
         unsqueeze(g, normal_dim(dim, like.ndim)), _selected(like.shape, dim, index), like.sharding
     ),
-    view=lambda base, new, dim, index: _select_put(base, new, dim, index),
-    layout=lambda array, dim, index: array[_at(array.ndim, dim, index)],
+    view=lambda shape, dim, index: _select_moves(shape, dim, index),
     samples=lambda: [(real(3, 4), 0, 1), (real(3, 4), -1, -2), (real(3), 0, 0)],
 )
 def select(input: Value, dim: int, index: int) -> Value:
@@ -117,8 +106,8 @@ def select(input: Value, dim: int, index: int) -> Value:
     return session.emit("squeeze_dims", part, dims=(normal_dim(dim, len(input.shape)),))
 
 
-def _at(ndim: int, dim: int, index: int) -> tuple[Any, ...]:
-    return tuple(index if d == dim % ndim else slice(None) for d in range(ndim))
+def _select_moves(shape: Ints, dim: int, index: int) -> tuple[Move, ...]:
+    return Slice(_selected(shape, dim, operator.index(index))), Squeeze((normal_dim(dim, len(shape)),))
 
 
 def _select_put(base: Tensor, new: Tensor, dim: int, index: int) -> Tensor:
@@ -147,8 +136,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
 @op(
     multi=True,
     input=lambda g, dim, like: _put_all(g, dim, like),
-    view=lambda base, new, index, dim: _select_put(base, new, dim, index),
-    layout=lambda array, index, dim: array[_at(array.ndim, dim, index)],
+    view=lambda shape, index, dim: _select_moves(shape, dim, index),
     samples=lambda: [(real(3, 2),), (real(3, 2), 1)],
 )
 def unbind(input: Value, dim: int = 0) -> tuple[Value, ...]:
@@ -166,66 +154,3 @@ def _put_all(gs: list[Any], dim: int, like: Like) -> Tensor:
         if g is not None:
             total = _select_put(total, g, dim, i)
     return total
-
-
-# Indexing with integers, slices, None and Ellipsis: always a view.
-def basic_index(input: Tensor, key: Any) -> Tensor:
-    """`input[key]` for a key (or tuple) of integers, slices, None and Ellipsis."""
-    keys = key if isinstance(key, tuple) else (key,)
-    used = sum(k is not None and k is not Ellipsis for k in keys)
-    if keys and not input.dim() and used:
-        raise IndexError(
-            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or "
-            "`tensor.item<T>()` in C++ to convert a "
-            "0-dim tensor to a number"
-        )
-    if used > input.dim():
-        raise IndexError(f"too many indices for tensor of dimension {input.dim()}")
-    dim = 0
-    for k in keys:
-        if k is None:
-            input = unsqueeze(input, dim)
-            dim += 1
-        elif k is Ellipsis:
-            after = keys[len(keys) - 1 - keys[::-1].index(Ellipsis) + 1 :]
-            dim = input.dim() - sum(a is not None for a in after)
-        elif isinstance(k, slice):
-            input = _index_slice(input, dim, k)
-            dim += 1
-        else:
-            n, i = input.shape[dim], operator.index(k)
-            if not -n <= i < n:
-                raise IndexError(f"index {i} is out of bounds for dimension {dim} with size {n}")
-            input = select(input, dim, i)
-    return input
-
-
-def _index_slice(input: Tensor, dim: int, k: slice) -> Tensor:
-    n = input.shape[dim]
-    step = 1 if k.step is None else operator.index(k.step)
-    if step <= 0:
-        raise ValueError("step must be greater than zero")
-    start, stop, _ = k.indices(n)
-    length = max(0, -(-(stop - start) // step))
-    if length == n:
-        return slice_take(input, tuple(full_slices(tuple(input.shape))))
-    return slice_take(input, _along(tuple(input.shape), dim, start, length, step))
-
-
-def basic_assign(target: Tensor, new: Any) -> None:
-    """Write `new`, a tensor or number, into a view that indexing gave; it is broadcast."""
-    if isinstance(new, Tensor):
-        while new.dim() > target.dim() and new.shape[0] == 1:
-            new = squeeze(new, 0)
-        if new.shape != target.shape:
-            new = expand(new, tuple(target.shape))
-    elif not isinstance(new, (bool, int, float, np.generic)):
-        raise TypeError(f"can't assign a {type(new).__name__} to a {target.dtype.tensor_type}")
-    target.copy_(new)
-
-
-def _assign(self: Tensor, key: Any, new: Any) -> None:
-    basic_assign(basic_index(self, key), new)
-
-
-attach(__getitem__=basic_index, __setitem__=_assign)

@@ -6,12 +6,11 @@ import math
 import operator
 from typing import Any
 
-import numpy as np
-
 from distgrad import session
 from distgrad.dtype import OF_NUMPY, dtype
 from distgrad.ops.base import Ints, Tensor, Value, attach, broadcast_to, composite, normal_dim, op
 from distgrad.ops.helpers import normal_ints
+from distgrad.ops.moves import Expand, Permute, Reshape, Squeeze, Unsqueeze, inverse
 from distgrad.ops.regrouping import reshaped
 from distgrad.ops.samples import real
 
@@ -47,20 +46,13 @@ def inferred(shape: Ints, numel: int) -> Ints:
 # Reshaping.
 def _viewable(input: Tensor, shape: Ints) -> bool:
     """Whether the elements, where torch would have them in memory, can be seen in this shape without a copy."""
-    if input._view is None:
-        return True
-    try:
-        input._layout().reshape(shape, copy=False)
-    except ValueError:
-        return False
-    return True
+    return input._view is None or input._view.layout.reshape(shape) is not None
 
 
 @op(
     name="ViewBackward0",
     input=lambda g, like: reshape(g, like.shape),
-    view=lambda base, new, shape: reshape(new, base.shape),
-    layout=lambda array, shape: array.reshape(shape, copy=False),
+    view=lambda before, shape: (Reshape(shape, before),),
     method=False,
     samples=lambda: [(real(2, 3), (3, 2)), (real(2, 3), (6,)), (real(), (1, 1))],
 )
@@ -113,8 +105,7 @@ attach(view=_view_method)
 # Permuting.
 @op(
     input=lambda g, dims: permute(g, inverse(dims)),
-    view=lambda base, new, dims: permute(new, inverse(dims)),
-    layout=lambda array, dims: array.transpose([d % array.ndim for d in dims]),
+    view=lambda shape, dims: (Permute(tuple(d % len(shape) for d in dims)),),
     samples=lambda: [(real(2, 3, 4), (2, 0, 1)), (real(2, 3), (-1, 0)), (real(), ())],
 )
 def permute(input: Value, dims: Ints) -> Value:
@@ -132,12 +123,6 @@ def permute(input: Value, dims: Ints) -> Value:
     return session.emit("permute", input, dims=order)
 
 
-def inverse(dims: Ints) -> Ints:
-    """The permutation that undoes `dims`."""
-    order = [d % len(dims) for d in dims]
-    return tuple(order.index(i) for i in range(len(order)))
-
-
 def _exchanged(n: int, dim0: int, dim1: int) -> Ints:
     order = list(range(n))
     a, b = normal_dim(dim0, n), normal_dim(dim1, n)
@@ -148,8 +133,7 @@ def _exchanged(n: int, dim0: int, dim1: int) -> Ints:
 
 @op(
     input=lambda g, dim0, dim1: transpose(g, dim0, dim1),
-    view=lambda base, new, dim0, dim1: transpose(new, dim0, dim1),
-    layout=lambda array, dim0, dim1: array.transpose(_exchanged(array.ndim, dim0, dim1)),
+    view=lambda shape, dim0, dim1: (Permute(_exchanged(len(shape), dim0, dim1)),),
     method=("transpose", "swapaxes", "swapdims"),
     samples=lambda: [(real(2, 3, 4), 0, -1), (real(), 0, -1)],
 )
@@ -160,8 +144,7 @@ def transpose(input: Value, dim0: int, dim1: int) -> Value:
 
 @op(
     input=lambda g: t(g),
-    view=lambda base, new: t(new),
-    layout=lambda array: array.T,
+    view=lambda shape: (Permute(tuple(reversed(range(len(shape))))),),
     samples=lambda: [real(2, 3), real(3)],
 )
 def t(input: Value) -> Value:
@@ -199,8 +182,7 @@ attach(T=property(_reversed), mT=property(_last_two), H=property(_matrix_transpo
 # Repeating, and dimensions of length one.
 @op(
     input=lambda g: g,
-    view=lambda base, new, size, implicit: new,
-    layout=lambda array, size, implicit: np.broadcast_to(array, _expanded(array.shape, size)),
+    view=lambda shape, size, implicit: (Expand(_expanded(shape, size)),),
     samples=lambda: [(real(3, 1), (2, 3, 4)), (real(3), (2, -1)), (real(), (2, 2))],
 )
 def expand(input: Value, size: Ints, *, implicit: bool = False) -> Value:
@@ -235,8 +217,7 @@ def _expanded(shape: Ints, size: Ints, kind: str = "torch.FloatTensor") -> Ints:
 
 @op(
     input=lambda g, dim: squeeze(g, dim if dim >= 0 else dim + g.dim()),
-    view=lambda base, new, dim: squeeze(new, dim if dim >= 0 else dim + new.dim()),
-    layout=lambda array, dim: np.expand_dims(array, dim),
+    view=lambda shape, dim: (Unsqueeze(normal_dim(dim, len(shape) + 1)),),
     samples=lambda: [(real(2, 3), 1), (real(2, 3), -1), (real(), 0)],
 )
 def unsqueeze(input: Value, dim: int) -> Value:
@@ -260,8 +241,7 @@ def _squeeze_name(input: Any, dim: Any) -> str:
 @op(
     name=_squeeze_name,
     input=lambda g, like: reshape(g, like.shape),
-    view=lambda base, new, dim: reshape(new, base.shape),
-    layout=lambda array, dim: array.squeeze(_squeezed(array.shape, dim)),
+    view=lambda shape, dim: (Squeeze(_squeezed(shape, dim)),),
     samples=lambda: [real(2, 1, 3, 1), (real(2, 1, 3, 1), 1), (real(2, 1), 0), (real(1, 2, 1), (0, 2))],
 )
 def squeeze(input: Value, dim: Any = None) -> Value:

@@ -1,0 +1,391 @@
+"""What views are made of: moves, each of which arranges or leaves out elements, and paths of them.
+
+A view op says to which moves it comes down. From them follow its strides, its contents, and what becomes of the tensor
+that it is a view of when it is written to.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from distgrad import session
+from distgrad.graph import Value
+from distgrad.ops.helpers import broadcast_to, constant
+from distgrad.ops.regrouping import compact, reshaped
+from distgrad.ops.table import call
+from distgrad.sharding import Sharding
+from distgrad.strided import Ints, Strided, diagonal_of, diagonal_slice
+
+Slices = tuple[tuple[int, int, int], ...]
+
+
+class Move(ABC):
+    """One step from a tensor to a view of it."""
+
+    __slots__ = ()
+    partial: ClassVar[bool] = (
+        False  # whether it may leave elements out: only then does `put` look at the parent
+    )
+
+    @abstractmethod
+    def layout(self, parent: Strided) -> Strided:
+        """Where the view's elements lie."""
+
+    @abstractmethod
+    def get(self, parent: Value) -> Value:
+        """The view's contents."""
+
+    @abstractmethod
+    def put(self, parent: Value, new: Value) -> Value:
+        """The parent's contents with the view's replaced by `new`."""
+
+    def under(self, core: Ints, shape: Ints) -> tuple[Move, ...]:
+        """The moves of `core` that give, expanded, what this one gives of `core` expanded to `shape`."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Permute(Move):
+    """Dimension `dims[i]` becomes dimension i."""
+
+    dims: Ints
+
+    def layout(self, parent: Strided) -> Strided:
+        return parent.permute(self.dims)
+
+    def get(self, parent: Value) -> Value:
+        return session.emit("permute", parent, dims=self.dims)
+
+    def put(self, parent: Value, new: Value) -> Value:
+        return session.emit("permute", new, dims=inverse(self.dims))
+
+
+@dataclass(frozen=True)
+class Slice(Move):
+    """(start, length, step) of each dimension."""
+
+    slices: Slices
+    partial = True
+
+    def layout(self, parent: Strided) -> Strided:
+        return parent.slice(self.slices)
+
+    def get(self, parent: Value) -> Value:
+        return compact(session.part(parent, self.slices))
+
+    def put(self, parent: Value, new: Value) -> Value:
+        return session.put(parent, new, self.slices)
+
+    def under(self, core: Ints, shape: Ints) -> tuple[Move, ...]:
+        trios = zip(self.slices, core, shape, strict=True)
+        return (Slice(tuple(s if n == m else (0, min(s[1], 1), 1) for s, n, m in trios)),)
+
+    def then(self, other: Slice) -> Slice:
+        """Both as one."""
+        pairs = zip(self.slices, other.slices, strict=True)
+        return Slice(tuple((a + c * b if n else 0, n, b * d) for (a, _, b), (c, n, d) in pairs))
+
+
+@dataclass(frozen=True)
+class Squeeze(Move):
+    """Without the dimensions `dims`, rising, which have length 1."""
+
+    dims: Ints
+
+    def layout(self, parent: Strided) -> Strided:
+        return parent.squeeze(self.dims)
+
+    def get(self, parent: Value) -> Value:
+        return session.emit("squeeze_dims", parent, dims=self.dims)
+
+    def put(self, parent: Value, new: Value) -> Value:
+        return session.emit("expand_dims", new, dims=self.dims)
+
+    def then(self, other: Squeeze) -> Squeeze:
+        """Both as one."""
+        dims = list(self.dims)
+        for d in other.dims:
+            for before in self.dims:
+                d += before <= d
+            dims.append(d)
+        return Squeeze(tuple(sorted(dims)))
+
+
+@dataclass(frozen=True)
+class Unsqueeze(Move):
+    """A new dimension of length 1 at position `dim` of the result."""
+
+    dim: int
+
+    def layout(self, parent: Strided) -> Strided:
+        return parent.unsqueeze(self.dim)
+
+    def get(self, parent: Value) -> Value:
+        return session.emit("expand_dims", parent, dims=(self.dim,))
+
+    def put(self, parent: Value, new: Value) -> Value:
+        return session.emit("squeeze_dims", new, dims=(self.dim,))
+
+
+@dataclass(frozen=True)
+class Reshape(Move):
+    """The elements in C order in another shape than `before`."""
+
+    shape: Ints
+    before: Ints
+
+    def layout(self, parent: Strided) -> Strided:
+        layout = parent.reshape(self.shape)
+        assert layout is not None
+        return layout
+
+    def get(self, parent: Value) -> Value:
+        return reshaped(parent, self.shape)
+
+    def put(self, parent: Value, new: Value) -> Value:
+        return reshaped(new, self.before)
+
+    def under(self, core: Ints, shape: Ints) -> tuple[Move, ...]:
+        """A dimension of the result is made of repeated dimensions alone, or of others alone."""
+        wide = self.layout(Strided.contiguous(core).expand(shape))
+        pairs = zip(wide.shape, wide.strides, strict=True)
+        return (Reshape(tuple(1 if stride == 0 and n > 1 else n for n, stride in pairs), core),)
+
+
+@dataclass(frozen=True)
+class Diagonal(Move):
+    """Where the position in dimension b is that in a plus `offset`; it becomes the last dimension."""
+
+    offset: int
+    a: int
+    b: int
+    partial = True
+
+    def layout(self, parent: Strided) -> Strided:
+        return parent.diagonal(self.offset, self.a, self.b)
+
+    def _flat(self, shape: Ints) -> tuple[Ints, Ints, Slices]:
+        """The order of dimensions that has a and b last, the shape with these two made one, the diagonal of that."""
+        order = (*(d for d in range(len(shape)) if d not in (self.a, self.b)), self.a, self.b)
+        *batch, n, m = (shape[d] for d in order)
+        return order, (*batch, n * m), (*((0, k, 1) for k in batch), diagonal_slice(n, m, self.offset))
+
+    def get(self, parent: Value) -> Value:
+        order, flat, slices = self._flat(parent.shape)
+        return compact(session.part(reshaped(_permuted(parent, order), flat), slices))
+
+    def put(self, parent: Value, new: Value) -> Value:
+        order, flat, slices = self._flat(parent.shape)
+        front = _permuted(parent, order)
+        made = session.put(reshaped(front, flat), new, slices)
+        return _permuted(reshaped(made, front.shape), inverse(order))
+
+    def under(self, core: Ints, shape: Ints) -> tuple[Move, ...]:
+        """Along a repeated dimension one place is as good as the other."""
+        a, b, n = self.a, self.b, len(shape)
+        repeated = {d for d in (a, b) if core[d] != shape[d]}
+        if not repeated:
+            return (self,)
+        row, column, length = diagonal_of(shape[a], shape[b], self.offset)
+        slices = [(0, size, 1) for size in core]
+        slices[a], slices[b] = (row if length else 0, length, 1), (column if length else 0, length, 1)
+        for d in repeated:
+            slices[d] = (0, min(length, 1), 1)
+        if len(repeated) == 2:
+            gone, kept = min(a, b), max(a, b)
+        else:
+            gone, kept = (a, b) if a in repeated else (b, a)
+        if length == 0:
+            slices[gone] = (0, 1, 1)
+        order = (*(d for d in range(n) if d not in (gone, kept)), kept, gone)
+        return (Slice(tuple(slices)), Permute(order), Squeeze((n - 1,)))
+
+
+class Expand(NamedTuple):
+    """Dimensions of length 1, and new ones in front, repeated to `shape`. In a path it comes last."""
+
+    shape: Ints
+
+    def layout(self, parent: Strided) -> Strided:
+        return parent.expand(self.shape)
+
+
+@dataclass(frozen=True)
+class Path:
+    """How a view's elements are found in a tensor: moves that give `core`, which is expanded to `shape`.
+
+    So no move repeats an element, whatever the order in which the user expanded and selected: an op after an expand is
+    brought before it (`under`). A view that may be written to sees no element twice, and there `core` is `shape`.
+    """
+
+    moves: tuple[Move, ...]
+    core: Ints
+    shape: Ints
+
+    @classmethod
+    def of(cls, shape: Ints) -> Path:
+        """To a tensor itself."""
+        return cls((), shape, shape)
+
+    @property
+    def repeated(self) -> Ints:
+        """The dimensions along which elements are repeated."""
+        return tuple(d for d, (n, m) in enumerate(zip(self.core, self.shape, strict=True)) if n != m)
+
+    @property
+    def first(self) -> Slices:
+        """The slices that take the core from the view: the first of what is repeated."""
+        return tuple((0, n, 1) for n in self.core)
+
+    def again(self) -> Path:
+        """From the view to itself: what is repeated is found where it stands first."""
+        if self.core == self.shape:
+            return Path.of(self.shape)
+        return Path((Slice(self.first),), self.core, self.shape)
+
+    def narrow(self) -> Path:
+        """The path to the core."""
+        return self if self.core == self.shape else Path(self.moves, self.core, self.core)
+
+    def then(self, move: Move | Expand, shape: Ints) -> Path:
+        """The path to a view of the view, which has this shape."""
+        if type(move) is Expand:
+            return self._expanded(shape)
+        if self.core == self.shape:
+            return Path(_joined(self.moves, move, self.core), shape, shape)  # type: ignore[arg-type]
+        moves, core = self.moves, self.core
+        for one in move.under(core, self.shape):  # type: ignore[union-attr]
+            moves, core = _joined(moves, one, core), one.layout(Strided.contiguous(core)).shape
+        return Path(moves, core, shape)
+
+    def _expanded(self, shape: Ints) -> Path:
+        moves, core = self.moves, self.core
+        for _ in range(len(shape) - len(core)):
+            moves, core = (*moves, Unsqueeze(0)), (1, *core)
+        fewer = tuple(0 if m == 0 else n for n, m in zip(core, shape, strict=True))
+        return Path(_joined(moves, Slice(tuple((0, n, 1) for n in fewer)), core), fewer, shape)
+
+    def get(self, value: Value) -> Value:
+        """The view's contents."""
+        for move in self.moves:
+            value = move.get(value)
+        if self.core == self.shape:
+            return value
+        return session.emit("expand", value, shape=self.shape, cuts=None)
+
+    def put(self, value: Value, new: Value) -> Value:
+        """The tensor's contents with the view's replaced by `new`, which is alike wherever an element is repeated."""
+        if self.core != self.shape:
+            new = session.part(new, self.first)
+        last = max((i for i, move in enumerate(self.moves) if move.partial), default=-1)
+        parents = [value]
+        for move in self.moves[: max(last, 0)]:
+            parents.append(move.get(parents[-1]))
+        for i in range(len(self.moves) - 1, -1, -1):
+            new = self.moves[i].put(parents[min(i, max(last, 0))], new)
+        return new
+
+    def pad(self, new: Value, cuts: Sharding) -> Value:
+        """Zeros, cut like `cuts`, to whose elements those of `new` are added which see them."""
+        if self.repeated:
+            name = str(new.dtype)
+            new = session.emit("sum", new, dims=self.repeated, keepdim=True, dtype=name)
+        if self.moves and type(self.moves[0]) is Slice and not any(m.partial for m in self.moves[1:]):
+            new = Path(self.moves[1:], self.core, self.core).put(new, new)
+            return session.emit("pad", new, slices=self.moves[0].slices, cuts=cuts)
+        zeros = broadcast_to(constant(0, new.dtype), cuts.shape, cuts)
+        return self.narrow().put(zeros, new)
+
+    def pull(self, g: Any, cuts: Sharding) -> Any:
+        """`pad` of a tensor, recorded."""
+        return call("_pad_along", g, self, cuts)
+
+
+class Step(NamedTuple):
+    """A view op that was called on a tensor of this shape."""
+
+    op: Callable[..., tuple[Any, ...]]
+    shape: Ints
+    args: tuple[Any, ...]
+
+    def moves(self) -> tuple[Any, ...]:
+        """What it comes down to."""
+        return self.op(self.shape, *self.args)
+
+
+class Found(NamedTuple):
+    """What follows from the steps of a view: its strides, how to find it in the storage, and how in its base."""
+
+    layout: Strided
+    path: Path
+    route: Path
+
+
+class Chain:
+    """The steps from a storage, whose shape is `start`, to a view; the first `depth` of them lead to its base.
+
+    What follows from them is worked out when it is asked for: most views are only read, once.
+    """
+
+    __slots__ = ("_found", "depth", "start", "steps")
+
+    def __init__(self, start: Ints, steps: tuple[Step, ...], depth: int):
+        self.start = start
+        self.steps = steps
+        self.depth = depth
+        self._found: Found | None = None
+
+    @property
+    def found(self) -> Found:
+        """What follows from the steps."""
+        if self._found is None:
+            layout, path = Strided.contiguous(self.start), Path.of(self.start)
+            route = path
+            for i, step in enumerate(self.steps):
+                if i and i == self.depth:
+                    route = path.again()
+                for move in step.moves():
+                    layout = move.layout(layout)
+                    same = route is path
+                    path = path.then(move, layout.shape)
+                    route = path if same else route.then(move, layout.shape)
+            self._found = Found(layout, path, route)
+        return self._found
+
+
+def _joined(moves: tuple[Move, ...], move: Move, shape: Ints) -> tuple[Move, ...]:
+    """`moves`, which give `shape`, and another. What `x[i][j]` does becomes one slice, so that a write is one too."""
+    last = moves[-1] if moves else None
+    if isinstance(move, Slice):
+        if move.slices == tuple((0, n, 1) for n in shape):
+            return moves
+        if isinstance(last, Slice):
+            return (*moves[:-1], last.then(move))
+        if isinstance(last, Squeeze) and len(moves) > 1 and isinstance(moves[-2], Slice):
+            opened = list(move.slices)
+            for d in last.dims:
+                opened.insert(d, (0, 1, 1))
+            return (*moves[:-2], moves[-2].then(Slice(tuple(opened))), last)
+    elif isinstance(move, Squeeze):
+        if not move.dims:
+            return moves
+        if isinstance(last, Squeeze):
+            return (*moves[:-1], last.then(move))
+    elif (isinstance(move, Permute) and move.dims == tuple(range(len(shape)))) or (
+        isinstance(move, Reshape) and move.shape == shape
+    ):
+        return moves
+    return (*moves, move)
+
+
+def _permuted(x: Value, dims: Ints) -> Value:
+    return x if dims == tuple(range(len(dims))) else session.emit("permute", x, dims=dims)
+
+
+def inverse(dims: Ints) -> Ints:
+    """The permutation that undoes `dims`."""
+    order = [d % len(dims) for d in dims]
+    return tuple(order.index(i) for i in range(len(order)))

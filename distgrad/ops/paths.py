@@ -1,0 +1,60 @@
+"""Following the path of a view, and writing along it, as ops: what becomes of gradients once a view was written to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distgrad.dtype import BOOL
+from distgrad.ops.base import Tensor, Value, broadcast_to, cast, constant, op
+from distgrad.ops.moves import Path, Permute, Slice, Squeeze
+from distgrad.ops.samples import real
+from distgrad.sharding import Sharding
+
+__all__: list[str] = []
+
+
+def _column(times: int = 0) -> Path:
+    """From a 3 by 4 matrix to every other element of its second column, or to so many rows of these."""
+    moves = (Slice(((0, 2, 2), (1, 1, 1))), Permute((1, 0)))
+    return Path(moves, (1, 2), (times, 2)) if times else Path((*moves, Squeeze((0,))), (2,), (2,))
+
+
+def _zero() -> Tensor:
+    return Tensor(constant(0, BOOL))
+
+
+@op(
+    name="AsStridedBackward0",
+    input=lambda g, path, like: _pad_along(g, path, like.sharding),
+    method=False,
+    samples=lambda: [(real(3, 4), _column()), (real(3, 4), _column(3))],
+)
+def _follow(input: Value, path: Any) -> Value:
+    """The elements to which `path` leads."""
+    return path.get(input)
+
+
+@op(
+    name="AsStridedScatterBackward0",
+    input=lambda g, path: _put_along(g, _zero(), path),
+    src=lambda g, path: _follow(g, path),
+    method=False,
+    samples=lambda: [(real(3, 4), real(2), _column())],
+)
+def _put_along(input: Value, src: Value, path: Any) -> Value:
+    """`input` with the elements to which `path` leads replaced."""
+    return path.put(input, broadcast_to(cast(src, input.dtype), path.shape))
+
+
+@op(
+    name="AsStridedBackward0",
+    input=lambda g, path: _follow(g, path),
+    method=False,
+    samples=lambda: [
+        (real(2), _column(), Sharding.whole((3, 4))),
+        (real(3, 2), _column(3), Sharding.whole((3, 4))),
+    ],
+)
+def _pad_along(input: Value, path: Any, cuts: Sharding) -> Value:
+    """Zeros, cut like `cuts`, to which the elements of `input` are added that `path` would find there."""
+    return path.pad(input, cuts)

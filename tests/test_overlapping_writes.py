@@ -1,0 +1,135 @@
+"""Writes through views whose elements overlap, and what becomes of gradients: values worked out by hand."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+OVERLAP = "more than one element of the written-to tensor refers to a single memory location"
+
+
+def test_an_element_written_through_an_expanded_view(torch: ModuleType) -> None:
+    base = torch.tensor([[1.0], [2.0]])
+    b = base.expand(2, 3)
+    b[0, 0] = 5.0
+    assert base.tolist() == [[5.0], [2.0]]
+    assert b.tolist() == [[5.0] * 3, [2.0] * 3]
+    s = torch.zeros(1)
+    s.expand(4)[1:2] = 7.0
+    assert s.tolist() == [7.0]
+
+
+def test_a_column_of_a_meshgrid(torch: ModuleType) -> None:
+    rows, columns = torch.tensor([1.0, 2, 3]), torch.tensor([10.0, 20, 30])
+    x, y = torch.meshgrid(rows, columns, indexing="ij")
+    x[:, :1].add_(100)
+    y[2].mul_(2)
+    assert x.tolist() == [[101.0] * 3, [102.0] * 3, [103.0] * 3]
+    assert rows.tolist() == [101.0, 102.0, 103.0]
+    assert y.tolist() == [[20.0, 40.0, 60.0]] * 3
+    assert columns.tolist() == [20.0, 40.0, 60.0]
+    x, y = torch.meshgrid(rows, columns, indexing="xy")
+    x[0, 1] = 0.0
+    assert rows.tolist() == [101.0, 0.0, 103.0]
+    assert x.tolist() == [[101.0, 0.0, 103.0]] * 3
+    assert y.tolist() == [[20.0] * 3, [40.0] * 3, [60.0] * 3]
+
+
+def test_the_gradient_of_such_a_write(torch: ModuleType) -> None:
+    w = torch.tensor([[1.0], [2.0]], requires_grad=True)
+    p = w * 1
+    p.expand(2, 3)[0, 0] = 5.0
+    assert torch.autograd.grad(p.sum(), w)[0].tolist() == [[0.0], [1.0]]
+
+
+def test_both_sides_of_a_write_get_their_gradient(torch: ModuleType) -> None:
+    """After it, e is [[3 w1] * 3, [w1] * 3]: weights 0 to 5 give 3 * 3 + 12, and q, its first row, 3 * 10 * 3."""
+    w = torch.tensor([[1.0], [2.0]], requires_grad=True)
+    e = (w * 1).expand(2, 3)
+    q = e[0]
+    e[0, 0] = w[1, 0] * 3
+    assert e.tolist() == [[6.0] * 3, [2.0] * 3]
+    loss = (e * torch.arange(6.0).view(2, 3)).sum() + (q * 10).sum()
+    assert torch.autograd.grad(loss, w)[0].tolist() == [[0.0], [111.0]]
+
+
+def test_second_derivatives_through_such_a_write(torch: ModuleType) -> None:
+    """p becomes [w0 * w1, w1]; the loss 2 * (w0 * w1)**2 + w1 has second derivatives 4 w1**2, 8 w0 w1, 4 w0**2."""
+    w = torch.tensor([3.0, 2.0], requires_grad=True)
+    p = (w * 1).unsqueeze(0).expand(2, 2)
+    p[1, 0].mul_(w[1])
+    (g,) = torch.autograd.grad((p**2)[:, 0].sum() + p[0, 1], w, create_graph=True)
+    assert g.tolist() == [4 * 3 * 2 * 2.0, 4 * 3 * 3 * 2.0 + 1]
+    rows = [torch.autograd.grad(g[i], w, retain_graph=True)[0].tolist() for i in range(2)]
+    assert rows == [[16.0, 48.0], [48.0, 36.0]]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda b: b.add_(1),
+        lambda b: b.mul_(2),
+        lambda b: b[0].copy_(b[1]),
+        lambda b: b.__setitem__(0, 7.0),
+        lambda b: b.__setitem__((slice(None), slice(1, 3)), 7.0),
+        lambda b: b.t().neg_(),
+        lambda b: b.unsqueeze(0)[0, :, 1:].exp_(),
+        lambda b: b.view(2, 3, 1).clamp_(0, 1),
+    ],
+)
+def test_what_torch_refuses_is_refused_before_anything_changes(torch: ModuleType, write: object) -> None:
+    base = torch.tensor([[1.0], [2.0]])
+    b = base.expand(2, 3)
+    with pytest.raises(RuntimeError, match=OVERLAP):
+        write(b)  # type: ignore[operator]
+    assert base.tolist() == [[1.0], [2.0]]
+    assert b.tolist() == [[1.0] * 3, [2.0] * 3]
+    assert base._version == 0
+
+
+def test_a_diagonal_of_repeated_rows_is_the_row(torch: ModuleType) -> None:
+    base = torch.tensor([1.0, 2.0, 3.0])
+    wide = base.expand(3, 3)
+    wide.diagonal().mul_(10)
+    assert base.tolist() == [10.0, 20.0, 30.0]
+    wide.diagonal(1).add_(1)
+    assert base.tolist() == [10.0, 21.0, 31.0]
+    wide.t().diagonal(1)[:1].zero_()
+    assert base.tolist() == [0.0, 21.0, 31.0]
+    assert wide.tolist() == [[0.0, 21.0, 31.0]] * 3
+    with pytest.raises(RuntimeError, match=OVERLAP):
+        torch.ones(1, 1).expand(2, 2).diagonal().add_(1)
+
+
+def test_repeated_dimensions_are_reshaped_and_split(torch: ModuleType) -> None:
+    base = torch.arange(6.0).reshape(2, 1, 3)
+    wide = base.expand(2, 4, 3)
+    wide.view(2, 2, 2, 3)[1, 1, 0].fill_(-1)
+    assert base.tolist() == [[[0.0, 1.0, 2.0]], [[-1.0] * 3]]
+    wide.split(1, 1)[0].detach().mul_(2)
+    assert base.tolist() == [[[0.0, 2.0, 4.0]], [[-2.0] * 3]]
+    wide.movedim(1, 0).flatten(1)[3].add_(1)
+    assert base.tolist() == [[[1.0, 3.0, 5.0]], [[-1.0] * 3]]
+    assert wide.tolist() == [[[1.0, 3.0, 5.0]] * 4, [[-1.0] * 3] * 4]
+
+
+def test_a_detached_view_that_overlaps_is_a_base(torch: ModuleType) -> None:
+    """Each row of d is one number: what is read of it sums to 3, 12 times the row's number."""
+    w = torch.tensor(2.0, requires_grad=True)
+    d = torch.tensor([[1.0], [2.0]]).expand(2, 3).detach()
+    d[:, 1].mul_(w)
+    assert d.tolist() == [[2.0] * 3, [4.0] * 3]
+    (g,) = torch.autograd.grad((d * torch.arange(6.0).view(2, 3)).sum(), w)
+    assert g.item() == 3 * 1 + 12 * 2
+
+
+def test_a_storage_keeps_its_cuts_through_a_reshaped_view(torch: ModuleType) -> None:
+    if not torch.is_initialized():
+        torch.init("inproc", workers=2)
+    x = torch.ones(6, 4, sharding={1: 2})
+    before = x.sharding
+    x.view(24)[::5].mul_(3)
+    x.diagonal().add_(1)
+    assert x.sharding == before
+    assert x.sum().item() == 24 + 2 * 5 + 4
