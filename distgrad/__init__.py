@@ -73,7 +73,7 @@ from distgrad.ops.ordering import *
 from distgrad.ops.paths import *
 from distgrad.ops.pointwise import *
 from distgrad.ops.products import bmm, dot, matmul, mm, mv
-from distgrad.ops.queries import explain, is_floating_point, is_tensor, numel, result_type
+from distgrad.ops.queries import explain, is_floating_point, is_nonzero, is_tensor, numel, result_type
 from distgrad.ops.random import (
     Generator,
     default_generator,

@@ -177,6 +177,8 @@ class Contents:
             raise RuntimeError(f"Boolean value of Tensor with {what} is ambiguous")
         return bool(self._array().item())
 
+    __nonzero__ = __bool__
+
     def _number(self) -> Any:
         if self.numel() != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")
@@ -187,6 +189,8 @@ class Contents:
 
     def __int__(self) -> int:
         return int(self._number())
+
+    __long__ = __int__
 
     def __complex__(self) -> complex:
         return complex(self._number())
@@ -200,11 +204,28 @@ class Contents:
         return id(self)
 
     def __contains__(self, element: Any) -> bool:
-        if not isinstance(element, (Contents, int, float)):
+        if not isinstance(element, (Contents, int, float, complex, np.bool_, np.number)):
             raise RuntimeError(
                 f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}."
             )
-        return bool((self == element).any())
+        found = element == self
+        return found if isinstance(found, bool) else bool(found.any())
+
+    def __delitem__(self, key: Any) -> None:
+        raise TypeError("Tensor does not support deleting items")
+
+    def __reversed__(self) -> Any:
+        """The slices along dimension 0 in the opposite order, as a tensor; a 0-d tensor is itself."""
+        return self.flip(0) if self.dim() else self
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """For `np.from_dlpack` and its like: of a copy."""
+        if self.requires_grad:
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+        return self.numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # the CPU
 
     def __repr__(self) -> str:
         value = self._value

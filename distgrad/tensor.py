@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,10 +149,21 @@ class Tensor(Contents):
         copy._requires_grad = self._requires_grad
         if self._grad is not None:
             copy._grad = self._grad.__deepcopy__(memo)
+        copy.__dict__.update(deepcopy(self.__dict__, memo))
         return copy
 
+    def __copy__(self) -> Tensor:
+        """A leaf on the same storage."""
+        alias = self._alias()
+        alias._requires_grad = self.requires_grad
+        alias.__dict__.update(self.__dict__)
+        return alias
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.numpy(force=True), self.requires_grad)
+        return _unpickle, (self.numpy(force=True), self.requires_grad), self.__dict__ or None
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes)
 
     # Autograd.
     @property

@@ -97,6 +97,9 @@ for _name in FLOATS + COMPARISONS:
         case(_name, _want, integers(7, 5), integers(7, 5, low=1))
 for _name in COMPARISONS + LOGICAL:
     case(_name, getattr(np, _name), flags(7, 5), flags(5))
+for _name in ("left_shift", "right_shift"):
+    case(_name, getattr(np, _name), integers(7, 5), integers(5, low=-2, high=70))
+    case(_name, getattr(np, _name), integers(7, 5, dtype="int32"), integers(7, 5, high=40, dtype="int32"))
 case("power", np.power, np.abs(normal(7, 5)), normal(5))
 case("power", np.power, integers(7, 5), integers(7, 5, low=0, high=4))
 case("where", np.where, flags(7, 5), normal(7, 5), normal(5))

@@ -52,6 +52,8 @@ same(
     _rsub_scalar=lambda a, b, alpha=1: b - alpha * a,
     mul=np.multiply,
     neg=np.negative,
+    bitwise_left_shift=lambda a, b: np.vectorize(shifted, [np.int64])(a, b),
+    bitwise_right_shift=lambda a, b: np.vectorize(lambda a, b: int(a) >> min(int(b), 64), [np.int64])(a, b),
     pow=lambda a, b: power(np.asarray(a), np.asarray(b)),
     rsqrt=lambda x: x**-0.5,
     reciprocal=lambda x: 1 / x,
@@ -94,6 +96,12 @@ same(
     addcdiv=lambda x, a, b, value=1: x + value * a / b,
     divided=np.divide,
 )
+
+
+def shifted(a: Any, b: Any) -> int:
+    """a * 2**b, of which 64 bits are kept."""
+    bits = (int(a) << int(b)) % 2**64
+    return bits - 2**64 if bits >= 2**63 else bits
 
 
 def power(a: Array, b: Array) -> Array:

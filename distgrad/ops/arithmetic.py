@@ -116,7 +116,7 @@ def _rsub_scalar(input: Value, other: float, *, alpha: float = 1) -> Value:
 @composite(samples=lambda: [(real(2, 3), real(3)), (real(2, 3), 1.5)])
 def rsub(input: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
     """other - alpha * input."""
-    if isinstance(other, Tensor):
+    if isinstance(other, (Tensor, np.ndarray)):
         return sub(other, input, alpha=alpha)
     return _rsub_scalar(input, other, alpha=alpha)
 
@@ -311,5 +311,15 @@ operators(
     __truediv__=div, __rtruediv__=_reciprocal_times, __itruediv__="div_",
     __pow__=pow, __rpow__=lambda self, other: pow(other, self), __ipow__="pow_",
 )  # fmt: skip
-attach(__neg__=neg, __pos__=lambda self: self)
+
+
+def _positive(self: Tensor) -> Tensor:
+    """The tensor itself."""
+    if self._avals.dtype == BOOL:
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return self
+
+
+attach(__neg__=neg, __pos__=_positive, __div__=Tensor.__truediv__, __rdiv__=_reciprocal_times)
+attach(__idiv__=Tensor.__itruediv__)  # type: ignore[attr-defined]
 subtract, multiply, divide, true_divide, negative = sub, mul, div, div, neg

@@ -176,6 +176,30 @@ def bitwise_not(input: Value) -> Value:
     return session.emit("subtract", constant(-1, input.dtype), input)
 
 
+# NumPy gives what torch does for shifts by as many bits as there are, or by less than none: 0, or the sign.
+def _shifted(primitive: str, kernel: str, input: Operand, other: Operand) -> Value:
+    common = common_dtype(input, other)
+    if common.kind != "i":
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{title(common)}'")
+    return elementwise(primitive, input, other)
+
+
+def _shifts() -> list[Any]:
+    return [(whole(2, 3), whole(3, seed=1)), (whole(2, 3), whole(2, 3, low=60, high=66)), (whole(4), 3)]
+
+
+@op(inplace=True, samples=_shifts)
+def bitwise_left_shift(input: Operand, other: Operand) -> Value:
+    """The bits moved up by `other` places: input * 2**other."""
+    return _shifted("left_shift", "lshift_cpu", input, other)
+
+
+@op(inplace=True, samples=_shifts)
+def bitwise_right_shift(input: Operand, other: Operand) -> Value:
+    """The bits moved down by `other` places: input // 2**other."""
+    return _shifted("right_shift", "rshift_cpu", input, other)
+
+
 def _invert(self: Tensor) -> Tensor:
     """All bits reversed."""
     if self.is_floating_point():
@@ -280,14 +304,19 @@ operators(
     __and__=bitwise_and, __rand__=bitwise_and, __iand__="bitwise_and_",
     __or__=bitwise_or, __ror__=bitwise_or, __ior__="bitwise_or_",
     __xor__=bitwise_xor, __rxor__=bitwise_xor, __ixor__="bitwise_xor_",
+    __lshift__=bitwise_left_shift, __rlshift__=lambda self, other: bitwise_left_shift(other, self),
+    __rshift__=bitwise_right_shift, __rrshift__=lambda self, other: bitwise_right_shift(other, self),
+    __ilshift__="bitwise_left_shift_", __irshift__="bitwise_right_shift_",
 )  # fmt: skip
 not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
 
 __all__ = [
     "allclose",
     "bitwise_and",
+    "bitwise_left_shift",
     "bitwise_not",
     "bitwise_or",
+    "bitwise_right_shift",
     "bitwise_xor",
     "eq",
     "equal",

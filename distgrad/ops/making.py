@@ -352,15 +352,27 @@ attach(
 )
 
 
-def _legacy(name: str) -> Any:
-    def make(*data: Any) -> Tensor:
+class _OldType(type):
+    """The type of torch's old constructors, of which the tensors of their dtype are instances."""
+
+    dtype: Any
+
+    def __call__(cls, *data: Any) -> Tensor:
+        numpy_dtype = cls.dtype.numpy
         if all(isinstance(n, int) for n in data):
-            return finished(filled(data or (0,), 0, dtype_of(name).numpy))
-        return finished(session.constant(np.array(numbers(data[0], dtype_of(name).numpy))))
+            return finished(filled(shape_of(cls.__name__, data or (0,)), 0, numpy_dtype))
+        return finished(session.constant(np.array(numbers(data[0], numpy_dtype))))
 
-    make.__doc__ = f"torch's old constructor: a {name} tensor from sizes or from data."
-    return make
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, Tensor) and instance.dtype is cls.dtype
 
 
-FloatTensor, DoubleTensor = _legacy("float32"), _legacy("float64")
-IntTensor, LongTensor, BoolTensor = _legacy("int32"), _legacy("int64"), _legacy("bool")
+def _old_type(name: str) -> Any:
+    found = dtype_of(name)
+    doc = f"torch's old constructor: a {name} tensor from sizes or from data."
+    members = {"dtype": found, "__doc__": doc, "__module__": "distgrad"}
+    return _OldType(f"{found.title}Tensor", (), members)
+
+
+FloatTensor, DoubleTensor = _old_type("float32"), _old_type("float64")
+IntTensor, LongTensor, BoolTensor = _old_type("int32"), _old_type("int64"), _old_type("bool")

@@ -7,7 +7,7 @@ from typing import Any
 
 from distgrad import session
 from distgrad.dtype import BOOL
-from distgrad.ops.base import Tensor, Value, composite, elementwise, op
+from distgrad.ops.base import Tensor, Value, attach, composite, elementwise, op
 from distgrad.ops.helpers import title
 from distgrad.ops.samples import positive as above_zero
 from distgrad.ops.samples import real
@@ -269,6 +269,7 @@ def frac(input: Value) -> Value:
     return session.emit("subtract", input, session.emit("trunc", input))
 
 
+attach(__abs__=abs)
 absolute, fix = abs, trunc
 arcsin, arccos, arctan, arcsinh, arccosh, arctanh = asin, acos, atan, asinh, acosh, atanh
 

@@ -329,7 +329,7 @@ def _matmul(self: Tensor, other: object) -> Any:
 
 
 def _rmatmul(self: Tensor, other: object) -> Any:
-    return matmul(as_tensor(other), self) if isinstance(other, np.ndarray) else NotImplemented
+    return matmul(as_tensor(other), self) if isinstance(other, (Tensor, np.ndarray)) else NotImplemented
 
 
 attach(__matmul__=_matmul, __rmatmul__=_rmatmul)

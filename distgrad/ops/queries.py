@@ -8,7 +8,7 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import OF_NUMPY, dtype
-from distgrad.ops.base import Tensor, common_dtype
+from distgrad.ops.base import Tensor, attach, common_dtype
 from distgrad.plan.explain import Explanation
 
 
@@ -53,3 +53,49 @@ def explain(*tensors: Tensor) -> Explanation:
     told = session.explain(values) if session.is_initialized() else Explanation(0, ())
     print(told)
     return told
+
+
+# What a tensor tells of itself: it is dense, real, and in the memory of processors.
+def _imag(self: Tensor) -> Tensor:
+    raise RuntimeError("imag is not implemented for tensors with non-complex dtypes.")
+
+
+def _is_same_size(self: Tensor, other: Tensor) -> bool:
+    """Whether the shapes are the same."""
+    return self.shape == other.shape
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the one element is not zero. Waits for it."""
+    return bool(input)
+
+
+def _itself(self: Tensor) -> Tensor:
+    """The tensor itself: it is real."""
+    return self
+
+
+def _no(self: Tensor) -> bool:
+    """False."""
+    return False
+
+
+for _name in ("is_cuda", "is_sparse", "is_quantized", "is_meta", "is_mkldnn", "is_nested"):
+    attach(**{_name: property(_no)})
+attach(
+    is_cpu=property(lambda self: True),
+    real=property(_itself),
+    imag=property(_imag),
+    conj=_itself,
+    resolve_conj=_itself,
+    resolve_neg=_itself,
+    is_conj=_no,
+    is_neg=_no,
+    is_shared=_no,
+    is_pinned=_no,
+    is_inference=_no,
+    is_signed=lambda self: self.dtype.is_signed,
+    is_same_size=_is_same_size,
+    is_nonzero=is_nonzero,
+    get_device=lambda self: -1,
+)

@@ -259,6 +259,7 @@ _declare({"integer_power": integer_power}, n="int")
 _declare({"round_decimals": round_decimals}, flops=3, decimals="int")
 
 _declare(_named("add subtract multiply divide maximum minimum bitwise_and bitwise_or bitwise_xor"))
+_declare(_named("left_shift right_shift"))
 _declare({"power": power, "arctan2": np.arctan2}, flops=20)
 _declare({name: _checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)
 _declare(
