@@ -92,8 +92,9 @@ from distgrad.ops.random import (
 )
 from distgrad.ops.rearranging import *
 from distgrad.ops.reductions import *
+from distgrad.ops.rows import unbind
 from distgrad.ops.shape import *
-from distgrad.ops.slices import narrow, select, unbind
+from distgrad.ops.slices import narrow, select
 from distgrad.ops.special import *
 from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,11 +241,6 @@ class Contents:
         if self.dim() == 0:
             return format(self._array().item(), spec)
         return object.__format__(self, spec) if spec else str(self)
-
-    def __iter__(self) -> Iterator[Any]:
-        if not self.dim():
-            raise TypeError("iteration over a 0-d tensor")
-        return iter(self.unbind(0))
 
 
 def _corners(value: Value, edges: list[list[int]]) -> Value:

@@ -5,6 +5,8 @@ A `Program` is the same for all workers; which shards a worker runs follows from
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.primitives import Aval, Labels, Layout, Primitive
-from distgrad.sharding import Cut, Sharding
+from distgrad.primitives.slices import Slices, local
+from distgrad.sharding import Bounds, Cut, Region, Sharding
 
 CHANNELS = ("small", "large", "each")
 
@@ -89,10 +92,37 @@ class Sum:
 
 @dataclass(frozen=True)
 class Move:
-    """Shards cut like `source` that become shards cut like `target`."""
+    """Shards cut like `source` that become shards cut like `target`: all elements, or those of `slices`."""
 
     source: Sharding
     target: Sharding
+    slices: Slices | None = None
+
+    def seen(self, dim: int, lo: int, hi: int) -> Bounds:
+        """Which of the elements that arrive are those between two bounds of the source."""
+        if self.slices is None:
+            return lo, hi
+        start, n, step = self.slices[dim]
+        return tuple([min(n, max(0, -(-(bound - start) // step))) for bound in (lo, hi)])  # type: ignore[return-value]
+
+    def inside(self, region: Region, cell: Region) -> tuple[slice, ...]:
+        """Where, in the source's shard that covers `cell`, the elements lie that arrive as `region`."""
+        if self.slices is None:
+            return tuple([slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(region, cell, strict=True)])
+        return local(self.slices, region, cell)
+
+    def sources(self, numbers: range) -> Iterable[int]:
+        """Which of these shards of the source anything is sent of."""
+        if self.slices is None:
+            return numbers
+        return self._met[bisect_left(self._met, numbers.start) : bisect_left(self._met, numbers.stop)]
+
+    @cached_property
+    def _met(self) -> list[int]:
+        assert self.slices is not None
+        return list(
+            self.source.overlapping(tuple([(a, a + (n - 1) * s + 1 if n else a) for a, n, s in self.slices]))
+        )
 
 
 @dataclass(frozen=True)

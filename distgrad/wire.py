@@ -22,6 +22,7 @@ from distgrad.errors import WireError
 from distgrad.primitives import MERGES, TABLE, Layout, Primitive
 from distgrad.primitives.base import ATTR_TYPES, DTYPES
 from distgrad.primitives.rules import agrees, sizes_of
+from distgrad.primitives.slices import slice_shape
 from distgrad.program import (
     CHANNELS,
     Arrival,
@@ -69,7 +70,8 @@ def _what(what: Sum | Move) -> list[Any]:
     if isinstance(what, Sum):
         merged = [what.counts, what.reduced, what.merge]
         return ["sum", *merged] if what.target is None else ["scatter", *merged, what.target.wire()]
-    return ["move", what.source.wire(), what.target.wire()]
+    ends = [what.source.wire(), what.target.wire()]
+    return ["move", *ends] if what.slices is None else ["part", *ends, what.slices]
 
 
 def _step(step: Step) -> list[Any]:
@@ -213,10 +215,17 @@ class _Reader:
             fits = target == sharding if arrives else target.shape == sharding.shape
             _check(fits and target.count > 1, f"{what}: slot {slot} is cut otherwise")
             return replace(made, target=target)
-        _check(kind == ["move"], f"{what}: neither a sum nor a move")
-        _, source, target = _list(raw, what, 3)
-        move = Move(self.sharding(source, what), self.sharding(target, what))
-        _check(move.source.shape == move.target.shape, f"{what}: shapes differ")
+        _check(kind in (["move"], ["part"]), f"{what}: neither a sum nor a move")
+        _, source, target, *more = _list(raw, what, 4 if kind == ["part"] else 3)
+        slices, shape = None, self.sharding(source, what).shape
+        if more:
+            try:
+                slices = ATTR_TYPES["slices"](more[0])
+                shape = slice_shape(shape, slices)
+            except (TypeError, ValueError):
+                raise WireError(f"{what}: not a slice of what is sent: {_show(more[0])}") from None
+        move = Move(self.sharding(source, what), self.sharding(target, what), slices)
+        _check(shape == move.target.shape, f"{what}: shapes differ")
         mine = move.target if arrives else move.source
         _check(mine == self.slots[slot].sharding, f"{what}: slot {slot} is cut otherwise")
         return move

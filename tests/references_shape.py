@@ -250,6 +250,14 @@ def _(x: Array, src: Array, slices: Any) -> Array:
     return x
 
 
+@reference("put_parts")
+def _(parts: Any, slices: Any, cuts: Any) -> Array:
+    out = np.zeros(cuts.shape, parts[0].dtype)
+    for part, triples in zip(parts, slices, strict=True):
+        out[strided(out, triples)] = part
+    return out
+
+
 @reference("slice_pad")
 def _(x: Array, slices: Any, cuts: Any) -> Array:
     out = np.zeros(cuts.shape, x.dtype)

@@ -366,17 +366,22 @@ def _several(kind: Kind, args: tuple[Any, ...], outs: Sequence[Value], node: Any
     """The tensors of an op with several results."""
     tensors, saved = [], SavedList()
     for i, out in enumerate(outs):
-        tensor = Tensor(out)
-        if kind.view is not None:
-            make_view(kind, args, tensor, out, i)
-        tracked = node is not None and (i == 0 or kind.multi) and out.dtype.kind == "f"
-        if tracked:
-            tensor._node, tensor._output, tensor._requires_grad = node, i, True
+        tensor = output(kind, args, out, i, node)
         tensors.append(tensor)
-        saved.append(None if tracked else Saved(out, tensor._counter, (None, i)))
+        saved.append(None if tensor._node is not None else Saved(out, tensor._counter, (None, i)))
     if node is not None and node.plan.out:
         node.saved["out"] = saved
     return tuple(tensors) if kind.returns is None else kind.returns(tensors)
+
+
+def output(kind: Kind, args: tuple[Any, ...], out: Value, i: int, node: Any) -> Tensor:
+    """The tensor of result number `i` of several."""
+    tensor = Tensor(out)
+    if kind.view is not None:
+        make_view(kind, args, tensor, out, i)
+    if node is not None and (i == 0 or kind.multi) and out.dtype.kind == "f":
+        tensor._node, tensor._output, tensor._requires_grad = node, i, True
+    return tensor
 
 
 def _inplace(kind: Kind, name: str) -> Callable[..., Any]:

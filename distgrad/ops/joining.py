@@ -12,9 +12,10 @@ from distgrad import session
 from distgrad.ops.base import Like, Tensor, Value, cast, common_dtype, composite, normal_dim, op
 from distgrad.ops.moves import Slice
 from distgrad.ops.regrouping import compact
+from distgrad.ops.rows import put_parts
 from distgrad.ops.samples import real
 from distgrad.ops.shape import atleast_1d, atleast_2d, atleast_3d
-from distgrad.ops.slices import _along, select, slice_put, slice_take
+from distgrad.ops.slices import _along, select, slice_take
 from distgrad.ops.views import reshape
 
 __all__ = [
@@ -188,11 +189,9 @@ def _split_gradient(g: list[Any], split_size_or_sections: Any, dim: int, like: L
     """The parts' gradients joined again; those of parts that were not used are zeros."""
     if None not in g and len(g) == len(_parts(like.shape, split_size_or_sections, dim)):
         return cat(g, dim)
-    total = like.zeros()
-    for one, slices in zip(g, _parts(like.shape, split_size_or_sections, dim), strict=False):
-        if one is not None:
-            total = slice_put(total, one, slices)
-    return total
+    parts = zip(g, _parts(like.shape, split_size_or_sections, dim), strict=False)
+    there = [(one, slices) for one, slices in parts if one is not None]
+    return put_parts([one for one, _ in there], tuple(slices for _, slices in there), like.sharding)
 
 
 def _split_name(tensor: Any, split_size_or_sections: Any, dim: int) -> str:

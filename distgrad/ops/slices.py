@@ -1,4 +1,4 @@
-"""Views of some of the elements: slices, select, narrow, unbind.
+"""Views of some of the elements: slices, select, narrow.
 
 All that selects with start, length and step along dimensions is written with `slice_take` and `slice_put`.
 """
@@ -12,7 +12,6 @@ from distgrad import session
 from distgrad.dtype import BOOL
 from distgrad.ops.base import (
     Ints,
-    Like,
     Tensor,
     Value,
     broadcast_to,
@@ -110,11 +109,6 @@ def _select_moves(shape: Ints, dim: int, index: int) -> tuple[Move, ...]:
     return Slice(_selected(shape, dim, operator.index(index))), Squeeze((normal_dim(dim, len(shape)),))
 
 
-def _select_put(base: Tensor, new: Tensor, dim: int, index: int) -> Tensor:
-    d = normal_dim(dim, base.dim())
-    return slice_put(base, unsqueeze(new, d), _selected(tuple(base.shape), dim, index))
-
-
 @composite(samples=lambda: [(real(5, 4), 0, 1, 3), (real(5, 4), -1, 0, 2)])
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """`length` elements from `start` along `dim`."""
@@ -131,26 +125,3 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     if first + length > n:
         raise RuntimeError(f"start ({first}) + length ({length}) exceeds dimension size ({n}).")
     return slice_take(input, _along(shape, dim, first, length))
-
-
-@op(
-    multi=True,
-    input=lambda g, dim, like: _put_all(g, dim, like),
-    view=lambda shape, index, dim: _select_moves(shape, dim, index),
-    samples=lambda: [(real(3, 2),), (real(3, 2), 1)],
-)
-def unbind(input: Value, dim: int = 0) -> tuple[Value, ...]:
-    """All slices along `dim`, without that dimension."""
-    if not input.shape:
-        raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
-    d = normal_dim(dim, len(input.shape))
-    parts = [compact(session.part(input, _along(input.shape, d, i, 1))) for i in range(input.shape[d])]
-    return tuple(session.emit("squeeze_dims", part, dims=(d,)) for part in parts)
-
-
-def _put_all(gs: list[Any], dim: int, like: Like) -> Tensor:
-    total = like.zeros()
-    for i, g in enumerate(gs):
-        if g is not None:
-            total = _select_put(total, g, dim, i)
-    return total

@@ -87,7 +87,7 @@ def build(captured: Capture, shard_bytes: int) -> Plan:
         nodes = [(n, node) for n, node in nodes if n not in deferred]
     values, nodes = rewrite(values, nodes, shard_bytes)
     builder = _Builder(values, nodes, shard_bytes)
-    put_off = late(values, nodes, builder.stages(), (value for (value, _), _ in builder.moves))
+    put_off = late(values, nodes, builder.stages(), builder.leaving())
     plan = (_Builder(values, nodes, shard_bytes, put_off) if put_off else builder).plan()
     plan.deferred = sorted(deferred)
     plan.spared = cheap
@@ -121,6 +121,8 @@ class _Builder(Levels):
                 continue  # made by a node that is deferred
             if value in self.merged and form not in self.uses and form[1].count == 1:
                 boxed[value] = Boxed(self.partial_level[value], self.merged[value], "", -1)
+            elif form in self.how and form not in self.uses and form[1].count == 1:
+                boxed[value] = Boxed(self.level[form] - 1, self.how[form], "", -1)
             elif info.external is None or form in self.uses:
                 stored[value] = form
                 self.uses.setdefault(form, set()).add(self.level[form])
@@ -150,7 +152,7 @@ class _Builder(Levels):
                 plan.held_whole += nbytes
             else:
                 plan.held_cut += nbytes
-        passing = [0] * depth
+        passing = [0] * (depth + 1)
         for _, form in self.moves:
             if form[1].count == 1:
                 passing[self.level[form]] += self.values[form[0]].aval.nbytes
@@ -173,7 +175,7 @@ class _Builder(Levels):
         for source, to in self.moves:
             found[self.level[to] - 1].moves.append((source, to))
         for value, pieces in boxed.items():
-            if isinstance(pieces.what, Move):
+            if isinstance(pieces.what, Move) and self.base(value) not in self.how:
                 found[pieces.stage].told.append(value)
         return found
 
@@ -198,6 +200,8 @@ class _Builder(Levels):
             external = self.values[value].external
             if external is None or external.kind != "stored" or not self.values[value].wanted:
                 continue
+            if form[0] != value:
+                continue  # a slice
             readers = [
                 n
                 for _, n in self.nodes
@@ -308,7 +312,7 @@ class _StageWriter:
                 channel, position = external.channel, external.position
             elif (level - 1, form) in positions:
                 ref = BoxRef("stage", level - 1)
-                what = b.merged[form[0]] if form == base else Move(base[1], form[1])
+                what = b.how.get(form) or b.merged[form[0]]
                 channel, position = positions[level - 1, form]
             else:
                 continue
@@ -331,8 +335,8 @@ class _StageWriter:
         b, traffic = self.b, self.traffic
         leaving: list[tuple[Form, Form, Sum | Move]] = []
         leaving += [(b.base(b.scattered.get(v, v)), b.base(v), b.merged[v]) for v in traffic.sums]
-        moves = [*traffic.moves, *((b.base(v), b.base(v)) for v in traffic.told)]
-        return leaving + [(source, to, Move(source[1], to[1])) for source, to in moves]
+        leaving += [(source, to, b.how[to]) for source, to in traffic.moves]
+        return leaving + [(b.base(v), b.base(v), Move(b.base(v)[1], b.base(v)[1])) for v in traffic.told]
 
     def _departures(
         self,
@@ -343,8 +347,8 @@ class _StageWriter:
         total = 0
         count = {"small": 0, "large": 0, "each": 0}
         for form, to, what in departing:
-            nbytes = self.b.values[form[0]].aval.nbytes
-            small = isinstance(what, Sum) and nbytes <= costs.SMALL and total + nbytes <= costs.SMALL_TOTAL
+            nbytes = self.b.values[to[0]].aval.nbytes
+            small = nbytes <= costs.SMALL and total + nbytes <= costs.SMALL_TOTAL
             if to[1].count > 1:
                 channel = "each"
             elif small or (isinstance(what, Move) and form == to):  # what is told has a limit of its own

@@ -205,7 +205,7 @@ def _moved(program: Program, departure: Departure, workers: int) -> int:
                     )
         return total
     if what.target.count == 1:
-        return slot.aval.nbytes * (workers - 1)
+        return itemsize * math.prod(what.target.shape) * (workers - 1)
     for worker in range(workers):
         mine = owned(what.target.count, workers, worker)
         for _, target, region in overlaps(

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from distgrad.plan import costs
 from distgrad.plan.capture import NodeInfo, ValueInfo
 from distgrad.primitives import TABLE, Layout
-from distgrad.program import Sum, sum_of
+from distgrad.primitives.slices import Slices
+from distgrad.program import Move, Sum, sum_of
 from distgrad.sharding import Sharding
 
 Form = tuple[int, Sharding]
@@ -40,6 +41,8 @@ class Levels:
         self.by_level: list[list[tuple[int, NodeInfo]]] = []
         self.uses: dict[Form, set[int]] = {}
         self.moves: list[tuple[Form, Form]] = []  # (from, to)
+        self.how: dict[Form, Move] = {}  # how each form arrives that is moved
+        self.taken = self._taken()
         self._levels()
 
     def base(self, value: int) -> Form:
@@ -61,6 +64,11 @@ class Levels:
                 self.partial_level[out] = self.partial_level[source]
                 self.level[self.base(out)] = self.level[self.base(source)]
                 continue
+            if node.outs[0] in self.taken:
+                continue
+            if node.ins and node.ins[0] in self.taken:
+                self._send(self.taken[node.ins[0]], node.outs[0])
+                continue
             forms = tuple(
                 self._form(value, need) for value, need in zip(node.ins, node.layout.needs, strict=True)
             )
@@ -74,6 +82,34 @@ class Levels:
                     self.merged[out] = sum_of(node.layout)
                     self.partial_level[out] = level
                 self.level[self.base(out)] = level + node.layout.merged
+
+    def _taken(self) -> dict[int, NodeInfo]:
+        """The slices of what is cut of which only other cuts are read: nobody makes them, they are sent as they lie."""
+        found: dict[int, NodeInfo] = {}
+        for _, node in self.nodes:
+            for v in node.ins:
+                if v in found and (
+                    node.primitive.name != "reshard" or node.layout.needs[0] == self.base(v)[1]
+                ):
+                    del found[v]
+            if (
+                node.primitive.name == "slice"
+                and node.layout.shards > 1
+                and not self.values[node.outs[0]].wanted
+            ):
+                found[node.outs[0]] = node
+        return found
+
+    def _send(self, part: NodeInfo, out: int) -> None:
+        """Have the elements of a slice sent from the shards that have them, to be `out`."""
+        source = self._form(part.ins[0], part.layout.needs[0])
+        self._move(source, self.base(out), part.attrs["slices"])
+
+    def _move(self, source: Form, to: Form, slices: Slices | None = None) -> None:
+        self.moves.append((source, to))
+        self.how[to] = Move(source[1], to[1], slices)
+        self.uses.setdefault(source, set()).add(self.level[source])
+        self.level[to] = self.level[source] + 1
 
     def _scattered(self) -> set[int]:
         """The nodes that cut a large sum which nobody reads whole: its partial results are sent in these cuts."""
@@ -102,14 +138,13 @@ class Levels:
             return form
         source = self._holding(value, need)
         there = self.level[source]
-        self.uses.setdefault(source, set()).add(there)
         if source[1].count == 1 or source[1].covers(need):  # every worker has all of its own and cuts it out
             made = Layout(need.count, (source[1],), (need,))
+            self.uses.setdefault(source, set()).add(there)
             self._place(there, -1, NodeInfo(TABLE["reshard"], {"cuts": need}, made, (value,), (value,)))
             self.level[form] = there
         else:
-            self.moves.append((source, form))
-            self.level[form] = there + 1
+            self._move(source, form)
         return form
 
     def _holding(self, value: int, need: Sharding) -> Form:
@@ -122,4 +157,10 @@ class Levels:
     def stages(self) -> dict[int, int]:
         """For each value the stage in which the node that makes it runs."""
         there = {v: n for n, nodes in enumerate(self.by_level) for _, node in nodes for v in node.outs}
-        return {**there, **{v: self.partial_level[v] + 1 for v in self.scattered}}
+        there |= {v: self.partial_level[v] + 1 for v in self.scattered}
+        there |= {v: self.level[v, cuts] for v, cuts in self.how if (v, cuts) == self.base(v)}
+        return there | {v: self.level[n.ins[0], n.layout.needs[0]] for v, n in self.taken.items()}
+
+    def leaving(self) -> set[int]:
+        """What must be there at the end of its stage, since it is sent, or is there because it was."""
+        return {v for move in self.moves for v, _ in move} | self.taken.keys()

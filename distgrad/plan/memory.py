@@ -233,7 +233,7 @@ class _Stage:
         sources = owned(what.source.count, self.workers, self.worker)
         for source, target, region in overlaps(what, sources, range(what.target.count)):
             nbytes = slot.dtype.itemsize * math.prod(extent(region))
-            if not _contiguous(region, what.source.cell(source)):
+            if what.slices is not None or not _contiguous(region, what.source.cell(source)):
                 copied += nbytes
                 own += nbytes if target in mine else 0
             elif target in mine:

@@ -35,7 +35,7 @@ def slice_shape(shape: tuple[int, ...], slices: Slices) -> tuple[int, ...]:
     return tuple(length for _, length, _ in slices)
 
 
-def _local(slices: Slices, part: Region, base: Region) -> tuple[slice, ...]:
+def local(slices: Slices, part: Region, base: Region) -> tuple[slice, ...]:
     """Where, in the piece `base` of a tensor, the elements `part` of its slice lie."""
     return tuple(
         slice(start + lo * step - b, max(0, start + (hi - 1) * step + 1 - b) if hi > lo else 0, step)
@@ -46,7 +46,7 @@ def _local(slices: Slices, part: Region, base: Region) -> tuple[slice, ...]:
 
 
 def _slice(a: np.ndarray, *, at: Place, slices: Slices) -> np.ndarray:
-    return a[_local(slices, at.outs[0], at.ins[0])]
+    return a[local(slices, at.outs[0], at.ins[0])]
 
 
 primitive(
@@ -118,7 +118,7 @@ def _meeting(slices: Slices, cell: Region, source: Region) -> tuple[tuple[slice,
         for (start, n, step), (lo, hi) in zip(slices, cell, strict=True)
     )
     mine = tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(part, source, strict=True))
-    return _local(slices, part, cell), mine
+    return local(slices, part, cell), mine
 
 
 def _slice_put(

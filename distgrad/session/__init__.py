@@ -7,6 +7,7 @@ and sends its programs, one call for each worker and stage, without waiting. `fe
 from distgrad.session.core import Session
 from distgrad.session.door import (
     apply,
+    bring,
     constant,
     current,
     emit,
@@ -33,6 +34,7 @@ from distgrad.session.signature import current_op
 __all__ = [
     "Session",
     "apply",
+    "bring",
     "constant",
     "current",
     "current_op",

@@ -69,5 +69,5 @@ def _targets(what: Move, mine: range) -> tuple[range, int]:
     inner, each = math.prod(source.grid[dim + 1 :]), math.prod(target.grid[dim + 1 :])
     lo, _ = source.cuts[dim].bounds(mine[0] // inner)
     _, hi = source.cuts[dim].bounds(mine[-1] // inner)
-    pieces = target.cuts[dim].overlapping(lo, hi)
+    pieces = target.cuts[dim].overlapping(*what.seen(dim, lo, hi))
     return range(pieces.start * each, pieces.stop * each), target.count

@@ -149,16 +149,16 @@ def sums_sent(what: Sum, workers: int, worker: int, to: range) -> list[tuple[int
 
 
 def overlaps(move: Move, sources: range, targets: range) -> Iterator[tuple[int, int, Region]]:
-    """The pieces that go from the source shards to the target shards: (source, target, region), in order."""
-    for source in sources:
-        cell = move.source.cell(source)
-        if any(lo >= hi for lo, hi in cell):
+    """The pieces that go from the source shards to the target shards: (source, target, region of that), in order."""
+    for source in move.sources(sources):
+        there = tuple([move.seen(d, *bounds) for d, bounds in enumerate(move.source.cell(source))])
+        if any(lo >= hi for lo, hi in there):
             continue
-        for target in move.target.overlapping(cell):
+        for target in move.target.overlapping(there):
             if target in targets:
                 region = tuple(
                     (max(a, c), min(b, d))
-                    for (a, b), (c, d) in zip(cell, move.target.cell(target), strict=True)
+                    for (a, b), (c, d) in zip(there, move.target.cell(target), strict=True)
                 )
                 if all(lo < hi for lo, hi in region):
                     yield source, target, region

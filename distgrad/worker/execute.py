@@ -288,7 +288,9 @@ def _send(what: Sum | Move, value: Any, worker: int, workers: int, to: range) ->
     sources = senders(what.source, workers, worker)
     start = held(what.source.count, workers, worker).start
     for source, _, region in overlaps(what, sources, to):
-        yield np.asarray(value[source - start][inside(region, what.source.cell(source))], order="C")
+        piece = value[source - start][what.inside(region, what.source.cell(source))]
+        # A slice does not keep alive what it is a slice of.
+        yield np.asarray(piece, order="C") if what.slices is None else np.array(piece, order="C")
 
 
 def receive_sums(
