@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ class DistgradWorker:
         """
         try:
             self._common = importlib.import_module("distgrad.worker.transport")
+            machine = importlib.import_module("distgrad.worker.machine")
+            machine.own_process()
             if isinstance(worker, str):
                 module, name = worker.split(":")
                 worker = getattr(importlib.import_module(module), name)
@@ -33,7 +36,9 @@ class DistgradWorker:
             missing = (
                 isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "distgrad"
             )
-            return {"error": f"{type(error).__name__}: {error}", "missing": missing}
+            found = getattr(sys.modules.get("distgrad"), "__path__", ())
+            hidden = f"; it finds the folder {next(iter(found))} instead" if missing and found else ""
+            return {"error": f"{type(error).__name__}: {error}{hidden}", "missing": missing}
         node = ray.get_runtime_context().get_node_id()
         return {
             "node": node,
@@ -41,6 +46,7 @@ class DistgradWorker:
             "total": total,
             "available": available,
             "numpy": np.__version__,
+            "processor": machine.processor(),
         }
 
     def memory(self) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import ray
 import ray.exceptions as rx
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from distgrad.arguments import whole
 from distgrad.errors import ConnectError, DistgradError
 from distgrad.interrupts import safe_point
 
@@ -50,20 +51,19 @@ def start(
     `worker` is the class to make each worker of, or "module:name" of it: `worker(number, **worker_options)`.
     `object_store_memory` is in bytes and for a local Ray only. All must be there within `timeout` seconds.
 
-    Raises ValueError for arguments that make no sense, `ConnectError` if there is no Ray at the address (within
-    15 s) or the workers do not start, `DistgradError` if a worker's class cannot be made.
+    Raises TypeError or ValueError for arguments that make no sense, `ConnectError` if there is no Ray at the address
+    (within 15 s) or the workers do not start, `DistgradError` if a worker's class cannot be made.
     """
-    number: Any
-    for name, number in (("workers", workers), ("threads", threads)):
-        if number is not None and (type(number) is not int or number < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
-    leave, inherited = enter(address, threads, object_store_memory)
+    workers = None if workers is None else whole("workers", workers, 1)
+    threads = whole("threads", threads, 1)
+    safe_point()  # Ray is imported, and not started
+    entered = enter(address, threads, object_store_memory)
     actors: list[Any] = []
     try:
         safe_point()
         nodes = _nodes()
         options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
-        if not inherited:
+        if not entered.inherited:
             options["runtime_env"] = {"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))}
         plan = place([(node["NodeID"], node["Resources"].get("CPU", 0)) for node in nodes], workers, threads)
         for node, share in plan:
@@ -73,11 +73,11 @@ def start(
         _await(begun, plan, nodes, timeout)
         addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
         places = [_begun(number, ref, plan[number][0], addresses) for number, ref in enumerate(begun)]
-        return RayTransport(actors, places, leave)
+        return RayTransport(actors, places, entered.leave, entered.origin)
     except BaseException:
         for one in actors:
             ray.kill(one)
-        leave()
+        entered.leave()
         raise
 
 

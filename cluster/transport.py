@@ -27,10 +27,14 @@ class RayTransport:
     the node.
     """
 
-    def __init__(self, actors: list[Any], places: list[dict[str, Any]], leave: Callable[[], None]):
+    def __init__(
+        self, actors: list[Any], places: list[dict[str, Any]], leave: Callable[[], None], origin: str = ""
+    ):
         self.workers = len(actors)
         self._actors = actors
         self._places = places
+        self.processors = [place["processor"] for place in places]
+        self.origin = origin
         self._leave = leave  # ends our use of Ray, and Ray too if nobody else has a use for it
         self._number = {actor._actor_id.hex(): number for number, actor in enumerate(actors)}
         self._remote: list[dict[int, Callable[..., Any]]] = [{} for _ in actors]
@@ -132,6 +136,11 @@ class RayTransport:
         self._leave()
 
     def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise DistgradError(
+                f"this session belongs to process {self._pid}. Process {os.getpid()} was forked from it and cannot use "
+                'it: start such processes by multiprocessing\'s "spawn", or read what they need before they start'
+            )
         if not self._open:
             raise DistgradError("this session is closed")
         if not ray.is_initialized():

@@ -25,7 +25,7 @@ def test_totals_of_a_regression_step(capsys: pytest.CaptureFixture[str]) -> None
     loss = ((x @ w) ** 2).sum()
     told = torch.explain(loss)
     printed = capsys.readouterr().out
-    assert printed == f"{told}\n"
+    assert printed == f"{told.text}\n"
     assert "16 shards in tiles of" in printed
     assert "contract" in printed
     assert "test_explain.py:" in printed
@@ -90,6 +90,14 @@ def test_nothing_is_pending(capsys: pytest.CaptureFixture[str]) -> None:
     told = torch.explain(torch.ones(3))
     assert told.stages == ()
     assert "nothing is pending" in capsys.readouterr().out
+
+
+def test_what_is_given_back_does_not_print_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+    x = torch.rand(1 << 17) + 1
+    print(torch.explain(x))
+    printed = capsys.readouterr().out
+    assert printed.count("stage 0") == 1
+    assert printed.splitlines()[-1] == "<distgrad.Explanation: 1 stages>"
 
 
 def test_it_takes_tensors() -> None:

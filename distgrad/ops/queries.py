@@ -42,16 +42,18 @@ def explain(*tensors: Tensor) -> Explanation:
     """Print the plan that is pending for these tensors, and give it back. Nothing is sent.
 
     A line for each loop and each exchange of a stage, and for each stage the operations, and the bytes that it
-    computes, holds on the workers and moves between them. The totals are `flops`, `bytes_computed`, `bytes_held` and
-    `bytes_moved` of the result; `peak_bytes` is the most that each worker will hold at one time, with what it holds
-    already. Tensors whose values are there already need nothing.
+    computes, holds on the workers and moves between them. What is printed is the `text` of the result; its totals are
+    `flops`, `bytes_computed`, `bytes_held` and `bytes_moved`, and `peak_bytes` is the most that each worker will hold
+    at one time, with what it holds already. Tensors whose values are there already need nothing.
     """
+    if not tensors:
+        raise TypeError("explain() takes at least one Tensor")
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"explain() takes Tensors, not {type(tensor).__name__}")
     values = [tensor._value for tensor in tensors]
     told = session.explain(values) if session.is_initialized() else Explanation(0, ())
-    print(told)
+    print(told.text)
     return told
 
 

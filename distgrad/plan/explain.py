@@ -30,13 +30,13 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The plan that is pending for some tensors. `print` it, or read the totals."""
+    """The plan that is pending for some tensors: as `text`, as totals, and stage by stage."""
 
     workers: int
     stages: tuple[StageCost, ...]
     peak_bytes: tuple[int, ...] = ()  # most bytes that each worker will hold, with what it holds already
 
-    def __repr__(self) -> str:  # it was printed when it was made, and a prompt would do so again
+    def __repr__(self) -> str:  # not the text: that was printed when this was made
         return f"<distgrad.Explanation: {len(self.stages)} stages>"
 
     @property
@@ -59,7 +59,9 @@ class Explanation:
         """Bytes that go between workers."""
         return sum(s.moved for s in self.stages)
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """What `explain` prints."""
         if not self.stages:
             return "nothing is pending: all values are there"
         lines = []

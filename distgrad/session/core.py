@@ -34,8 +34,9 @@ from distgrad.session.writes import Log, Written
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import encode
 from distgrad.worker.execute import Failure, receive_shards, receive_sums
+from distgrad.worker.machine import kinds, processor
 from distgrad.worker.pool import Pool
-from distgrad.worker.transport import Transport
+from distgrad.worker.transport import DRIVER, Transport
 
 LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 PENDING = 4_096  # nodes after which the pending work is sent by itself
@@ -83,8 +84,22 @@ class Session:
         self._leave()
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{self.transport.workers} workers"
+        state = "closed" if self.closed else f"{self.transport.workers} workers, {self.machines}"
         return f"<distgrad.Session: {state}>"
+
+    @property
+    def kinds(self) -> dict[str, list[int]]:
+        """The workers of each kind of processor, the driver as `DRIVER` among them: each kind has other last bits."""
+        found = kinds(self.transport.processors)
+        found.setdefault(processor(), []).append(DRIVER)
+        return found
+
+    @property
+    def machines(self) -> str:
+        """The same as text."""
+        if len(self.kinds) == 1:
+            return next(iter(self.kinds))
+        return "; ".join(f"{kind} ({_members(who)})" for kind, who in self.kinds.items())
 
     # Record
 
@@ -544,6 +559,13 @@ class Session:
             for result in node.outputs:
                 result.error = DistgradError(LOST)
         self.pending.clear()
+
+
+def _members(who: list[int]) -> str:
+    """Such as "workers 0, 1, driver"."""
+    workers = [str(n) for n in who if n != DRIVER]
+    named = [f"worker{'s' * (len(workers) > 1)} {', '.join(workers)}"] if workers else []
+    return ", ".join(named + ["driver"] * (DRIVER in who))
 
 
 def _told(result: Result) -> bool:

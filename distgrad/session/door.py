@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import itertools
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.arguments import real, whole
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.interrupts import held_back
@@ -56,8 +59,11 @@ def init(
     this process, if all that it is made of is here: a call would cost more. With 0 the workers do
     everything. `timeout` (seconds; None: no limit) bounds the wait for a result.
     """
-    if (inline_bytes or 0) < 0 or shard_bytes < 1 or threads < 1 or (workers is not None and workers < 1):
-        raise ValueError("workers, threads and shard_bytes must be at least 1, and inline_bytes at least 0")
+    workers = None if workers is None else whole("workers", workers, 1)
+    threads = whole("threads", threads, 1)
+    shard_bytes = whole("shard_bytes", shard_bytes, 1)
+    inline_bytes = None if inline_bytes is None else whole("inline_bytes", inline_bytes, 0)
+    timeout = None if timeout is None else real("timeout", timeout, 0)
     with _starting:
         if _session is not None:
             raise DistgradError("distgrad is initialized already: call shutdown() first")
@@ -69,7 +75,14 @@ def init(
                 else:
                     cluster = importlib.import_module("distgrad.cluster")
                     transport = cluster.start(address, workers=workers, threads=threads)
-                return attach(transport, inline_bytes=inline_bytes, shard_bytes=shard_bytes, timeout=timeout)
+                session = attach(
+                    transport, inline_bytes=inline_bytes, shard_bytes=shard_bytes, timeout=timeout
+                )
+                if len(session.kinds) > 1:
+                    _tell(
+                        f"processors of {len(session.kinds)} kinds give other last bits: {session.machines}"
+                    )
+                return session
         except (
             BaseException
         ):  # also Ctrl-C, which came meanwhile: nothing may stay for the next call to stumble over
@@ -123,6 +136,17 @@ def detach() -> Transport | None:
         return session.transport
 
 
+def _forked() -> None:
+    """In a child: a thread that is not here may hold the locks of its parent. The session is still the parent's."""
+    global _starting
+    _starting = threading.RLock()
+    if _session is not None:
+        _session.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def is_initialized() -> bool:
     """Whether there are workers."""
     return _session is not None
@@ -141,13 +165,17 @@ def current() -> Session:
     if _session is None:
         with _starting:
             if _session is None:
-                session = init()
-                print(
-                    f"distgrad: started a local Ray with {session.transport.workers} workers (see distgrad.init)",
-                    file=sys.stderr,
-                )
+                transport = init().transport
+                _tell(f"{transport.origin} with {transport.workers} workers (see distgrad.init)")
     assert _session is not None
     return _session
+
+
+def _tell(text: str) -> None:
+    """One line for the user on stderr, if there is one."""
+    with contextlib.suppress(OSError, ValueError):  # closed
+        if sys.stderr is not None:
+            print(f"distgrad: {text}", file=sys.stderr)
 
 
 def emit(name: str, *inputs: Value, **attrs: Any) -> Value:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.errors import DistgradError, WorkerLostError
+from distgrad.worker.machine import processor
 from distgrad.worker.transport import DRIVER, Failed, Handle, check_returns, machine_memory, told
 
 _CONSTANT = (bytes, str, int, float, bool, type(None), Failed)
@@ -25,6 +26,8 @@ class InProcess:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self.workers = workers
+        self.processors = [processor()] * workers
+        self.origin = "began in this process"
         self._workers: list[Any] = [worker_factory(number) for number in range(workers)]
         self._closed = False
 

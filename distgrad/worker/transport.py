@@ -39,6 +39,8 @@ class Transport(Protocol):
     """A fixed number of workers and the ways to call them. Not for several threads at once."""
 
     workers: int
+    processors: list[str]  # the kind of each worker's processor: `machine.processor()` there
+    origin: str  # what was done to have them, such as "started a local Ray"
 
     def call(self, worker: int, method: str, args: tuple[Any, ...], returns: int) -> list[Handle]:
         """Have `worker` run `method(*args)`, and return at once with a handle for each of its `returns` values.
