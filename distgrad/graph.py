@@ -7,7 +7,6 @@ planner can tell by looking.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import weakref
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from distgrad.caching import remembered
 from distgrad.primitives.base import Aval, Layout, Primitive
 from distgrad.sharding import Sharding
 
@@ -87,13 +87,13 @@ class Spec:
         self.nbytes = aval.nbytes
 
 
-@functools.lru_cache(maxsize=65536)
+@remembered(8 << 20, lambda _, made: 500 + 60 * len(made.aval.shape))
 def spec(aval: Aval, sharding: Sharding) -> Spec:
     """The spec of values with this shape and dtype that are cut so."""
     return Spec(aval, sharding)
 
 
-@functools.lru_cache(maxsize=65536)
+@remembered(4 << 20, lambda shape, _: 400)
 def whole(shape: tuple[int, ...], dtype: np.dtype) -> Spec:
     """The spec of values that are not cut."""
     return spec(Aval(shape, dtype), Sharding.whole(shape))

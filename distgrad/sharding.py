@@ -11,8 +11,10 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
+
+from distgrad.caching import Cache, remembered
 
 Bounds = tuple[int, int]
 Region = tuple[Bounds, ...]
@@ -207,6 +209,11 @@ class Sharding:
     def _hash(self) -> int:
         return hash(self.cuts)
 
+    @property
+    def weight(self) -> int:
+        """Bytes that it takes itself, about, with what is worked out of it."""
+        return 600 + sum(500 + 80 * len(cut.points or ()) for cut in self.cuts)
+
     @staticmethod
     def whole(shape: Sequence[int]) -> Sharding:
         """One shard."""
@@ -285,12 +292,12 @@ def _points_text(cut: Cut) -> str:
     return f"every {cut.step}" + ("" if cut.is_even else f" from {-cut.offset}, {cut.count} pieces{more}")
 
 
-@lru_cache(maxsize=4096)
+@remembered(4 << 20, lambda _, made: made.weight)
 def _whole(shape: tuple[int, ...]) -> Sharding:
     return Sharding(tuple(Cut(n) for n in shape))
 
 
-@lru_cache(maxsize=4096)
+@remembered(4 << 20, lambda _, made: made.weight)
 def default_sharding(shape: tuple[int, ...], itemsize: int, shard_bytes: int) -> Sharding:
     """The cuts that follow from shape and element size alone.
 
@@ -369,9 +376,14 @@ def owner(count: int, workers: int, shard: int) -> int:
     return ((shard + 1) * workers - 1) // count
 
 
+# Of a program's values many are cut alike, and what is worked out of their cuts is kept with these.
+_known: Cache[Sharding, Sharding] = Cache(8 << 20, lambda _, made: made.weight, shared=True)
+
+
 def sharding_from_wire(cuts: Sequence[Sequence[int]]) -> Sharding:
     """Read back what `Sharding.wire` wrote. Raises ValueError for anything that it cannot have written."""
-    return Sharding(tuple(_cut_from_wire(c) for c in cuts))
+    made = Sharding(tuple(_cut_from_wire(c) for c in cuts))
+    return _known.get(made) or _known.again(made) or _known.keep(made, made)
 
 
 def _cut_from_wire(c: Sequence[int]) -> Cut:

@@ -385,10 +385,12 @@ def test_a_failure_is_sent_to_every_receiver(channel: str) -> None:
     assert sent == [failure] * (3 if channel == "each" else 1)
 
 
-def test_what_is_remembered_of_subtrees_is_bounded() -> None:
-    for n in range(1, 1300):
+def test_what_is_remembered_of_subtrees_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange._known_subtrees, "limit", 100_000)
+    for n in range(1, 300):
         sums_sent(Sum((n,), (True,), "add"), 2, 0, range(1))
-    assert len(exchange._known_subtrees) <= 1025
+    assert exchange._known_subtrees.nbytes <= 100_000
+    assert 20 < len(exchange._known_subtrees) < 100
 
 
 @quick

@@ -23,10 +23,8 @@ FLOORS = {  # the longest name that fits counts
     3: ["distgrad.worker"],
     2: ["distgrad.graph", "distgrad.program", "distgrad.wire"],
     1: ["distgrad.primitives"],
-    0: [
-        f"distgrad.{name}"
-        for name in ("sharding", "strided", "dtype", "scalars", "errors", "arguments", "interrupts")
-    ],
+    0: [f"distgrad.{name}" for name in ("caching", "sharding", "strided", "dtype", "scalars")]
+    + [f"distgrad.{name}" for name in ("errors", "arguments", "interrupts")],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 OTHERS = {"numpy", "scipy", "msgpack", "threadpoolctl"}  # what may be imported beside the standard library

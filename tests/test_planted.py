@@ -15,6 +15,7 @@ from op_checks import CUT, check_alike, check_first, check_results, check_second
 from test_training import check_same_bits, run_on, sums, train
 
 from distgrad.autograd import engine
+from distgrad.caching import Cache
 from distgrad.ops.base import KINDS
 from distgrad.ops.kind import Kind
 from distgrad.ops.table import OPS
@@ -195,7 +196,7 @@ def test_a_wrong_shard_rule(fault: str, monkeypatch: pytest.MonkeyPatch) -> None
     expected = outcomes(batch)
 
     def check() -> None:
-        monkeypatch.setattr(signature, "_known", {})
+        signature._known.clear()
         for cut in CUTS.values():
             with workers():
                 found = outcomes(batch, cut)
@@ -236,7 +237,7 @@ def one_after_the_other(self: exchange.Tree, level: int, i: int, array: Any, own
 
 @pytest.mark.parametrize("program", [sums, train])
 def test_an_altered_order_of_additions(program: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "_known_subtrees", {})
+    monkeypatch.setattr(exchange, "_known_subtrees", Cache(1 << 20, lambda *_: 1))
     monkeypatch.setattr(exchange.Tree, "push", one_after_the_other)
     with pytest.raises(AssertionError, match="elements differ between"):
         check_bits(program)

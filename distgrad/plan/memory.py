@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
+from distgrad.caching import remembered
 from distgrad.program import Arrival, Departure, Fragment, Program, Slot, Sum
 from distgrad.sharding import Region, Sharding, extent, owned
 from distgrad.worker.exchange import Tree, held, leaves, overlaps, sums_sent, tree
@@ -55,13 +56,13 @@ def peak(stored: int, freed: int, stages: Iterable[tuple[Footprint, int]]) -> in
     return most
 
 
-@lru_cache(maxsize=4096)
+@remembered(4 << 20, lambda *_: 500)
 def stored_bytes(slot: Slot, workers: int, worker: int) -> int:
     """Bytes of a value that `worker` stores."""
     return slot.dtype.itemsize * int(_sizes(slot.sharding)[_shards(slot.sharding, workers, worker)].sum())
 
 
-@lru_cache(maxsize=4096)
+@remembered(16 << 20, lambda _, sizes: 500 + sizes.nbytes)
 def _sizes(sharding: Sharding) -> np.ndarray:
     """Elements of each shard."""
     lengths = [np.array(cut.lengths) for cut in sharding.cuts]
@@ -73,7 +74,7 @@ def _shards(sharding: Sharding, workers: int, worker: int) -> slice:
     return slice(mine.start, mine.stop)
 
 
-@lru_cache(maxsize=1024)
+@remembered(8 << 20, lambda _, waiting: 700 + waiting.nbytes)
 def _waiting(what: Sum, sharding: Sharding, first: int, last: int) -> np.ndarray:
     """For each of the shards `first` to `last`, elements that wait in trees before it gives its part."""
     sizes = _sizes(sharding)

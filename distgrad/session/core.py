@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.caching import Cache, shared_bytes
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.graph import NO_COPIES, Lease, Node, Place, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
@@ -27,7 +28,7 @@ from distgrad.session import measure
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, apply
-from distgrad.session.room import check_room, memory, too_large
+from distgrad.session.room import Memory, check_room, memory, too_large
 from distgrad.session.signature import Signature, here, signature
 from distgrad.session.upload import along_one, send
 from distgrad.session.writes import Log, Written
@@ -36,12 +37,12 @@ from distgrad.wire import encode
 from distgrad.worker.execute import Failure, receive_shards, receive_sums
 from distgrad.worker.machine import kinds, processor
 from distgrad.worker.pool import Pool
-from distgrad.worker.transport import DRIVER, Transport
+from distgrad.worker.transport import DRIVER, Transport, resident
 
 LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 PENDING = 4_096  # nodes after which the pending work is sent by itself
 LOST = "this tensor's contents were lost when its session was shut down"
-PLANS = 256  # plans that are kept
+PLANS = 64 << 20  # bytes of plans that are kept
 COPIES = 4  # other cuts in which one value is kept
 
 
@@ -73,7 +74,7 @@ class Session:
         self._full = PENDING  # pending nodes at which they are sent
         self.closed = False
         self.logs: weakref.WeakSet[Log] = weakref.WeakSet()  # writes that wait
-        self._plans: dict[Any, Plan] = {}
+        self._plans: Cache[Any, Plan] = Cache(PLANS, lambda key, plan: plan.nbytes)
         self._leave = leave or self.close
         self._pid = os.getpid()
 
@@ -326,11 +327,9 @@ class Session:
                 self._send_in_parts([n for n in ready if n in set(part)])
 
     def _plan(self, captured: Capture) -> Plan:
-        plan = self._plans.get(captured.key)
+        plan = self._plans.get(captured.key) or self._plans.again(captured.key)
         if plan is None:
-            if len(self._plans) >= PLANS:
-                self._plans.pop(next(iter(self._plans)))
-            plan = self._plans[captured.key] = build(captured, self.shard_bytes)
+            plan = self._plans.keep(captured.key, build(captured, self.shard_bytes))
         return plan
 
     def _run(self, captured: Capture, plan: Plan) -> None:
@@ -416,10 +415,12 @@ class Session:
         """The value stored under `number` is needed no more. Called from __del__: only notes it."""
         self.calls.freed.append(number)
 
-    def memory(self) -> list[dict[str, int]]:
-        """For each worker the bytes that it holds, keeps for reuse, and has in all."""
+    def memory(self) -> Memory:
+        """For each worker the bytes that it holds, keeps for reuse, and has in all; and of the driver."""
         with self.lock:
-            return memory(self.calls)
+            told = Memory(memory(self.calls))
+            told.driver = {"plans": self._plans.nbytes + shared_bytes(), "rss": resident()}
+            return told
 
     # Fetch
 

@@ -24,6 +24,7 @@ from distgrad.primitives.slices import Slices, slice_shape
 from distgrad.session import measure
 from distgrad.session.core import LOST, Session
 from distgrad.session.inline import FEED, fulfilled, small
+from distgrad.session.room import Memory
 from distgrad.session.signature import here, signature
 from distgrad.session.writes import DEPTH, Piece, Written, number, pieces, written
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
@@ -336,10 +337,12 @@ def measured(how: Callable[[Session], None]) -> None:
             how(_session)
 
 
-def memory() -> list[dict[str, int]]:
-    """For each worker a dict of bytes: `held` by tensors, `pooled` for reuse, and `rss`, the size of the process.
+def memory() -> Memory:
+    """For each worker a dict of bytes: `held` by tensors, `pooled` for reuse, those of the `programs` that it keeps
+    ready, and `rss`, the size of the process.
 
-    Beside them `minor_faults`: pages that the process has touched for the first time.
+    Beside them `minor_faults`: pages that the process has touched for the first time. The list's `driver` is a dict of
+    this process's bytes: `plans`, with all else that is remembered of ops, and `rss`.
     """
     return current().memory()
 

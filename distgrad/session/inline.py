@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.caching import Cache
 from distgrad.graph import Company, Filling, Result, Spec, Value, whole
 from distgrad.primitives import TABLE, Place, Primitive
 from distgrad.session.signature import here
@@ -18,7 +19,7 @@ from distgrad.worker.pool import Pool
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 PROMISED = {p.name for p in TABLE.values() if p.source} | {"expand"}  # the same bits wherever they are made
-KEPT = 100_000  # distinct calls that are remembered
+KEPT = 32 << 20  # bytes of what is known of distinct calls
 POOLED = 64 << 10  # bytes from which memory is kept: the C library gives it back, and new pages are dear
 SPARE = 64 << 20  # bytes that wait for reuse
 
@@ -34,7 +35,7 @@ class _Known(NamedTuple):
     promised: bool  # a large value that is made of nothing large
 
 
-_known: dict[Any, _Known] = {}
+_known: Cache[Any, _Known] = Cache(KEPT, lambda key, _: 600 + 80 * len(key), shared=True)
 _pool = Pool(SPARE)
 
 
@@ -134,6 +135,9 @@ def _company(results: Sequence[Result]) -> Company:
 
 
 def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any]) -> _Known:
+    found = _known.again(key)
+    if found is not None:
+        return found
     outs = tuple(whole(o.shape, o.dtype) for o in primitive.shape([s.aval for s in specs], attrs))
     cuts = attrs.get("cuts")
     cut = any(s.sharding.count > 1 for s in specs) or (cuts is not None and cuts.count > 1)
@@ -141,13 +145,9 @@ def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dic
     size = math.inf if cut else max(sum(o.nbytes for o in outs), largest)
     travels = all(out.nbytes <= FEED for out in outs)
     alone = len(outs) == 1 and not primitive.placed
-    if len(_known) >= KEPT:
-        _known.clear()
     promised = not travels and primitive.name in PROMISED and largest <= FEED
-    found = _known[key] = _Known(
-        outs, size, alone, alone and _is_pooled(primitive, outs[0]), travels, promised
-    )
-    return found
+    pooled = alone and _is_pooled(primitive, outs[0])
+    return _known.keep(key, _Known(outs, size, alone, pooled, travels, promised))
 
 
 def apply(

@@ -74,6 +74,15 @@ def _least(calls: Calls, cut: int, whole: int, extra: list[int]) -> _Short | Non
     return worst if worst.need > worst.there else None
 
 
+class Memory(list[dict[str, int]]):
+    """For each worker what it has, in bytes; and what the `driver` has."""
+
+    driver: dict[str, int]
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, driver: {self.driver}]"
+
+
 def memory(calls: Calls) -> list[dict[str, int]]:
     """For each worker the bytes that it holds, keeps for reuse, and has in all."""
     freed = calls.take_freed()

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from distgrad.caching import Cache
 from distgrad.graph import Place, Spec, place, spec
 from distgrad.primitives import Layout, Primitive
 from distgrad.primitives.rules import layout
 
 FLOPS = 4  # operations in the time in which a byte is read, about
-KEPT = 100_000  # nodes; one whose cuts are lists of points counts for more
+KEPT = 32 << 20  # bytes of what is known of distinct nodes
 
 
 class Signature(NamedTuple):
@@ -23,10 +24,15 @@ class Signature(NamedTuple):
     number: int
     weight: float  # bytes that are read and written, or as many as take the time of its arithmetic
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that, about."""
+        points = sum(len(cut.points or ()) for s in (*self.layout.needs, *self.layout.outs) for cut in s.cuts)
+        return 800 + 80 * points  # shardings without points are few, and shared
 
-_known: dict[Any, Signature] = {}
+
+_known: Cache[Any, Signature] = Cache(KEPT, lambda key, made: made.nbytes + 100 * len(key), shared=True)
 _numbers = itertools.count()
-_weight = 0
 
 
 class _CurrentOp(threading.local):
@@ -47,20 +53,14 @@ def signature(
     primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any], shard_bytes: int
 ) -> Signature:
     """Shapes, layout and number of a node; equal nodes get the same number."""
-    global _weight
     key = (primitive, shard_bytes, *specs, *attrs.items())
-    found = _known.get(key)
+    found = _known.get(key) or _known.again(key)
     if found is None:
         avals = [s.aval for s in specs]
         outs = tuple(primitive.shape(avals, attrs))
         made = layout(primitive, avals, outs, [s.sharding for s in specs], attrs, shard_bytes)
-        points = sum(len(cut.points or ()) for s in (*made.needs, *made.outs) for cut in s.cuts)
-        _weight += 1 + points // 8
-        if _weight > KEPT:
-            _known.clear()
-            _weight = 0
         touched = sum(aval.nbytes for aval in (*avals, *outs))
         weight = 0.0 if primitive.view else max(touched, primitive.operations(avals, outs, attrs) / FLOPS)
         specs = tuple(spec(aval, s) for aval, s in zip(outs, made.outs, strict=True))
-        found = _known[key] = Signature(specs, made, next(_numbers), weight)
+        found = _known.keep(key, Signature(specs, made, next(_numbers), weight))
     return found

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.caching import Cache
 from distgrad.primitives import MERGES
 from distgrad.program import Move, Sum
 from distgrad.sharding import Region, Sharding, owned
@@ -121,19 +122,22 @@ def _ordered(what: Sum, pieces: Any, workers: int, kept: int) -> Iterator[tuple[
             yield level, i, array
 
 
-_known_subtrees: dict[Any, dict[int, list[tuple[int, int]]]] = {}
+_known_subtrees: Cache[Any, dict[int, list[tuple[int, int]]]] = Cache(
+    16 << 20, lambda _, trees: 1000 + sum(200 + 130 * len(made) for made in trees.values()), shared=True
+)
 
 
 def _subtrees(what: Sum, workers: int, worker: int) -> dict[int, list[tuple[int, int]]]:
     key = (what, workers, worker)
-    if key not in _known_subtrees:
-        if len(_known_subtrees) > 1024:
-            _known_subtrees.clear()
+    trees = _known_subtrees.get(key)
+    if trees is None:
+        trees = _known_subtrees.again(key)
+    if trees is None:
         trees = subtrees(what, owned(_total(what), workers, worker))
         if what.target is not None:  # each shard is a sum like the whole
             trees = dict.fromkeys(range(what.target.count), trees[0]) if trees else {}
-        _known_subtrees[key] = trees
-    return _known_subtrees[key]
+        _known_subtrees.keep(key, trees)
+    return trees
 
 
 def _total(what: Sum) -> int:

@@ -60,9 +60,10 @@ Pieces = list[Any]  # a value's shards on this worker, in order: arrays, or `Joi
 class Runner:
     """One program, ready to run."""
 
-    def __init__(self, program: Program, pool: Pool):
+    def __init__(self, program: Program, pool: Pool, length: int = 0):
         self.program = program
         self.pool = pool
+        self.length = length  # of the program, in bytes
         self.numbers: dict[int, int] = {}  # id of a step: its number in the program
         self.fragments: list[tuple[Fragment, list[LoopRunner], set[int]]] = []
         self.partial: dict[int, Sum] = {}  # slots that hold partial results
@@ -82,6 +83,15 @@ class Runner:
                     if step.layout.merged:
                         self.partial.update((slot, sum_of(step.layout)) for slot in step.outs)
             self.fragments.append((fragment, runners, later & set().union(*made)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes, about."""
+        return (
+            5000
+            + 8 * self.length
+            + sum(runner.nbytes for _, runners, _ in self.fragments for runner in runners)
+        )
 
     @property
     def scratch(self) -> int:

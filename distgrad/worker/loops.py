@@ -78,7 +78,13 @@ class LoopRunner(Registers):
         ] = {}  # by lengths, bounds of the windows, steps left out, and streams
         # Calls and temporaries, by lengths, parts of the windows, the place in sums, and steps left out.
         self._ready: dict[Any, tuple[Calls, dict[int, np.ndarray]]] = {}
+        self.grown = 0  # bytes of these, about
         self._memory: dict[int, np.ndarray] = {}  # by register: the memory of a partial sum
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes, about: of its steps, and of what is ready for shards that it has seen."""
+        return 2000 + 2500 * len(self.steps) + self.grown
 
     # For each shard
 
@@ -196,7 +202,7 @@ class LoopRunner(Registers):
         form = lengths, end - first, *[(lo - first, hi - first) for lo, hi in pieces], frozenset(skip), there
         if form not in self._tiles:
             if len(self._tiles) > 64:
-                self._tiles.clear()
+                self._forget()
             self._tiles[form] = self._plan(first, end, pieces, streams, lengths, extents, skip)
         targets: dict[int, np.ndarray] = {}
         step: Step | None = None
@@ -218,6 +224,13 @@ class LoopRunner(Registers):
         finally:
             regs[:] = [None] * len(regs)  # what was read is not kept alive
         return out
+
+    def _forget(self) -> None:
+        """Nothing is ready any more."""
+        self._tiles.clear()
+        self._ready.clear()
+        self._extents.clear()
+        self.grown = 0
 
     def _plan(
         self,
@@ -253,6 +266,7 @@ class LoopRunner(Registers):
                     *self._calls(key, extents, skip),
                 )
             )
+        self.grown += 1000 + len(tiles) * (400 + 200 * len(streams))
         return tiles
 
     def _calls(
@@ -276,8 +290,9 @@ class LoopRunner(Registers):
                 calls += [] if made is None else [(step, made)]
                 calls += [(step, call) for call in self._carries(step.outs[0], turn)]
         if len(self._ready) > 64:
-            self._ready.clear()
+            self._forget()
         self._ready[key] = calls, targets
+        self.grown += 1000 + 700 * len(calls)
         return calls, targets
 
     def _call(

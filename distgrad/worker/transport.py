@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import resource
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -125,6 +126,16 @@ def machine_memory() -> tuple[int, int]:
                 total = limit
             available = min(available, max(0, limit - used))
     return total, available
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    try:
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _container_memory() -> list[tuple[int, int]]:

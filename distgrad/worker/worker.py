@@ -6,15 +6,13 @@ actor. Calls come one at a time.
 
 from __future__ import annotations
 
-import os
 import resource
-import sys
-from collections import OrderedDict
 from typing import Any
 
 import msgpack
 import numpy as np
 
+from distgrad.caching import Cache
 from distgrad.errors import WireError
 from distgrad.program import CHANNELS, Program, Slot
 from distgrad.sharding import extent, sharding_from_wire
@@ -24,8 +22,9 @@ from distgrad.worker.exchange import held
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, arrays, send, settled
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
+from distgrad.worker.transport import resident
 
-_RUNNERS_KEPT = 256
+PROGRAMS = 96 << 20  # bytes of the programs that are kept ready
 
 
 class Worker:
@@ -38,7 +37,7 @@ class Worker:
         self.store: dict[int, Pieces | Failure] = {}
         self.slots: dict[int, Slot] = {}  # of each stored value: its dtype and how it is cut
         self.stash: dict[int, list[Any]] = {}  # by call: what this worker sends to itself
-        self.runners: OrderedDict[bytes, Runner] = OrderedDict()
+        self.runners: Cache[bytes, Runner] = Cache(PROGRAMS, lambda program, runner: runner.nbytes)
         self.meter: Meter | None = None  # while a profile is on
 
     def run(self, header: bytes, program: bytes, *boxes: Any) -> tuple[Any, ...]:
@@ -75,7 +74,9 @@ class Worker:
         self.free(head["free"])
         if meter is not None:
             meter.lap("receive")
+        before = runner.nbytes
         runner.run(at, env, meter)
+        self.runners.grew(runner.nbytes - before)
         if meter is not None:
             meter.lap("compute")
         for slot, number in zip(runner.program.keep, head["keep"], strict=True):
@@ -120,12 +121,9 @@ class Worker:
         return head
 
     def _runner(self, program: bytes) -> Runner:
-        runner = self.runners.get(program)
+        runner = self.runners.get(program) or self.runners.again(program)
         if runner is None:
-            runner = self.runners[program] = Runner(decode(program), self.pool)
-            if len(self.runners) > _RUNNERS_KEPT:
-                self.runners.popitem(last=False)
-        self.runners.move_to_end(program)
+            runner = self.runners.keep(program, Runner(decode(program), self.pool, len(program)))
         return runner
 
     def _stored(self, number: int, slot: Slot, workers: int) -> Pieces | Failure:
@@ -252,9 +250,13 @@ class Worker:
         return (len(ids),)
 
     def memory(self) -> tuple[dict[str, int]]:
-        """Bytes: `held` by values, `pooled` for reuse, and `rss` of the process; and its `minor_faults` so far."""
+        """Bytes: `held` by values, `pooled` for reuse, of `programs` kept ready, and `rss` of the process.
+
+        Beside them its `minor_faults` so far.
+        """
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        told = {"held": self.pool.held, "pooled": self.pool.free, "rss": _rss(), "minor_faults": faults}
+        told = {"held": self.pool.held, "pooled": self.pool.free, "programs": self.runners.nbytes}
+        told |= {"rss": resident(), "minor_faults": faults}
         return ({"worker": self.number, **told},)
 
 
@@ -288,12 +290,3 @@ def _unpack(item: Any) -> Any:
 
 def _failure(item: Any) -> Failure | None:
     return Failure(*item) if len(item) == 4 and isinstance(item[0], str) else None
-
-
-def _rss() -> int:
-    try:
-        with open("/proc/self/statm") as f:
-            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
