@@ -43,6 +43,7 @@ from distgrad.ops.files import *
 from distgrad.ops.gathering import *
 from distgrad.ops.indexing import *
 from distgrad.ops.joining import *
+from distgrad.ops.linalg import *
 from distgrad.ops.linear import *
 from distgrad.ops.making import (
     BoolTensor,

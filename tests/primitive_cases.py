@@ -118,6 +118,7 @@ for _name, _want in REDUCTIONS.items():
     ):  # fmt: skip
         for _keepdim in (False, True):
             _x = flags(*_shape) if _name in ("any", "all") else normal(*_shape)
+            _x = 1 + _x / 40 if _name == "prod" else _x  # no product on the way leaves the range of the dtype
             case(
                 _name,
                 lambda x, f=_want, d=_dims, k=_keepdim: f(x, axis=d, keepdims=k),
@@ -133,6 +134,39 @@ case("sum", lambda x: x.sum(1), integers(4, 5, dtype="int32"), dims=(1,), keepdi
 case("amax", lambda x: x.max(0), integers(40, 5), dims=(0,), keepdim=False)
 case("amin", lambda x: x.min(1), flags(4, 5), dims=(1,), keepdim=False)
 
+for _shape, _dims in (
+    ((7, 5), (0,)),
+    ((7, 5), (1,)),
+    ((4, 5, 6), (0, 2)),
+    ((9,), (0,)),
+    ((7, 5), ()),
+    ((), ()),
+):
+    for _dtype in ("float32", "float64"):
+        case(
+            "square_sums",
+            lambda x, d=_dims: np.stack([_none := np.zeros_like(x).sum(d), (x * x).sum(d), _none]),
+            normal(*_shape, dtype=_dtype),
+            dims=_dims,
+            keepdim=False,
+        )
+for _dtype, _up, _down in (("float32", 2.0**100, 2.0**-76), ("float64", 2.0**770, 2.0**-750)):
+    _parts = np.array([[0, 0, 0, 8], [2, 18, 0, 1], [5, 0, 50, 3]], _dtype)
+    _roots = np.array([1, 3, 5 / _up, 2 / _down])
+    case("root_of_squares", lambda x, r=_roots: r, _parts, divisor=2.0)
+
+
+case("svd", lambda x: np.linalg.svd(x, full_matrices=False), normal(5, 3))
+case("svd", lambda x: np.linalg.svd(x, full_matrices=False), normal(4, 2, 3, dtype="float64"))
+
+
+def recurrence(a: np.ndarray, b: np.ndarray, dim: int) -> np.ndarray:
+    """The sum over j <= i of b[j] and the factors from j + 1 to i."""
+    a, b = np.moveaxis(a, dim, 0), np.moveaxis(b, dim, 0)
+    rows = [sum(b[j] * a[j + 1 : i + 1].prod(0) for j in range(i + 1)) for i in range(len(a))]
+    return np.moveaxis(np.array(rows), 0, dim)
+
+
 # One dimension whole.
 for _name, _want in {"argmax": np.argmax, "argmin": np.argmin}.items():
     for _dim, _keepdim in ((0, False), (1, True), (1, False)):
@@ -146,6 +180,7 @@ for _name, _want in {"argmax": np.argmax, "argmin": np.argmin}.items():
 for _dim in (0, 1):
     case("cumsum", lambda x, d=_dim: x.cumsum(d), normal(6, 5), dim=_dim, dtype="float32")
     case("cumprod", lambda x, d=_dim: x.cumprod(d), normal(6, 5), dim=_dim, dtype="float32")
+    case("recurrence", lambda a, b, d=_dim: recurrence(a, b, d), normal(6, 5), normal(6, 5), dim=_dim)
     for _descending in (False, True):
         case(
             "sort",
@@ -157,6 +192,9 @@ for _dim in (0, 1):
             dim=_dim,
             descending=_descending,
         )
+_wide = normal(5, 4, 6, dtype="float64"), normal(5, 4, 6, dtype="float64")
+case("recurrence", lambda a, b: recurrence(a, b, 1), *_wide, dim=1)
+case("recurrence", lambda a, b: recurrence(a, b, 0), normal(9), normal(9), dim=0)
 case("cumsum", lambda x: x.cumsum(0), flags(9), dim=0, dtype="int64")
 case("flip", lambda x: x[::-1, :, ::-1], normal(3, 4, 5), dims=(0, 2))
 for _shape, _dim in (((6, 5), 1), ((6, 5), 0), ((4, 70), 1), ((3, 4, 5), 1), ((7,), 0)):

@@ -212,8 +212,10 @@ def var(
     return np.var(x, axis=axes(x, dim), ddof=less, keepdims=keepdim)
 
 
-@reference("norm")
+@reference("norm", "vector_norm")
 def _(x: Array, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Array:
+    if p == "nuc":
+        return np.linalg.norm(x, p, dim, keepdim)
     p, axis = 2 if p == "fro" else p, axes(x, dim)
     if abs(p) == math.inf:
         return (np.max if p > 0 else np.min)(abs(x), axis=axis, keepdims=keepdim)

@@ -227,6 +227,14 @@ def median(x: Array, dim: int | None = None, keepdim: bool = False) -> Any:
     return nth(x, (x.shape[dim] - 1) // 2 + 1, dim, keepdim)
 
 
+def recurrence(a: Array, b: Array, dim: int) -> Array:
+    out = np.zeros_like(b)
+    for i in range(b.shape[dim]):
+        at = (*[slice(None)] * dim, i)
+        out[at] = b[at] + (a[at] * out[(*at[:-1], i - 1)] if i else 0)
+    return out
+
+
 def running(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, dim: function(x, dim) if x.ndim else x
 
@@ -240,6 +248,8 @@ same(
     _median_dim=median,
     cumsum=running(np.cumsum),
     cumprod=running(np.cumprod),
+    _recurrence=recurrence,
+    _svd=lambda x: tuple(np.linalg.svd(x, full_matrices=False)),
 )
 
 

@@ -48,8 +48,8 @@ def leaky_relu(input: Value, negative_slope: float = 0.01) -> Value:
 
 
 def _elu_input(g: Tensor, input: Tensor, alpha: float, scale: float) -> Tensor:
-    # exp sees no number above 0, where it might be infinite and spoil the second derivative.
-    return where(input <= 0, g * (alpha * scale * exp(-relu(-input))), g * scale)
+    # exp sees no number above 0, where it might be infinite and spoil the second derivative; nan it sees.
+    return where(input > 0, g * scale, g * (alpha * scale * exp(-relu(-input))))
 
 
 @op(

@@ -239,7 +239,8 @@ def _pow_exponent(g: Tensor, input: Any, exponent: Tensor, out: Tensor) -> Tenso
         if input == 0:
             return call("where", exponent >= 0, 0.0, g * out * -np.inf)
         return g * (out * float(np.log(input)) if input > 0 else out * np.nan)
-    return g * call("where", (input == 0) & (exponent >= 0), 0.0, out * call("log", input))
+    wide = input if input.dtype is out.dtype else call("_to_copy", input, out.dtype)
+    return g * call("where", (input == 0) & (exponent >= 0), 0.0, out * call("log", wide))
 
 
 @op(

@@ -8,10 +8,20 @@ from typing import Any
 from distgrad import session
 from distgrad.dtype import NAMES
 from distgrad.ops.arithmetic import div
-from distgrad.ops.base import Operand, Tensor, Value, cast, common_dtype, constant, elementwise, op, operators
+from distgrad.ops.base import (
+    Operand,
+    Tensor,
+    Value,
+    call,
+    cast,
+    common_dtype,
+    constant,
+    elementwise,
+    op,
+    operators,
+)
 from distgrad.ops.compare import is_tensor, where
 from distgrad.ops.helpers import title
-from distgrad.ops.pointwise import reciprocal
 from distgrad.ops.samples import positive, real, whole
 from distgrad.tensor import C_NAMES
 
@@ -190,15 +200,18 @@ def floor_divide(input: Operand, other: Operand) -> Value:
     return _divided("floor_divide", "div_floor_cpu", input, other)
 
 
-def _per_square(a: Tensor, b: Tensor) -> Tensor:
-    """1 / (a² + b²), and 0 at the origin."""
+def _over_square(a: Tensor, b: Tensor) -> Tensor:
+    """a / (a² + b²), and 0 at the origin; no square overflows, for both are taken in units of the larger."""
+    unit = maximum(call("abs", a), call("abs", b)).detach()
+    unit = where(call("isfinite", 1 / unit) & call("isfinite", unit), unit, 1.0)
+    a, b = a / unit, b / unit
     total = a * a + b * b
-    return reciprocal(where(total == 0, math.inf, total))
+    return a / where(total == 0, math.inf, total) / unit
 
 
 @op(
-    input=lambda g, input, other: g * (other * _per_square(input, other)),
-    other=lambda g, input, other: g * (-input * _per_square(input, other)),
+    input=lambda g, input, other: g * _over_square(other, input),
+    other=lambda g, input, other: g * -_over_square(input, other),
     inplace=True,
     method=("atan2", "arctan2"),
     samples=_pairs,

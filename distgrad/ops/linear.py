@@ -8,12 +8,24 @@ from typing import Any
 
 from distgrad import session
 from distgrad.ops import products
-from distgrad.ops.base import Tensor, Value, attach, call, cast, common_dtype, composite, constant, op
+from distgrad.ops.base import (
+    Tensor,
+    Value,
+    attach,
+    broadcast_to,
+    call,
+    cast,
+    common_dtype,
+    composite,
+    constant,
+    op,
+)
 from distgrad.ops.helpers import normal_dim, title
 from distgrad.ops.making import as_tensor
 from distgrad.ops.products import _contract
 from distgrad.ops.samples import real
 from distgrad.ops.views import _expanded
+from distgrad.primitives import TABLE
 from distgrad.tensor import C_NAMES
 
 __all__ = [
@@ -144,19 +156,36 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
 @op(
     name=lambda input, a, b, subscripts, beta, alpha, node: node,
     input=lambda g, beta: _times(g, beta),
-    a=lambda g, b, subscripts, alpha: _times(_contract(g, b, products.for_first(subscripts)), alpha),
-    b=lambda g, a, subscripts, alpha: _times(_contract(a, g, products.for_second(subscripts)), alpha),
+    a=lambda g, b, subscripts, alpha, like: (
+        like.zeros()
+        if _is_skipped(subscripts, alpha)
+        else _times(_contract(g, b, products.for_first(subscripts)), alpha)
+    ),
+    b=lambda g, a, subscripts, alpha, like: (
+        like.zeros()
+        if _is_skipped(subscripts, alpha)
+        else _times(_contract(a, g, products.for_second(subscripts)), alpha)
+    ),
     inplace=True,
     method=("_affine",),
     samples=lambda: [
         (real(4), real(2, 3), real(3, 4), "mk,kn->mn", 1, 1, "AddmmBackward0"),
         (real(2, 2), real(3, 2, 2), real(3, 2, 2), "bmk,bkn->mn", 0.5, 2.0, "AddbmmBackward0"),
         (real(2), real(2, 3), real(3), "mk,k->m", 0, 3, "AddmvBackward0"),
+        (real(4), real(2, 3), real(3, 4), "mk,kn->mn", 2, 0, "AddmmBackward0"),
     ],
 )
 def _affine(input: Value, a: Value, b: Value, subscripts: str, beta: float, alpha: float, node: str) -> Value:
-    """beta * input + alpha * the product; `input` is not looked at if beta is 0."""
+    """beta * input + alpha * the product; `input` is not looked at if beta is 0, nor a sum of products if alpha is."""
     common = common_dtype(a, b)
+    if _is_skipped(subscripts, alpha):
+        shape = (
+            TABLE["contract"].shape([v.result.spec.aval for v in (a, b)], {"subscripts": subscripts})[0].shape
+        )
+        _expanded(input.shape, shape)
+        common = common_dtype(input, a, b)
+        added = constant(0, common) if beta == 0 else _scaled(cast(input, common), beta)
+        return broadcast_to(added, shape)
     product = session.emit("contract", cast(a, common), cast(b, common), subscripts=subscripts)
     _expanded(input.shape, product.shape)
     common = common_dtype(input, product)
@@ -164,6 +193,11 @@ def _affine(input: Value, a: Value, b: Value, subscripts: str, beta: float, alph
     if beta == 0:
         return product
     return session.emit("add", product, _scaled(cast(input, common), beta))
+
+
+def _is_skipped(subscripts: str, alpha: float) -> bool:
+    """Whether the operands of a product are not looked at, as in torch: nan and infinities in them do not count."""
+    return alpha == 0 and products.sums(subscripts)
 
 
 def _scaled(x: Value, factor: float) -> Value:

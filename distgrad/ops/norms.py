@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import types
 import warnings
 from typing import Any
 
@@ -23,11 +22,11 @@ from distgrad.ops.base import (
     op,
     reduce,
 )
-from distgrad.ops.reductions import _reductions, _shared, kept, numpy_names
+from distgrad.ops.reductions import _reductions, kept, numpy_names, shared_with_nan
 from distgrad.ops.samples import real
 from distgrad.ops.sums import mean, spread, sum
 
-__all__ = ["linalg", "logsumexp", "nanmean", "nansum", "norm", "std", "std_mean", "var", "var_mean"]
+__all__ = ["logsumexp", "nanmean", "nansum", "std", "std_mean", "var", "var_mean"]
 
 INF = float("inf")
 
@@ -51,8 +50,8 @@ def _moments(dim: Any, unbiased: Any, correction: Any) -> tuple[Dims, float]:
     return dim, correction
 
 
-def _variance(name: str, input: Value, dim: Any, unbiased: Any, keepdim: bool, correction: Any) -> Value:
-    dim, correction = _moments(dim, unbiased, correction)
+def _centred(name: str, input: Value, dim: Dims, correction: float) -> tuple[Value, float]:
+    """The elements less their mean, and how many of them are free."""
     if input.dtype.kind != "f":
         raise RuntimeError("std and var only support floating point and complex dtypes")
     n = _count(input.shape, dim)
@@ -64,8 +63,7 @@ def _variance(name: str, input: Value, dim: Any, unbiased: Any, keepdim: bool, c
         )
     total = reduce("sum", input, dim, True, dtype=NAMES[input.dtype])
     centred = session.emit("subtract", input, session.emit("divide", total, constant(n, input.dtype)))
-    squares = reduce("sum", session.emit("square", centred), dim, keepdim, dtype=NAMES[input.dtype])
-    return session.emit("divide", squares, constant(0 if n <= correction else n - correction, input.dtype))
+    return centred, max(0, n - correction)
 
 
 def _var_input(g: Tensor, input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any) -> Tensor:
@@ -82,8 +80,20 @@ def _var_input(g: Tensor, input: Tensor, dim: Any, unbiased: Any, keepdim: bool,
 def _std_input(
     g: Tensor, input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any, out: Tensor
 ) -> Tensor:
-    """d sqrt(v) = dv / (2 sqrt(v)), and 0 where v is 0."""
-    return _var_input(call("where", out == 0, 0.0, g / (out * 2)), input, dim, unbiased, keepdim, correction)
+    """g (x - mean) / ((n - correction) std), and 0 where the deviation is 0."""
+    dims, correction = _moments(dim, unbiased, correction)
+    free = _count(tuple(input.shape), dims) - correction
+    if free <= 0:
+        return _var_input(
+            call("where", out == 0, 0.0, g / (out * 2)), input, dim, unbiased, keepdim, correction
+        )
+    g, out = (kept(t, dims, keepdim, input.dim()) for t in (g, out))
+    return (g / free) * ((input - mean(input, dims, True)) / _never_zero(out))
+
+
+def _never_zero(x: Tensor) -> Tensor:
+    """`x`, but infinite where it is 0: what is divided by it is 0 there, and so are all derivatives."""
+    return call("where", x == 0, INF, x)
 
 
 def _spreads() -> list[Any]:
@@ -101,15 +111,25 @@ def var(
     input: Value, dim: Dims = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
 ) -> Value:
     """Variance along `dim`: the sum of squared distances from the mean over n - `correction` (default 1)."""
-    return _variance("var", input, dim, unbiased, keepdim, correction)
+    dim, correction = _moments(dim, unbiased, correction)
+    centred, free = _centred("var", input, dim, correction)
+    squares = reduce("sum", session.emit("square", centred), dim, keepdim, dtype=NAMES[input.dtype])
+    return session.emit("divide", squares, constant(free, input.dtype))
 
 
 @op(input=_std_input, samples=_spreads)
 def std(
     input: Value, dim: Dims = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
 ) -> Value:
-    """Standard deviation along `dim`: the square root of `var`."""
-    return session.emit("sqrt", _variance("std", input, dim, unbiased, keepdim, correction))
+    """Standard deviation along `dim`: the square root of `var`, also where that is beyond the dtype."""
+    dim, correction = _moments(dim, unbiased, correction)
+    centred, free = _centred("std", input, dim, correction)
+    return _root(centred, dim, keepdim, free)
+
+
+def _root(x: Value, dim: Dims, keepdim: bool, divisor: float = 1) -> Value:
+    """The root of the sum of squares over `divisor`."""
+    return session.emit("root_of_squares", reduce("square_sums", x, dim, keepdim), divisor=float(divisor))
 
 
 def _with_mean(deviation: Any, input: Tensor, dim: Any, args: tuple[Any, ...], more: dict[str, Any]) -> Any:
@@ -140,7 +160,7 @@ def _vector_norm(input: Value, p: float, dim: Dims, keepdim: bool) -> Value:
         )
     name, size = NAMES[input.dtype], session.emit("absolute", input)
     if p in (INF, -INF):
-        if 0 in (input.shape[d] for d in normal_dims(dim, len(input.shape))):
+        if _has_none(input.shape, dim):
             which = "inf" if p > 0 else "-inf"
             raise RuntimeError(
                 f"linalg.vector_norm cannot compute the {which} norm on an empty tensor because the operation does not "
@@ -158,9 +178,26 @@ def _vector_norm(input: Value, p: float, dim: Dims, keepdim: bool) -> Value:
     if p == 1:
         return reduce("sum", size, dim, keepdim, dtype=name)
     if p == 2:
-        return session.emit("sqrt", reduce("sum", session.emit("square", input), dim, keepdim, dtype=name))
-    total = reduce("sum", session.emit("power", size, constant(p, input.dtype)), dim, keepdim, dtype=name)
-    return session.emit("power", total, constant(1 / p, input.dtype))
+        return _root(input, dim, keepdim)
+    scale = None if _has_none(input.shape, dim) else _scale(size, p, dim)
+    size = size if scale is None else session.emit("divide", size, scale)
+    total = reduce("sum", session.emit("power", size, constant(p, input.dtype)), dim, True, dtype=name)
+    root = session.emit("power", total, constant(1 / p, input.dtype))
+    root = root if scale is None else session.emit("multiply", root, scale)
+    dims = normal_dims(dim, len(input.shape))
+    return root if keepdim or not dims else session.emit("squeeze_dims", root, dims=dims)
+
+
+def _scale(size: Value, p: float, dim: Dims) -> Value:
+    """What |x| is divided by so that no power overflows: the largest, or the smallest for p < 0, if that is usable."""
+    top = reduce("amax" if p > 0 else "amin", size, dim, True)
+    usable = session.emit("isfinite", session.emit("reciprocal", top))
+    usable = session.emit("logical_and", usable, session.emit("isfinite", top))
+    return session.emit("where", usable, top, constant(1, size.dtype))
+
+
+def _has_none(shape: Ints, dim: Dims) -> bool:
+    return 0 in (shape[d] for d in normal_dims(dim, len(shape)))
 
 
 def _norm_input(g: Tensor, input: Tensor, p: Any, dim: Dims, keepdim: bool, out: Tensor) -> Tensor:
@@ -172,19 +209,20 @@ def _norm_input(g: Tensor, input: Tensor, p: Any, dim: Dims, keepdim: bool, out:
     if p == 1:
         return g * call("sign", input)
     if p == 2:
-        return g * call("where", norm == 0, 0.0, input / norm)
+        return g * (input / _never_zero(norm))
     if p in (INF, -INF):
-        size = call("abs", input)
-        return _shared(g, size, dim, True, norm) * call("sign", input)
-    if p < 1:
-        powers = call("where", input == 0, 0.0, call("sign", input) * call("abs", input) ** (p - 1))
-        return powers * (g * norm ** (1 - p))
-    powers = (
-        call("sign", input) * call("abs", input) ** (p - 1)
-        if p < 2
-        else input * call("abs", input) ** (p - 2)
-    )
-    return powers * call("where", norm == 0, 0.0, g / norm ** (p - 1))
+        return shared_with_nan(g, call("abs", input), dim, norm) * call("sign", input)
+    if p >= 2:
+        ratio = input / _never_zero(norm)
+        return g * (ratio * call("abs", ratio) ** (p - 2))
+    # The power is not taken of 0, where it or its derivative is infinite.
+    none = (input == 0) | (norm == 0)
+    size = call("where", none, 1.0, call("abs", input))
+    if 0 < p < 1:
+        powers = size ** (p - 1) * norm ** (1 - p)
+    else:
+        powers = (size / _never_zero(norm)) ** (p - 1)
+    return g * call("where", none, 0.0, call("sign", input) * powers)
 
 
 def _order(p: Any) -> float:
@@ -200,37 +238,12 @@ def _norms() -> list[Any]:
     return [(real(2, 3),), (real(2, 3), "fro", (0, 1)), (real(2, 3), 2, -1, True), (real(), 3), *several]
 
 
-@op(name="LinalgVectorNormBackward0", input=_norm_input, samples=_norms)
-def norm(
+@op(name="LinalgVectorNormBackward0", input=_norm_input, method=False, samples=_norms)
+def vector_norm(
     input: Value, p: Any = "fro", dim: Dims = None, keepdim: bool = False, dtype: dtype | None = None
 ) -> Value:
-    """(sum |x|**p) ** (1/p) along `dim`.
-
-    "fro" is 2; inf and -inf give the largest and the smallest |x|, 0 how many elements are not 0.
-    """
+    """(sum |x|**p) ** (1/p) along `dim`; 0 gives how many elements are not 0. See `norm`."""
     return _vector_norm(input if dtype is None else cast(input, dtype.numpy), _order(p), dim, keepdim)
-
-
-@numpy_names
-def _linalg_norm(
-    A: Tensor, ord: Any = None, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None
-) -> Tensor:
-    """`norm` of a vector; of a matrix (or two dimensions) for `ord` None or "fro" only."""
-    is_matrix = len(dim) == 2 if isinstance(dim, (tuple, list)) else dim is None and A.dim() == 2
-    if ord not in (None, "fro") and is_matrix:
-        raise NotImplementedError(f"linalg.norm: order {ord} of a matrix is not supported")
-    return norm(A, 2 if ord is None else ord, dim, keepdim, dtype)
-
-
-@numpy_names
-def _linalg_vector_norm(
-    x: Tensor, ord: Any = 2, dim: Dims = None, keepdim: bool = False, *, dtype: dtype | None = None
-) -> Tensor:
-    """`norm` of the elements along `dim`, whatever the number of dimensions."""
-    return norm(x, ord, dim, keepdim, dtype)
-
-
-linalg = types.SimpleNamespace(norm=_linalg_norm, vector_norm=_linalg_vector_norm)
 
 
 # Sums of exponentials, and sums without nan.

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad import session
-from distgrad.dtype import INT64, NAMES, dtype
+from distgrad.dtype import INT64, NAMES, dtype, float64
 from distgrad.ops.base import Like, Tensor, Value, _named_tuple, call, composite, constant, normal_dim, op
 from distgrad.ops.gathering import scatter
 from distgrad.ops.helpers import numpy_dtype_of
 from distgrad.ops.rearranging import flip
-from distgrad.ops.reductions import _shared, at_index, check_not_empty, numpy_names
+from distgrad.ops.reductions import _shared_by_all, at_index, check_not_empty, moved, numpy_names
 from distgrad.ops.regrouping import compact, reshaped
 from distgrad.ops.samples import positive, real
 from distgrad.ops.slices import _along
-from distgrad.ops.sums import sum
 
 __all__ = ["argsort", "cumprod", "cumsum", "kthvalue", "median", "msort", "sort", "topk"]
 
@@ -126,7 +125,7 @@ def _with_nan(input: Value, d: int, keepdim: bool) -> tuple[Value, Value]:
 
 @op(
     name="MedianBackward0",
-    input=lambda g, input, out: _shared(g, input, None, False, out),
+    input=_shared_by_all,
     method=False,
     samples=lambda: [real(5), real(2, 2)],
 )
@@ -184,27 +183,37 @@ def cumsum(input: Value, dim: int, *, dtype: dtype | None = None) -> Value:
     return _running("cumsum", input, dim, dtype)
 
 
-def _cumprod_input(g: Tensor, input: Tensor, dim: int) -> Tensor:
-    """For element i the sum over k >= i of g_k times the product of the elements up to k without i.
+def _backwards(x: Tensor, dim: int) -> Tensor:
+    return flip(x, (dim,))
 
-    Let P be the running product with zeros taken as ones, and R_c the sum from the end of those g_k P_k that have c
-    zeros up to k. An element that is not 0 gets R_0 / x: beyond a zero the product is 0. The first zero gets R_1.
-    The zeros themselves stand as factors where they make a product 0, so that second derivatives are right too.
+
+def _later(factor: Tensor, g: Tensor, dim: int) -> Tensor:
+    """s[i] = g[i] + factor[i + 1] * s[i + 1], from the end."""
+    factor = moved(_backwards(factor, dim), dim, 0.0)
+    return _backwards(_recurrence(factor, _backwards(g, dim), dim), dim)
+
+
+@op(
+    factor=lambda g, factor, dim, out: _later(factor, g, dim) * moved(out, dim, 0.0),
+    term=lambda g, factor, dim: _later(factor, g, dim),
+    method=False,
+    samples=lambda: [(real(2, 3), real(2, 3, seed=1), 0), (real(2, 4), real(2, 4, seed=1), 1)],
+)
+def _recurrence(factor: Value, term: Value, dim: int) -> Value:
+    """out[i] = factor[i] * out[i - 1] + term[i] along `dim`, where out[-1] is 0."""
+    return session.emit("recurrence", factor, term, dim=normal_dim(dim, len(term.shape)))
+
+
+def _cumprod_input(g: Tensor, input: Tensor, dim: int) -> Tensor:
+    """The product of those before an element, times the sum over those from it on of g and what lies between.
+
+    Nothing is divided by, so zeros, infinities and products beyond the dtype do no harm where they do not count.
     """
-    if not input.dim():
+    if not input.dim() or not input.numel():
         return g
-    where = call("where", input == 0, 1.0, input)
-    zero = input == 0
-    number = cumsum(zero, dim)
-    weighted = g * cumprod(where, dim)
-    rest = [_reverse_cumsum(call("where", number == c, weighted, 0.0), dim) for c in range(3)]
-    is_first, is_second = (zero & (number == c) for c in (1, 2))
-    first, second = (sum(call("where", here, input, 0.0), dim, True) for here in (is_first, is_second))
-    plain = (rest[0] + rest[1] * first) / where
-    zeros = call(
-        "where", is_first, rest[1] + rest[2] * second, call("where", is_second, rest[2] * first, 0.0)
-    )
-    return call("where", zero, zeros, plain)
+    input = input if input.dtype is float64 else call("_to_copy", input, float64)
+    g = g if g.dtype is float64 else call("_to_copy", g, float64)
+    return cumprod(moved(input, dim, 1.0), dim) * _later(input, g, dim)
 
 
 @op(

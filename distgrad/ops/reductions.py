@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad import session
-from distgrad.dtype import BOOL, FLOAT64, INT64, NAMES, OF_NUMPY, dtype
+from distgrad.dtype import BOOL, FLOAT64, INT64, NAMES, dtype, float64
 from distgrad.ops.base import (
     Dims,
     Ints,
@@ -106,26 +106,54 @@ def _reductions() -> list[Any]:
 
 
 # Products.
-def _prod_input(g: Tensor, input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
-    """The product of the others: p / x, where p is the product of all that are not zero, times what zeros do.
+def _prod_input(g: Tensor, input: Tensor, dim: Dims, keepdim: bool, like: Like) -> Tensor:
+    """The product of the others, in float64. Those before and those after are multiplied, so nothing is divided by.
+
+    Along a dimension that is cut the product is divided by the element, so that all stays where it is.
+    """
+    dims = normal_dims(dim, like.ndim)
+    g = kept(g, dim, keepdim, like.ndim)
+    if not dims:
+        return g
+    if not input.numel():
+        return like.zeros()
+    input = input if input.dtype is float64 else call("_to_copy", input, float64)
+    if not set(dims).isdisjoint(like.sharding.cut_dims):
+        return g * _others_by_division(input, dims)
+    rest = tuple(d for d in range(like.ndim) if d not in dims)
+    order = rest + dims
+    turned = call("permute", input, order)
+    flat = call("reshape", turned, (*(like.shape[d] for d in rest), -1))
+    after = call("flip", _before(call("flip", flat, (-1,)), -1), (-1,))
+    others = call("reshape", _before(flat, -1) * after, tuple(turned.shape))
+    return g * call("permute", others, tuple(order.index(d) for d in range(like.ndim)))
+
+
+def _before(x: Tensor, dim: int) -> Tensor:
+    """The product of the elements before each one along `dim`."""
+    return call("cumprod", moved(x, dim, 1.0), dim)
+
+
+def moved(x: Tensor, dim: int, first: float) -> Tensor:
+    """Each element one place on along `dim`: `first` comes in, the last goes out."""
+    shape = [1 if d == dim % x.dim() else n for d, n in enumerate(x.shape)]
+    rest = call("narrow", x, dim, 0, x.shape[dim] - 1)
+    return call("cat", [x.new_full(shape, first), rest], dim)
+
+
+def _others_by_division(input: Tensor, dims: Ints) -> Tensor:
+    """p / x, where p is the product of all that are not zero, times what zeros do.
 
     With one zero all other elements have gradient 0; but its second derivative is not 0, hence the factor `zero`:
     the product of the zeros among the others, which is 1 where there are none, and right to its own first derivative.
     """
-    call_where = functools.partial(call, "where")
     is_zero = input == 0
-    safe = call_where(is_zero, 1.0, input)
-    p = prod(safe, dim, True) if dim is not None or keepdim else kept(prod(safe), None, False, input.dim())
-    dims = normal_dims(dim, input.dim())
-    others = (
-        sum(is_zero, dims, True) - is_zero.long()
-        if input.dim()
-        else input.new_zeros((), dtype=OF_NUMPY[INT64])
-    )
-    zeros = call_where(is_zero, input, 0.0)
-    one = (sum(zeros, dims, True) if input.dim() else zeros) - zeros
-    zero = call_where(others == 0, 1.0, call_where(others == 1, one, 0.0))
-    return kept(g, dim, keepdim, input.dim()) * (p / safe * zero)
+    safe = call("where", is_zero, 1.0, input)
+    others = sum(is_zero, dims, True) - is_zero.long()
+    zeros = call("where", is_zero, input, 0.0)
+    one = sum(zeros, dims, True) - zeros
+    zero = call("where", others == 0, 1.0, call("where", others == 1, one, 0.0))
+    return prod(safe, dims, True) / safe * zero
 
 
 @op(
@@ -148,11 +176,22 @@ def prod(input: Value, dim: Dims = None, keepdim: bool = False, *, dtype: dtype 
 
 # Extremes.
 def _shared(g: Tensor, input: Tensor, dim: Dims, keepdim: bool, out: Tensor) -> Tensor:
-    """Equal extremes share the gradient evenly; a nan is the extreme of its row."""
+    """Equal extremes share the gradient evenly. No element equals nan: where one is, 0 is divided by 0, as in torch."""
     ndim = input.dim()
-    hit = (input == kept(out, dim, keepdim, ndim)) | call("isnan", input)
-    count = sum(hit, dim, True) if ndim else 1
-    return call("where", hit, kept(g, dim, keepdim, ndim) / count, 0.0)
+    hit = input == kept(out, dim, keepdim, ndim)
+    count = sum(hit, dim, True) if ndim else hit.long()
+    none = call("where", count == 0, math.nan, 0.0)
+    return call("where", hit, kept(g, dim, keepdim, ndim) / count, none)
+
+
+def shared_with_nan(g: Tensor, input: Tensor, dim: Dims, out: Tensor) -> Tensor:
+    """The same where each nan counts as an extreme; g and `out` have the reduced dimensions."""
+    hit = (input == out) | call("isnan", input)
+    return call("where", hit, g / (sum(hit, dim, True) if input.dim() else 1), 0.0)
+
+
+def _shared_by_all(g: Tensor, input: Tensor, out: Tensor) -> Tensor:
+    return shared_with_nan(g, input, None, out)
 
 
 @op(input=_shared, samples=_reductions)
@@ -169,17 +208,13 @@ def amin(input: Value, dim: Dims = (), keepdim: bool = False) -> Value:
     return reduce("amin", input, dim, keepdim)
 
 
-def _whole_input(g: Tensor, input: Tensor, out: Tensor) -> Tensor:
-    return _shared(g, input, None, False, out)
-
-
-@op(name="MaxBackward1", input=_whole_input, method=False, samples=lambda: [real(2, 3), real()])
+@op(name="MaxBackward1", input=_shared_by_all, method=False, samples=lambda: [real(2, 3), real()])
 def _max_whole(input: Value) -> Value:
     check_not_empty("max", input.shape, None)
     return reduce("amax", input, None)
 
 
-@op(name="MinBackward1", input=_whole_input, method=False, samples=lambda: [real(2, 3), real()])
+@op(name="MinBackward1", input=_shared_by_all, method=False, samples=lambda: [real(2, 3), real()])
 def _min_whole(input: Value) -> Value:
     check_not_empty("min", input.shape, None)
     return reduce("amin", input, None)

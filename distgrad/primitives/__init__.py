@@ -2,6 +2,7 @@
 
 from distgrad.primitives import (
     contract,
+    decompositions,
     elementwise,
     indexing,
     layout,
@@ -11,6 +12,7 @@ from distgrad.primitives import (
     slices,
     sources,
     sparse,
+    squares,
 )
 from distgrad.primitives.base import MERGES, TABLE, Attrs, Aval, Labels, Layout, Place, Primitive
 
@@ -24,6 +26,7 @@ __all__ = [
     "Place",
     "Primitive",
     "contract",
+    "decompositions",
     "elementwise",
     "indexing",
     "layout",
@@ -33,4 +36,5 @@ __all__ = [
     "slices",
     "sources",
     "sparse",
+    "squares",
 ]
