@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import math
 import os
+import re
 import secrets
 import shutil
+import stat
+from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -15,6 +20,8 @@ from numpy.lib import format as npy
 
 from distgrad import session
 from distgrad.dtype import NAMES, OF_NUMPY
+from distgrad.errors import DistgradError
+from distgrad.graph import Value
 from distgrad.ops.base import Tensor, attach
 from distgrad.ops.helpers import hint
 from distgrad.ops.making import finished
@@ -100,47 +107,108 @@ def save(self: Tensor, path: Path) -> None:
 
     The driver writes the header, the workers their own parts. All goes to another name beside `path` and is renamed at
     the end, so a save that fails leaves what was there before; and a tensor may be saved to the file that it, or
-    another, is read from. On a cluster `path` must be on a file system that all nodes share.
+    another, is read from. On a cluster `path` must be on a file system that all nodes share. What is no regular file,
+    a pipe or a device, is written by the driver, which fetches the elements for that.
     """
-    path = os.path.realpath(os.fspath(path))
-    value = self._value
-    temporary = f"{path}.{secrets.token_hex(4)}.part"
+    given = os.fsdecode(path)
     try:
-        offset = _make_file(temporary, value.shape, value.dtype)
+        if _is_replaced(given):
+            _replace(os.path.realpath(given), self._value)
+        else:
+            _write_straight(given, self._value)
+    except (OSError, DistgradError) as error:
+        raise _about(given, error) from None
+
+
+def _is_replaced(path: str) -> bool:
+    """Whether the name is given to a new file; what is there and no regular file is written to, and stays."""
+    if os.path.abspath(path).startswith(("/proc/", "/dev/fd/", "/dev/std")):  # files that are open already
+        return False
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if not path:
+            raise
+        return True
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return stat.S_ISREG(mode)
+
+
+def _replace(path: str, value: Value) -> None:
+    """Have the workers write a file, and give it the name `path`."""
+    _remove_leftovers(path)
+    temporary = f"{path}.{secrets.token_hex(4)}.part"
+    with _part(temporary, value.shape, value.dtype) as offset:
         session.current_op.name = "save"
         written = session.emit("write_npy", value, path=temporary, offset=offset, shape=value.shape)
         count, wanted = int(session.fetch(written)), value.result.aval.nbytes
         if count != wanted:
-            raise OSError(f"{path!r} was not saved: {count:,} bytes were written, not {wanted:,}")
+            raise OSError(f"{count:,} bytes were written, not {wanted:,}")
         session.settle()  # tensors that are still to be read from `path` are read now
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(path, temporary)
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
-def _make_file(path: str, shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """A file with a header and room for the elements; where these begin. Raises OSError if the disk is too full."""
+def _write_straight(path: str, value: Value) -> None:
+    array = np.ascontiguousarray(session.fetch(value)).reshape(value.shape)
+    with open(path, "wb") as file:
+        _write_header(file, value.shape, value.dtype)
+        file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def _about(path: str, error: OSError | DistgradError) -> Exception:
+    """An error that names the path which the user gave, and keeps its type."""
+    if isinstance(error, DistgradError):
+        text = re.sub(r"[^'\"]*\.[0-9a-f]{8}\.part", path, str(error))
+        return type(error)(f"{path!r} was not saved: {text}")
+    if error.errno is None:
+        return OSError(f"{path!r} was not saved: {error}")
+    return type(error)(error.errno, error.strerror, path)
+
+
+@contextlib.contextmanager
+def _part(path: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[int]:
+    """A file with a header and room for the elements; where these begin. Raises OSError if the disk is too full.
+
+    It is locked while it is written, so another save can tell that, and removed unless it has another name by then.
+    """
     with open(path, "xb") as file:
-        npy.write_array_header_1_0(
-            file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        )
-        offset = file.tell()
-        size = math.prod(shape) * dtype.itemsize
-        file.truncate(offset + size)
-        file.flush()
-        if size and hasattr(os, "posix_fallocate"):  # a mapped write to a full disk would kill the worker
-            try:
-                os.posix_fallocate(file.fileno(), offset, size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot tell
-                    raise
-    return offset
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _write_header(file, shape, dtype)
+            offset = file.tell()
+            size = math.prod(shape) * dtype.itemsize
+            file.truncate(offset + size)
+            file.flush()
+            if size and hasattr(os, "posix_fallocate"):  # a mapped write to a full disk would kill the worker
+                try:
+                    os.posix_fallocate(file.fileno(), offset, size)
+                except OSError as error:
+                    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot tell
+                        raise
+            yield offset
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    npy.write_array_header_1_0(
+        file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
+
+
+def _remove_leftovers(path: str) -> None:
+    """Remove what saves to `path` have left that were killed; the files of those that run are locked."""
+    for left in glob.glob(f"{glob.escape(path)}.{'[0-9a-f]' * 8}.part"):
+        with contextlib.suppress(OSError), open(left, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(left)
 
 
 attach(save=save)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgpack
@@ -237,6 +238,14 @@ class Calls:
         while self._in_flight:
             self._collect()
 
+    def _member(self, worker: int) -> str:
+        """Which worker that is, and where."""
+        try:
+            place = self.transport.nodes()[worker]
+        except DistgradError:  # it has ended since
+            return f"worker {worker}"
+        return f"worker {worker} (process {place['pid']} on {place['ip']})"
+
     def _collect(self) -> None:
         """Take the answers to the oldest call. Failures that were only passed on are its maker's."""
         call = self._in_flight[0]
@@ -252,11 +261,12 @@ class Calls:
         if measure.active is not None and all("profile" in reply for reply in told):
             figures = [reply["profile"] for reply in told]
             measure.active.returned(self.epoch, call.serial, call.places, figures)
-        for reply in told:
+        for worker, reply in enumerate(told):
             for raw in reply["failures"]:
                 failure = Failure(*raw)
                 key = (failure.serial, failure.step)
                 if failure.serial == call.serial and key not in self._errors:
                     where = call.places[failure.step] if failure.step < len(call.places) else None
-                    self._errors[key] = worker_error(failure, origin(where) if where is not None else None)
+                    at = origin(where) if where is not None else None
+                    self._errors[key] = worker_error(failure, at, partial(self._member, worker))
                     self._untold[key] = self._errors[key]

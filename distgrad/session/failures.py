@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TypeVar
 
 from distgrad.errors import WorkerError
@@ -12,10 +13,17 @@ from distgrad.worker.execute import Failure
 E = TypeVar("E", bound=BaseException)
 
 
-def worker_error(failure: Failure, origin: Origin | None) -> WorkerError:
-    """The exception for a failure; it is also of the builtin type that the kernel raised, such as IndexError."""
+def worker_error(
+    failure: Failure, origin: Origin | None, member: Callable[[], str] | None = None
+) -> WorkerError:
+    """The exception for a failure; it is also of the builtin type that the kernel raised, such as IndexError.
+
+    Where that depends on the machine, as with files, `member` says which worker it was, and where.
+    """
     builtin = _KINDS.get(failure.kind)
     where = f" in {origin}" if origin is not None else ""
+    if member is not None and builtin is not None and issubclass(builtin, OSError):
+        where += f", on {member()}"
     kind = WorkerError if builtin is None else _error_type(builtin)
     prefix = "" if builtin is not None else f"{failure.kind}: "
     return kind(f"{prefix}{failure.message}{where}")
@@ -28,7 +36,10 @@ def fresh(error: E) -> E:
 
 _KINDS: dict[str, type[Exception]] = {
     e.__name__: e
-    for e in (IndexError, ValueError, ZeroDivisionError, MemoryError, FileNotFoundError, OSError, TypeError)
+    for e in (
+        *(IndexError, ValueError, ZeroDivisionError, MemoryError, TypeError, OSError, FileNotFoundError),
+        *(PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError),
+    )
 }
 _error_types: dict[type[Exception], type[WorkerError]] = {}
 
