@@ -1,24 +1,21 @@
 """Reading and writing at positions that are data: take, gather, scatter, scatter_add, index_add, index_put.
 
 Indices are int64. Each kernel checks them against the full length `size` of the dimension, also where it holds a
-piece of it, and raises torch's errors. Sums over equal indices are added in the order of the indices.
+piece of it, and raises torch's errors. Sums over equal indices are made in `grouped.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
-from scipy.sparse import _sparsetools
 
 from distgrad.primitives.base import Attrs, Aval, Labels, Place, primitive
+from distgrad.primitives.grouped import add_elements, add_rows
 from distgrad.primitives.reductions import collapse, contiguous, row_starts
 
 Out = np.ndarray | None
-
-CHUNK = 65536  # rows that are added in one call of SciPy's
 
 
 # Checks.
@@ -130,7 +127,7 @@ def scatter_add(idx: np.ndarray, src: np.ndarray, dim: int, size: int, out: Out 
         made = np.empty((*src.shape[:dim], size, *src.shape[dim + 1 :]), src.dtype)
     made[...] = 0
     if src.size:
-        np.add.at(made.reshape(-1), _linear(idx, dim, size).reshape(-1), contiguous(src).reshape(-1))
+        add_elements(_linear(idx, dim, size).reshape(-1), contiguous(src).reshape(-1), made.reshape(-1))
     return made if out is None or made is out else _into(made, out)
 
 
@@ -174,33 +171,16 @@ def index_add(
 
 
 def _add_rows(idx: np.ndarray, src: np.ndarray, dim: int, made: np.ndarray) -> None:
-    """made[idx[j]] += src[j] for dim 0, and so on, in the order of j.
-
-    Rows are added by SciPy's product with a sparse matrix in column form that has a 1 in row idx[j] of column j: 0.3 ns
-    an element if `made` lies in the cache, 1 if not. `np.add.at` takes 12 for rows, and 1.2 for single elements.
-    """
+    """made[idx[j]] += src[j] for dim 0, and so on."""
     if src.size == 0:
         return
-    before, n, after = collapse(src.shape, (dim,))  # type: ignore[misc]
+    before, _, after = collapse(src.shape, (dim,))  # type: ignore[misc]
     if before > 1:
         idx = (idx + np.arange(before)[:, None] * made.shape[dim]).reshape(-1)
     if after == 1:
-        np.add.at(made.reshape(-1), idx, src.reshape(-1))
-        return
-    idx, src, made = np.ascontiguousarray(idx), src.reshape(-1, after), made.reshape(-1, after)
-    ones, ends = _selection(src.dtype)
-    for start in range(0, len(idx), CHUNK):
-        j, rows = idx[start : start + CHUNK], src[start : start + CHUNK]
-        n = len(j)
-        _sparsetools.csc_matvecs(
-            len(made), n, after, ends[: n + 1], j, ones[:n], rows.reshape(-1), made.reshape(-1)
-        )
-
-
-@lru_cache
-def _selection(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Values and ends of columns of a sparse matrix that has a single 1 in each column."""
-    return np.ones(CHUNK, dtype), np.arange(CHUNK + 1)
+        add_elements(idx, src.reshape(-1), made.reshape(-1))
+    else:
+        add_rows(idx, src.reshape(-1, after), made.reshape(-1, after))
 
 
 def scatter(
