@@ -271,6 +271,7 @@ def pow(input: Operand, exponent: Operand) -> Value:
     input=lambda g, like: like.zeros(),
     src=lambda g: g,
     inplace="only",
+    fresh=True,
     samples=lambda: [(real(2, 3), real(3)), (real(2, 3), real(2, 3))],
 )
 def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
@@ -284,6 +285,7 @@ def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
     value=lambda g: g,
     number_edges=False,
     inplace="only",
+    fresh=True,
     samples=lambda: [(real(2, 3), 1.5), (real(2, 3), real())],
 )
 def fill(input: Value, value: Operand) -> Value:
@@ -295,7 +297,13 @@ def fill(input: Value, value: Operand) -> Value:
     return broadcast_to(cast(value, input.dtype), input.shape, input.sharding)
 
 
-@op(name="ZeroBackward0", input=lambda g, like: like.zeros(), inplace="only", samples=lambda: [real(2, 3)])
+@op(
+    name="ZeroBackward0",
+    input=lambda g, like: like.zeros(),
+    inplace="only",
+    fresh=True,
+    samples=lambda: [real(2, 3)],
+)
 def zero(input: Value) -> Value:
     """Zeros in the shape and dtype of `input`."""
     return broadcast_to(constant(0, input.dtype), input.shape, input.sharding)

@@ -23,8 +23,9 @@
    An argument given as a number has an edge to nothing, as in torch, unless `number_edges=False`.
 5. `view=lambda shape, *args: (Slice(...), Squeeze(...))`: the result is a view, to which these moves (`moves.py`) lead
    from the first argument, of this shape; `args` are the others. With several results `index` comes before `args`.
-6. `inplace=True` adds the method `mul_` (`"only"`: and nothing else); `method=` names, or False; the first argument
-   must be a tensor. Functions of other ops alone are `@composite`: plain functions on Tensors, in the same table.
+6. `inplace=True` adds the method `mul_` (`"only"`: and nothing else; `fresh=True`: the first argument's contents do not
+   matter, so they are not looked at); `method=` names, or False; the first argument must be a tensor. Functions of
+   other ops alone are `@composite`: plain functions on Tensors, in the same table.
    `operators(__mul__=mul)` and `attach(T=property(...))` add other members.
 """
 
@@ -93,6 +94,7 @@ def op(
     returns: tuple[str, ...] | None = None,
     view: Callable[..., Any] | None = None,
     inplace: bool | str = False,
+    fresh: bool = False,
     number_edges: bool = True,
     guard: str | None = None,
     method: bool | str | tuple[str, ...] = True,
@@ -105,7 +107,7 @@ def op(
         title = body.__name__
         kind = Kind(title, body, formulas)
         kind.multi, kind.view, kind.number_edges = multi, view, number_edges
-        kind.guard = guard
+        kind.guard, kind.fresh = guard, fresh
         kind.node_class = _node_classes(kind, name)
         if returns is not None:
             kind.returns = _named_tuple(title, returns)
@@ -255,7 +257,13 @@ def unwrap(kind: Kind, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
     for i, numbers in kind.slots:
         item = args[i]
         if isinstance(item, Tensor):
-            operands[i] = item._storage.value if item._view is None else item._value
+            if item._view is None:
+                operands[i] = item._storage.value
+            elif kind.fresh and i == 0:
+                _ = item.grad_fn
+                operands[i] = item._avals
+            else:
+                operands[i] = item._value
             if item._requires_grad:
                 tracked = True
         elif type(item) is int and numbers:

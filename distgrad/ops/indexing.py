@@ -258,8 +258,17 @@ def _setitem(self: Tensor, key: Any, new: Any) -> None:
     view, entries = _view_of(self, key)
     if entries:
         _write(view, _checked(entries, tuple(view.shape)), _without_ones(value))
+    elif _same_place(view, value):
+        self._counter.number += 1
     else:
         _copy_to(view, value)
+
+
+def _same_place(view: Tensor, new: Tensor) -> bool:
+    """Whether a view is assigned to itself, as `x[i] += y` does once it has added y to `x[i]`."""
+    if new._storage is not view._storage or new._view is None or view._view is None:
+        return False
+    return bool(new._view.chain.found.path == view._view.chain.found.path)
 
 
 def _entries(input: Tensor, indices: Any) -> Entries:

@@ -71,6 +71,7 @@ class Kind:
         if unknown := set(formulas) - set(self.names):
             raise TypeError(f"{name}: formulas for {sorted(unknown)}, which are no arguments")
         self.multi = False
+        self.fresh = False  # whether the contents of the first argument do not matter
         self.number_edges = True
         self.guard: str | None = None
         self.returns: Callable[..., Any] | None = None

@@ -6,6 +6,7 @@ that it is a view of when it is written to.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ class Move(ABC):
         """The moves of `core` that give, expanded, what this one gives of `core` expanded to `shape`."""
         return (self,)
 
+    def after(self, slices: Slices) -> tuple[Slices, Move] | None:
+        """Slices of the parent and a move of those that give these slices of the view; None: there are none."""
+        return None
+
 
 @dataclass(frozen=True)
 class Permute(Move):
@@ -55,6 +60,9 @@ class Permute(Move):
 
     def layout(self, parent: Strided) -> Strided:
         return parent.permute(self.dims)
+
+    def after(self, slices: Slices) -> tuple[Slices, Move] | None:
+        return tuple(slices[d] for d in inverse(self.dims)), self
 
     def get(self, parent: Value) -> Value:
         return session.emit("permute", parent, dims=self.dims)
@@ -98,6 +106,12 @@ class Squeeze(Move):
     def layout(self, parent: Strided) -> Strided:
         return parent.squeeze(self.dims)
 
+    def after(self, slices: Slices) -> tuple[Slices, Move] | None:
+        opened = list(slices)
+        for d in self.dims:
+            opened.insert(d, (0, 1, 1))
+        return tuple(opened), self
+
     def get(self, parent: Value) -> Value:
         return session.emit("squeeze_dims", parent, dims=self.dims)
 
@@ -123,6 +137,10 @@ class Unsqueeze(Move):
     def layout(self, parent: Strided) -> Strided:
         return parent.unsqueeze(self.dim)
 
+    def after(self, slices: Slices) -> tuple[Slices, Move] | None:
+        rest = (*slices[: self.dim], *slices[self.dim + 1 :])
+        return (rest, self) if slices[self.dim] == (0, 1, 1) else None
+
     def get(self, parent: Value) -> Value:
         return session.emit("expand_dims", parent, dims=(self.dim,))
 
@@ -141,6 +159,19 @@ class Reshape(Move):
         layout = parent.reshape(self.shape)
         assert layout is not None
         return layout
+
+    def after(self, slices: Slices) -> tuple[Slices, Move] | None:
+        same = zip(self.shape, self.before, strict=False)
+        first = next((d for d, (n, m) in enumerate(same) if n != m), min(len(self.shape), len(self.before)))
+        inner, (rest, core) = slices[first:], (self.shape[first:], self.before[first:])
+        if inner == _all(rest):
+            box: Slices | None = _all(core)
+        else:
+            box = _box(core, *inner[0][:2]) if len(inner) == 1 and inner[0][2] == 1 else None
+        if box is None:
+            return None
+        found = (*slices[:first], *box)
+        return found, Reshape(tuple(n for _, n, _ in slices), tuple(n for _, n, _ in found))
 
     def get(self, parent: Value) -> Value:
         return reshaped(parent, self.shape)
@@ -357,18 +388,19 @@ class Chain:
 
 
 def _joined(moves: tuple[Move, ...], move: Move, shape: Ints) -> tuple[Move, ...]:
-    """`moves`, which give `shape`, and another. What `x[i][j]` does becomes one slice, so that a write is one too."""
+    """`moves`, which give `shape`, and another.
+
+    What `x[i][j]`, `x.T[i]` or `x.view(-1)[i]` does becomes one slice of x, so that a write is one too.
+    """
     last = moves[-1] if moves else None
     if isinstance(move, Slice):
-        if move.slices == tuple((0, n, 1) for n in shape):
+        if move.slices == _all(shape):
             return moves
         if isinstance(last, Slice):
             return (*moves[:-1], last.then(move))
-        if isinstance(last, Squeeze) and len(moves) > 1 and isinstance(moves[-2], Slice):
-            opened = list(move.slices)
-            for d in last.dims:
-                opened.insert(d, (0, 1, 1))
-            return (*moves[:-2], moves[-2].then(Slice(tuple(opened))), last)
+        sooner = last.after(move.slices) if last is not None else None
+        if sooner is not None:
+            return (*_joined(moves[:-1], Slice(sooner[0]), ()), sooner[1])
     elif isinstance(move, Squeeze):
         if not move.dims:
             return moves
@@ -379,6 +411,25 @@ def _joined(moves: tuple[Move, ...], move: Move, shape: Ints) -> tuple[Move, ...
     ):
         return moves
     return (*moves, move)
+
+
+def _all(shape: Ints) -> Slices:
+    return tuple((0, n, 1) for n in shape)
+
+
+def _box(shape: Ints, start: int, length: int) -> Slices | None:
+    """The slices of `shape` that hold a run of its elements in C order; None if the run is no box."""
+    if not shape:
+        return () if length else None
+    row = math.prod(shape[1:])
+    if row == 0:
+        return None
+    if start % row == length % row == 0:
+        return ((start // row, length // row, 1), *_all(shape[1:]))
+    if length == 0 or start // row != (start + length - 1) // row:
+        return None
+    inside = _box(shape[1:], start % row, length)
+    return None if inside is None else ((start // row, 1, 1), *inside)
 
 
 def _permuted(x: Value, dims: Ints) -> Value:

@@ -138,7 +138,9 @@ def make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, i
         base, depth = source, len(steps) - 1
     tensor._storage, tensor._versions = storage, source._counter
     chain = Chain(storage.value.shape, steps, depth)
-    view = View(chain, value, storage.generation, base, source._counter.number)
+    # Of what is only promised the contents are found from the storage, once they are asked for.
+    generation = storage.generation if value.result.promise is None else -1
+    view = View(chain, value, generation, base, source._counter.number)
     view.creation = before.creation if before is not None else None
     if not grad_mode.enabled:
         view.creation = "no_grad"

@@ -196,11 +196,13 @@ class _Stage:
         now = worst = 0
         for loop in loops:
             inside = 0
-            for step in loop.steps:
+            for n, step in enumerate(loop.steps):
                 for slot in step.outs:
                     if slot in self.roots:
                         continue
                     size[slot] = self.largest(slot)
+                    if n in loop.over:  # the memory of an operand, which is counted
+                        inside -= size.get(step.ins[loop.over[n]], 0)
                     if slot in loop.escaping:
                         now += size[slot]
                     elif not loop.tiled:

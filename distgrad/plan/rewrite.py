@@ -2,7 +2,8 @@
 
 - *Split*, *pick* and *lay*: what a softmax and its gradient share (see `split.py`).
 - *Fold*: arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar.
-- *Share*: what two nodes compute alike is computed once.
+- *Share*: what two nodes compute alike is computed once; dimensions of length 1 that are put in and taken out again,
+  as where a row is written and read, are not put in.
 - *Signs*: what is negated and added is subtracted; what is negated and scaled is scaled by the negated scalar.
 - *Join*: rows that are taken from a table, weighted, and added to others make one product with a sparse matrix.
 - *Drop*: what nobody reads is not computed.
@@ -55,9 +56,20 @@ def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int
         else:
             done.append((number, node))
 
+    opened: dict[int, NodeInfo] = {}  # values that are others with dimensions of length 1 put in
     for number, old in nodes:
         node = old._replace(ins=tuple(same.get(v, v) for v in old.ins))
         (out, *_) = node.outs
+        if node.primitive.name == "expand_dims":
+            opened[out] = node
+        elif node.primitive.name == "squeeze_dims" and node.ins[0] in opened and not values[out].wanted:
+            before = opened[node.ins[0]]
+            (v,) = before.ins
+            if before.attrs == node.attrs and values[v].sharding == values[out].sharding:
+                same[out] = v
+                if v in scalar:
+                    scalar[out] = scalar[v]
+                continue
         if node.primitive.name == "expand" and not values[node.ins[0]].aval.shape:
             scalar[out] = node.ins[0]
         elif node.primitive.name in _FOLDED and not scalar.keys().isdisjoint(node.ins):

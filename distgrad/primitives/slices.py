@@ -129,7 +129,8 @@ def _slice_put(
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     out = np.empty(base.shape, base.dtype) if out is None else out
-    np.copyto(out, base)
+    if out is not base:
+        np.copyto(out, base)
     for k in meeting(parts, at.outs[0]):
         src, slices = sources[k], parts[k]
         if src.ndim:
@@ -150,6 +151,7 @@ primitive(
     regroup=_slice_put_rule,
     attrs={"parts": "parts"},
     into=True,
+    over=True,
     placed=True,
     flops=0,
 )

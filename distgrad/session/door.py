@@ -19,14 +19,14 @@ from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.interrupts import held_back
 from distgrad.plan.explain import Explanation
-from distgrad.primitives import TABLE
+from distgrad.primitives import TABLE, Primitive
 from distgrad.primitives.slices import Slices, slice_shape
 from distgrad.session import measure
 from distgrad.session.core import LOST, Session
 from distgrad.session.inline import FEED, fulfilled, small
 from distgrad.session.room import Memory
 from distgrad.session.signature import here, signature
-from distgrad.session.writes import DEPTH, Piece, Written, number, pieces, written
+from distgrad.session.writes import DEPTH, Arranged, Piece, Written, arranged, number, pieces, waits, written
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
@@ -196,6 +196,8 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
         values = small(primitive, inputs, attrs, _inline_bytes, _session is not None)
         if values is not None:
             return values
+    if primitive.view and waits(inputs[0]):
+        return (_arranged(primitive, inputs[0], attrs),)
     if _session is None and any(v.result.lost for v in inputs):
         raise DistgradError(LOST)  # before workers are started in vain
     session = current()
@@ -217,19 +219,29 @@ def put(base: Value, source: Value, slices: Slices) -> Value:
         raise ValueError(f"{source.result.aval} does not fill the slice {slices} of {base.result.aval}")
     if 0 in shape:
         return base
-    if isinstance(source.result.promise, Written):
+    if waits(source):
         _write_out(source)
     known = base.array is not None and source.array is not None and _inline_bytes
     if known and base.result.spec.nbytes <= AT_ONCE:
         return emit("slice_put", base, source, parts=(slices,))
     source = number(source)
     before = base.result.promise
-    if isinstance(before, Written) and not (before.takes(source) and before.log.depth < DEPTH):
+    deep = isinstance(before, (Written, Arranged)) and before.depth >= DEPTH
+    if deep or (isinstance(before, Written) and not before.takes(source)):
         _write_out(base)
     made = written(base, source, slices, here())
     if _session is not None:
         _session.waits(made.result)
     return made
+
+
+def _arranged(primitive: Primitive, base: Value, attrs: dict[str, Any]) -> Value:
+    """A view of what waits for writes waits too: to write to it, or read part of it, asks for nothing else."""
+    promise = base.result.promise
+    if isinstance(promise, (Written, Arranged)) and promise.depth >= DEPTH:
+        _write_out(base)
+        return apply(primitive.name, (base,), attrs)[0]
+    return arranged(primitive, base, attrs, here(), _shard_bytes)
 
 
 def _write_out(value: Value) -> None:
@@ -253,6 +265,8 @@ def part(value: Value, slices: Slices) -> Value:
     rest, found = told
     made = emit("slice", rest, slices=slices) if rest is not None else _read(found.pop())
     if found:
+        if made.sharding.count > 1 and made.result.spec.nbytes <= _shard_bytes:
+            made = emit("reshard", made, cuts=Sharding.whole(made.shape))
         sources = [_read(piece) for piece in reversed(found)]
         made = emit("slice_put", made, *sources, parts=tuple(piece.there for piece in reversed(found)))
     if made.result.spec.nbytes > _shard_bytes:  # what is small has one shard anyway, as soon as it matters

@@ -71,7 +71,8 @@ def small(
         result = value.result
         array = result.array
         if array is None:
-            if result.promise is None or not result.promise.near:
+            waits = result.promise
+            if waits is None or not waits.near or (waits.base is not None and primitive.view):
                 return None
             promised = True
         specs.append(result.spec)

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.graph import Place, Result, Value, nobody
-from distgrad.primitives import TABLE
+from distgrad.graph import Place, Result, Value, nobody, whole
+from distgrad.primitives import TABLE, Primitive
 from distgrad.primitives.slices import Slices
+from distgrad.session.signature import signature
 
 WRITES = 4096  # parts that wait for one value
 WAITING = 16 << 20  # bytes that may wait beside a value; a quarter of its own may, too
@@ -49,7 +50,7 @@ class Log:
             nobody  # gives the value after all writes, if somebody holds it
         )
         before = base.result.promise
-        self.depth: int = before.log.depth + 1 if isinstance(before, Written) else 0
+        self.depth: int = before.depth + 1 if isinstance(before, (Written, Arranged)) else 0
         self._firsts = np.empty((4, len(base.shape)), np.int64)
         self._ends = np.empty((4, len(base.shape)), np.int64)
 
@@ -91,6 +92,11 @@ class Written:
         self.count = count
 
     @property
+    def depth(self) -> int:
+        """How many promises it hangs on."""
+        return self.log.depth
+
+    @property
     def where(self) -> Place:
         """Where it was asked for."""
         return self.log.where
@@ -121,6 +127,51 @@ class Written:
         return (self.base, *(source for _, source in writes)), {
             "parts": tuple(slices for slices, _ in writes)
         }
+
+
+class Arranged:
+    """The promise of a view of what waits for writes: the elements of `base` in another arrangement."""
+
+    __slots__ = ("attrs", "base", "depth", "primitive", "where")
+
+    def __init__(self, primitive: Primitive, base: Value, attrs: dict[str, Any], where: Place):
+        self.primitive = primitive
+        self.base = base
+        self.attrs = attrs
+        self.where = where
+        before = base.result.promise
+        self.depth: int = before.depth + 1 if isinstance(before, (Written, Arranged)) else 0
+
+    @property
+    def near(self) -> bool:
+        """Whether all of it is in the driver, uncut."""
+        return self.base.sharding.count == 1 and _near(self.base.result)
+
+    def call(self) -> tuple[tuple[Value, ...], dict[str, Any]]:
+        """Operands and attributes."""
+        return (self.base,), self.attrs
+
+
+def arranged(
+    primitive: Primitive, base: Value, attrs: dict[str, Any], where: Place, shard_bytes: int
+) -> Value:
+    """A view of what waits for writes."""
+    before = base.result
+    if before.lost:
+        (spec,) = signature(primitive, [before.spec], attrs, shard_bytes).outs
+    else:
+        (aval,) = primitive.shape([before.aval], attrs)
+        spec = whole(aval.shape, aval.dtype)
+    result = Result(spec)
+    result.company = before.company
+    result.promise = Arranged(primitive, base, attrs, where)
+    return Value(result).watched()
+
+
+def waits(value: Value) -> bool:
+    """Whether writes are still to be done for a value."""
+    promise = value.result.promise
+    return promise is not None and promise.base is not None
 
 
 def _near(result: Result) -> bool:

@@ -139,6 +139,7 @@ class LoopRunner(Registers):
     ) -> dict[int, np.ndarray]:
         """Run the steps on the whole shard."""
         out: dict[int, np.ndarray] = {}
+        own: set[int] = set()  # results that have memory of their own, taken here
         steps: Iterable[tuple[Step, int]] = zip(self.steps, count(), strict=False)
         for step, n in steps if meter is None else meter.timing(steps):
             if step.outs[0] in skip:
@@ -152,11 +153,16 @@ class LoopRunner(Registers):
                 if step.primitive.onto and step.outs[0] in onto:
                     kwargs["onto"] = onto[step.outs[0]]
                 elif step.primitive.into:
-                    kwargs["out"] = self.pool.take(extent(where.outs[0]), self.slots[step.outs[0]].dtype)
+                    made = regs[self.operands[n][self.over[n]]] if n in self.over else None
+                    if made is None or id(made) not in own:
+                        made = self.pool.take(extent(where.outs[0]), self.slots[step.outs[0]].dtype)
+                    kwargs["out"] = made
             results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
             results = results if isinstance(results, tuple) else (results,)
             for slot, result in zip(step.outs, results, strict=True):
                 regs[self.of_slot[slot]] = array = np.asarray(result)  # indexing may have made it a scalar
+                if array is kwargs.get("out"):
+                    own.add(id(array))
                 if meter is not None:
                     meter.watch([array])
                 if slot in self.escaping:

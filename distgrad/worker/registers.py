@@ -7,6 +7,7 @@ the cache, a piece of a stored shard that is written in place, or a sum over the
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -92,6 +93,7 @@ class Registers:
             for step, (_, outs) in zip(self.steps, self.window_of, strict=True)
             for slot, w in zip(step.outs, outs, strict=True)
         }
+        self.over = {} if self.tiled else self._written_over()
         self.narrowed = [self._narrowed(n) for n in range(len(self.steps))]
         longest = max((window.longest for window in self.windows), default=0)
         self.most_tiles = -(-longest // self.rows) + 1 if self.tiled else 0
@@ -239,6 +241,19 @@ class Registers:
             written = [self.buffer_of[slot] for slot in step.outs if slot in self.buffer_of and slot in last]
             ended = {b for slot, b in self.buffer_of.items() if last.get(slot, made[slot]) == n}
             idle += [b for b in sorted(ended) if b not in written]
+
+    def _written_over(self) -> dict[int, int]:
+        """On whole shards: the steps that write over an operand, which only they read, and which operand that is."""
+        reads = Counter(slot for step in self.steps for slot in step.ins)
+        found = {}
+        for n, step in enumerate(self.steps):
+            out = self.slots[step.outs[0]]
+            for which, slot in enumerate(step.ins if step.primitive.over else ()):
+                alone = slot in self.made and slot not in self.escaping and reads[slot] == 1
+                if alone and self.slots[slot] == out and not step.layout.merged:
+                    found[n] = which
+                    break
+        return found
 
     def _in_place(self, step: Step, operand: int, out: int) -> bool:
         """Whether a step that is the last to read a temporary can write over it: fewer buffers stay in the cache.
