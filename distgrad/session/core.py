@@ -484,6 +484,7 @@ class Session:
         self._forward = 0
         self.pending = [node for node in self.pending if id(node) not in done]
 
+    @np.errstate(all="ignore")  # as where workers add such parts
     def _read(self, result: Result) -> np.ndarray:
         workers = self.transport.workers
         if result.box is not None:

@@ -127,9 +127,8 @@ class Runner:
 
     def run(self, at: Seat, env: dict[int, Any], meter: Meter | None = None) -> None:
         """Fill the slots that are kept or leave: with pieces, a Failure, or trees of partial results."""
-        with np.errstate(all="ignore"):
-            for number in range(len(self.fragments)):
-                self._fragment(number, at, env, meter)
+        for number in range(len(self.fragments)):
+            self._fragment(number, at, env, meter)
 
     def _fragment(self, number: int, at: Seat, env: dict[int, Any], meter: Meter | None) -> None:
         """Run one fragment. Where a step fails on its data, the rest of the fragment is run again without it."""

@@ -40,6 +40,7 @@ class Worker:
         self.runners: Cache[bytes, Runner] = Cache(PROGRAMS, lambda program, runner: runner.nbytes)
         self.meter: Meter | None = None  # while a profile is on
 
+    @np.errstate(all="ignore")  # in kernels, and where sums meet that arrive or leave
     def run(self, header: bytes, program: bytes, *boxes: Any) -> tuple[Any, ...]:
         """Run one stage.
 
