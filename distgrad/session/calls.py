@@ -191,6 +191,18 @@ class Calls:
         """Wait for results."""
         return self.transport.get(handles, self.timeout)
 
+    def answer(self, handle: Handle) -> list[Any]:
+        """The arrays that a worker gives. Waits. If they failed, that is raised."""
+        try:
+            (items,) = unpack_large(self.get([handle]))
+        except DistgradError:
+            self.drain()
+            self._raise_refused()
+            raise
+        if isinstance(items, Failure):
+            raise self.told(items)
+        return items
+
     def read(self, box: Box, channel: str, position: int) -> list[Any]:
         """What each worker sent to all, at one position of a channel. Waits. A failure there is raised."""
         try:

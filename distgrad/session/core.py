@@ -30,7 +30,7 @@ from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, apply
 from distgrad.session.room import Memory, check_room, memory, too_large
 from distgrad.session.signature import Signature, here, signature
-from distgrad.session.upload import along_one, send
+from distgrad.session.transfer import BATCH, along_one, receive, send
 from distgrad.session.writes import Log, Written
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import encode
@@ -494,6 +494,8 @@ class Session:
                 return np.array(receive_sums(what, items, workers, range(1))[0])
         else:
             assert result.id is not None
+            if result.aval.nbytes > BATCH:
+                return receive(self.calls, result.id, result.aval.dtype, result.sharding)
             program = reading(result.aval, result.sharding)
             box = self.calls.run(encode(program), inputs=[result.id], returns=("large",))
             what = program.departures[0].what

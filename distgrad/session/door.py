@@ -314,6 +314,15 @@ def bring(value: Value) -> None:
         fetch(value)
 
 
+def fetch_own(value: Value) -> np.ndarray:
+    """The same as an array of the caller's own; what nobody else has need not be copied for that."""
+    array = fetch(value)
+    if array is value.result.array:
+        return np.array(array)
+    array.flags.writeable = True
+    return array
+
+
 def pass_begins() -> None:
     """A backward pass is about to be recorded."""
     if _session is not None and _session.pending:

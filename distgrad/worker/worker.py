@@ -18,7 +18,7 @@ from distgrad.program import CHANNELS, Program, Slot
 from distgrad.sharding import extent, sharding_from_wire
 from distgrad.wire import decode, pack_array, unpack_array
 from distgrad.worker import address
-from distgrad.worker.exchange import held
+from distgrad.worker.exchange import Joined, held
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, arrays, send, settled
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
@@ -234,6 +234,25 @@ class Worker:
                 piece[...] = array
             pieces.append(piece)
         return (array.nbytes,)
+
+    def unload(self, number: int, first: int, last: int, dim: int, start: int, stop: int) -> tuple[list[Any]]:
+        """Shards `first` up to `last` of those that lie here; of each the part `start:stop` along `dim` (-1: all)."""
+        if (
+            any(type(n) is not int for n in (number, first, last, dim, start, stop))
+            or number not in self.store
+        ):
+            raise WireError(f"unload: nothing is stored under {number!r}, or not a number")
+        value = self.store[number]
+        if isinstance(value, Failure):
+            return (value.wire(),)
+        dims, length = self.slots[number].sharding.shape, len(value)
+        if not 0 <= first <= last <= length or not -1 <= dim < len(dims):
+            raise WireError(
+                f"unload: shards {first}:{last} along {dim} of {length} of {len(dims)} dimensions"
+            )
+        part = (slice(None),) * dim + (slice(max(0, start), max(0, stop)),) if dim >= 0 else ...
+        pieces = (piece.whole() if type(piece) is Joined else piece for piece in value[first:last])
+        return ([np.asarray(piece[part], order="C") for piece in pieces],)
 
     def reset(self, epoch: int) -> tuple[int]:
         """Forget all values: a new session begins. Calls of other epochs are refused from here on."""
