@@ -26,6 +26,9 @@ _WATCHER = (
 )
 
 
+FREEING = "RAY_free_objects_period_milliseconds"
+
+
 class LocalRay:
     """Starts Ray. All its processes have `threads` BLAS threads. `ray.shutdown()` ends it; call `ended` after that."""
 
@@ -36,6 +39,8 @@ class LocalRay:
         # All of Ray's processes inherit these variables. A runtime_env for the actors would do for the threads, but
         # then no process that Ray keeps ready could be used: 0.6 s and 80 MB for each worker.
         settings = {**dict.fromkeys(THREAD_VARIABLES, str(threads)), "RAY_USAGE_STATS_ENABLED": "0"}
+        # By default Ray frees objects once in a second: what crosses in batches would all be in the store at once.
+        settings[FREEING] = os.environ.get(FREEING) or "20"
         # Ray's ports are open to the network. By default Ray writes a token into the home folder; this one is known
         # to this process and its workers alone.
         settings["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE") or "token"
