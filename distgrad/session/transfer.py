@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -80,9 +80,8 @@ def _place(result: np.ndarray, sharding: Sharding, calls: Calls, handle: Handle,
     whole = tuple((0, n) for n in sharding.shape)
     part = (slice(None),) * batch.dim + (slice(batch.start, batch.stop),) if batch.dim >= 0 else ()
     for shard, piece in zip(range(batch.first, batch.last), calls.answer(handle), strict=True):
-        result[(*inside(sharding.cell(shard), whole), ...)][part or ...] = (
-            piece  # `...`: no dimensions, no scalar
-        )
+        where: tuple[Any, ...] = (*inside(sharding.cell(shard), whole), ...)  # a view also without dimensions
+        result[where][part or ...] = piece
 
 
 def along_one(sharding: Sharding) -> Sharding:
