@@ -16,9 +16,10 @@ import numpy as np
 
 from benchmarks.driver import Step, network, regression
 from benchmarks.silent import Silent
-from distgrad.program import Sum
+from distgrad.program import Slot, Sum
 from distgrad.session import door
 from distgrad.session.core import Session
+from distgrad.sharding import Sharding
 from distgrad.worker.exchange import sums_sent
 from distgrad.worker.execute import receive_sums
 
@@ -105,11 +106,12 @@ def reading(workers: int) -> float:
     what = Sum((4096,), (True,), "add")
     parts = [sums_sent(what, workers, w, range(1)) for w in range(workers)]
     array = np.ones(16, np.float32)
+    slot = Slot(array.dtype, Sharding.whole(array.shape))
     items = [[array] * sum(n for _, n in sent) for sent in parts]
     times = []
     for _ in range(ROUNDS):
         start = time.process_time()
-        receive_sums(what, items, workers, range(1))
+        receive_sums(what, items, workers, range(1), slot)
         times.append((time.process_time() - start) * 1e6)
     return statistics.median(times)
 

@@ -242,11 +242,19 @@ class Sharding:
             region.append(cut.bounds(i))
         return tuple(reversed(region))
 
-    def overlapping(self, region: Region) -> Iterator[int]:
-        """Numbers of the shards that share elements with `region`, rising."""
-        numbers = [0]
+    def overlapping(self, region: Region, among: range | None = None) -> Iterator[int]:
+        """Numbers of the shards that share elements with `region`, rising; only those `among` a range."""
+        numbers, each = [0] if among is None or among else [], self.count
         for cut, n, (lo, hi) in zip(self.cuts, self.grid, region, strict=True):
-            numbers = [base * n + i for base in numbers for i in cut.overlapping(lo, hi)]
+            each //= n
+            there, before = cut.overlapping(lo, hi), numbers
+            numbers = []
+            for base in before:
+                first, stop = there.start, there.stop
+                if among is not None:
+                    first = max(first, among.start // each - base * n)
+                    stop = min(stop, -(-among.stop // each) - base * n)
+                numbers.extend(range(base * n + first, base * n + stop))
         return iter(numbers)
 
     @cached_property
@@ -395,7 +403,7 @@ def _cut_from_wire(c: Sequence[int]) -> Cut:
     if not rest and step >= 0 and (not step or step < size):
         return Cut.even(size, step)
     overlapping = (
-        len(rest) == 3 and rest[2] > 0 < step and rest[0] >= 0 < size <= rest[1] * step - rest[0] + rest[2]
+        len(rest) == 3 and 0 < rest[2] <= step and rest[0] >= 0 < size <= rest[1] * step - rest[0] + rest[2]
     )
     shifted = len(rest) == 2 and step > 0 <= rest[0] and rest[1] > 1 and rest[1] * step - rest[0] >= size
     if overlapping or shifted:

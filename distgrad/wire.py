@@ -1,4 +1,4 @@
-"""Programs and arrays as bytes: msgpack and nothing else.
+"""Programs as bytes: msgpack and nothing else.
 
 `encode` writes a program, `decode` reads it back and checks every field: an unknown primitive, a mistyped attribute, a
 reference to nothing, trailing bytes or too many bytes is a `WireError` that names what is wrong, and nothing of the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,8 +17,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from distgrad.dtype import NAMES
 from distgrad.errors import WireError
+from distgrad.fields import DIMS, PIECES, SHARDS, bounded, check, read_int, read_list, read_sharding, show
 from distgrad.primitives import MERGES, TABLE, Layout, Primitive
 from distgrad.primitives.base import ATTR_TYPES, DTYPES
 from distgrad.primitives.rules import agrees, sizes_of
@@ -40,7 +40,6 @@ from distgrad.sharding import Cut, Sharding, sharding_from_wire
 
 VERSION = 1
 LIMIT = 16 << 20  # bytes of a program
-SHARDS = 1 << 24  # shards of a value, and partial results of a sum
 
 
 # Writing
@@ -94,28 +93,6 @@ def decode(data: bytes) -> Program:
     return _Reader().program(raw)
 
 
-def _check(good: bool, text: str) -> None:
-    if not good:
-        raise WireError(text)
-
-
-def _show(x: Any) -> str:
-    """A wrong value for an error's text; what is nested may be too deep for `repr`."""
-    return repr(x)[:80] if isinstance(x, str | bytes | int | float) else type(x).__name__
-
-
-def _list(x: Any, what: str, length: int | None = None) -> list[Any]:
-    _check(type(x) is list, f"{what}: expected a list, got {type(x).__name__}")
-    _check(length is None or len(x) == length, f"{what}: expected {length} items, got {len(x)}")
-    return x
-
-
-def _int(x: Any, what: str, low: int = 0, high: int = 1 << 62) -> int:
-    _check(type(x) is int, f"{what}: expected an integer, got {type(x).__name__}")
-    _check(low <= x <= high, f"{what}: {x} is not in {low}..{high}")
-    return x
-
-
 class _Reader:
     """Reads one program; `defined` are the slots that have a value at this point of it, `partial` partial results."""
 
@@ -126,57 +103,45 @@ class _Reader:
 
     def program(self, raw: Any) -> Program:
         keys = {"v", "slots", "inputs", "feeds", "arrivals", "fragments", "departures", "keep", "boxes"}
-        _check(
-            type(raw) is dict and set(raw) == keys, f"program: expected a map with the keys {sorted(keys)}"
-        )
-        _check(
+        check(type(raw) is dict and set(raw) == keys, f"program: expected a map with the keys {sorted(keys)}")
+        check(
             type(raw["v"]) is int and raw["v"] == VERSION,
-            f"program: version {_show(raw['v'])}, this is version {VERSION}",
+            f"program: version {show(raw['v'])}, this is version {VERSION}",
         )
-        self.slots = tuple(self.slot(s, i) for i, s in enumerate(_list(raw["slots"], "slots")))
-        boxes = tuple(self.box(b) for b in _list(raw["boxes"], "boxes"))
-        inputs = tuple(self.define(i, "inputs") for i in _list(raw["inputs"], "inputs"))
-        feeds = tuple(self.define(i, "feeds") for i in _list(raw["feeds"], "feeds"))
+        self.slots = tuple(self.slot(s, i) for i, s in enumerate(read_list(raw["slots"], "slots")))
+        boxes = tuple(self.box(b) for b in read_list(raw["boxes"], "boxes"))
+        inputs = tuple(self.define(i, "inputs") for i in read_list(raw["inputs"], "inputs"))
+        feeds = tuple(self.define(i, "feeds") for i in read_list(raw["feeds"], "feeds"))
         for i in feeds:
-            _check(self.slots[i].sharding.count == 1, f"feeds: slot {i} is cut")
-        arrivals = tuple(self.arrival(a, boxes) for a in _list(raw["arrivals"], "arrivals"))
-        fragments = tuple(self.fragment(f) for f in _list(raw["fragments"], "fragments"))
-        departures = tuple(self.departure(d) for d in _list(raw["departures"], "departures"))
-        keep = tuple(self.use(i, "keep") for i in _list(raw["keep"], "keep"))
+            check(self.slots[i].sharding.count == 1, f"feeds: slot {i} is cut")
+        arrivals = tuple(self.arrival(a, boxes) for a in read_list(raw["arrivals"], "arrivals"))
+        fragments = tuple(self.fragment(f) for f in read_list(raw["fragments"], "fragments"))
+        departures = tuple(self.departure(d) for d in read_list(raw["departures"], "departures"))
+        keep = tuple(self.use(i, "keep") for i in read_list(raw["keep"], "keep"))
         return Program(self.slots, inputs, feeds, arrivals, fragments, departures, keep, boxes)
 
     def slot(self, raw: Any, i: int) -> Slot:
-        name, cuts = _list(raw, f"slot {i}", 2)
-        _check(type(name) is str and name in DTYPES, f"slot {i}: unknown dtype {_show(name)}")
-        return Slot(DTYPES[name], self.sharding(cuts, f"slot {i}"))
-
-    def sharding(self, raw: Any, what: str) -> Sharding:
-        for cut in _list(raw, what):
-            _list(cut, what)
-        try:
-            made = sharding_from_wire(raw)
-        except ValueError as error:
-            raise WireError(f"{what}: {error}") from None
-        _check(made.count <= SHARDS, f"{what}: more than {SHARDS} shards")
-        return made
+        name, cuts = read_list(raw, f"slot {i}", 2)
+        check(type(name) is str and name in DTYPES, f"slot {i}: unknown dtype {show(name)}")
+        return Slot(DTYPES[name], read_sharding(cuts, f"slot {i}"))
 
     def box(self, raw: Any) -> tuple[str, ...]:
-        channels = tuple(_list(raw, "boxes"))
-        _check(
+        channels = tuple(read_list(raw, "boxes"))
+        check(
             channels == tuple(c for c in CHANNELS if c in channels), "boxes: unknown channel, or wrong order"
         )
         return channels
 
     def use(self, i: Any, what: str) -> int:
-        _int(i, what)
-        _check(i in self.defined, f"{what}: slot {i} has no value here")
-        _check(i not in self.partial, f"{what}: slot {i} has partial results, which are only sent")
+        read_int(i, what)
+        check(i in self.defined, f"{what}: slot {i} has no value here")
+        check(i not in self.partial, f"{what}: slot {i} has partial results, which are only sent")
         return i
 
     def define(self, i: Any, what: str) -> int:
-        _int(i, what)
-        _check(i < len(self.slots), f"{what}: there is no slot {i}")
-        _check(i not in self.defined, f"{what}: slot {i} has a value already")
+        read_int(i, what)
+        check(i < len(self.slots), f"{what}: there is no slot {i}")
+        check(i not in self.defined, f"{what}: slot {i} has a value already")
         self.defined.add(i)
         return i
 
@@ -185,96 +150,101 @@ class _Reader:
         made = self.exchange(raw, slot, arrives, what)
         target = self.slots[slot].sharding if made.target is None else made.target
         count = target.count
-        _check(
+        check(
             type(channel) is str and channel in (("each",) if count > 1 else ("small", "large")),
-            f"{what}: not a channel for {count} shards: {_show(channel)}",
+            f"{what}: not a channel for {count} shards: {show(channel)}",
         )
         return made
 
     def exchange(self, raw: Any, slot: int, arrives: bool, what: str) -> Sum | Move:
-        kind = _list(raw, what)[:1]
+        kind = read_list(raw, what)[:1]
         if kind in (["sum"], ["scatter"]):
             scattered = kind == ["scatter"]
-            _, counts, reduced, merge, *cuts = _list(raw, what, 4 + scattered)
-            counts = tuple(_int(n, what, 1) for n in _list(counts, what))
-            reduced = tuple(_list(reduced, what, len(counts)))
-            _check(all(type(r) is bool for r in reduced), f"{what}: reduced must be booleans")
-            _check(math.prod(counts) <= SHARDS, f"{what}: more than {SHARDS} partial results")
-            _check(type(merge) is str and merge in MERGES, f"{what}: unknown merge {_show(merge)}")
+            _, counts, reduced, merge, *cuts = read_list(raw, what, 4 + scattered)
+            counts = tuple(read_int(n, what, 1, SHARDS) for n in read_list(counts, what))
+            check(len(counts) <= DIMS, f"{what}: more than {DIMS} dimensions")
+            reduced = tuple(read_list(reduced, what, len(counts)))
+            check(all(type(r) is bool for r in reduced), f"{what}: reduced must be booleans")
+            check(math.prod(counts) <= SHARDS, f"{what}: more than {SHARDS} partial results")
+            check(type(merge) is str and merge in MERGES, f"{what}: unknown merge {show(merge)}")
             kept = math.prod(n for n, r in zip(counts, reduced, strict=True) if not r)
             sharding = self.slots[slot].sharding
             count = 1 if scattered and arrives else sharding.count
-            _check(kept == count, f"{what}: {kept} sums for slot {slot}")
+            check(kept == count, f"{what}: {kept} sums for slot {slot}")
             made = Sum(counts, reduced, merge)
-            _check(
+            check(
                 arrives or made == self.partial.get(slot), f"{what}: slot {slot} has no such partial results"
             )
             if not scattered:
                 return made
-            target = self.sharding(cuts[0], what)
+            target = read_sharding(cuts[0], what)
             fits = target == sharding if arrives else target.shape == sharding.shape
-            _check(fits and target.count > 1, f"{what}: slot {slot} is cut otherwise")
+            check(fits and target.count > 1, f"{what}: slot {slot} is cut otherwise")
             return replace(made, target=target)
-        _check(kind in (["move"], ["part"]), f"{what}: neither a sum nor a move")
-        _, source, target, *more = _list(raw, what, 4 if kind == ["part"] else 3)
-        slices, shape = None, self.sharding(source, what).shape
+        check(kind in (["move"], ["part"]), f"{what}: neither a sum nor a move")
+        _, source, target, *more = read_list(raw, what, 4 if kind == ["part"] else 3)
+        before, slices = read_sharding(source, what), None
+        shape = before.shape
         if more:
             try:
                 slices = ATTR_TYPES["slices"](more[0])
                 shape = slice_shape(shape, slices)
             except (TypeError, ValueError):
-                raise WireError(f"{what}: not a slice of what is sent: {_show(more[0])}") from None
-        move = Move(self.sharding(source, what), self.sharding(target, what), slices)
-        _check(shape == move.target.shape, f"{what}: shapes differ")
+                raise WireError(f"{what}: not a slice of what is sent: {show(more[0])}") from None
+        move = Move(before, read_sharding(target, what), slices)
+        check(shape == move.target.shape, f"{what}: shapes differ")
         mine = move.target if arrives else move.source
-        _check(mine == self.slots[slot].sharding, f"{what}: slot {slot} is cut otherwise")
+        check(mine == self.slots[slot].sharding, f"{what}: slot {slot} is cut otherwise")
         return move
 
     def arrival(self, raw: Any, boxes: tuple[tuple[str, ...], ...]) -> Arrival:
-        slot, what, box, channel, position = _list(raw, "arrival", 5)
+        slot, what, box, channel, position = read_list(raw, "arrival", 5)
         self.define(slot, "arrival")
-        _int(box, "arrival", 0, len(boxes) - 1)
+        read_int(box, "arrival", 0, len(boxes) - 1)
         made = self.what(what, slot, channel, arrives=True)
-        _check(channel in boxes[box], f"arrival: box {box} has no channel {channel!r}")
-        return Arrival(slot, made, box, channel, _int(position, "arrival"))
+        check(channel in boxes[box], f"arrival: box {box} has no channel {channel!r}")
+        return Arrival(slot, made, box, channel, read_int(position, "arrival"))
 
     def departure(self, raw: Any) -> Departure:
-        slot, what, channel = _list(raw, "departure", 3)
+        slot, what, channel = read_list(raw, "departure", 3)
         if not (
             type(slot) is int
             and slot in self.partial
-            and _list(what, "departure")[:1] in (["sum"], ["scatter"])
+            and read_list(what, "departure")[:1] in (["sum"], ["scatter"])
         ):
             self.use(slot, "departure")
         return Departure(slot, self.what(what, slot, channel, arrives=False), channel)
 
     def fragment(self, raw: Any) -> Fragment:
-        count, loops = _list(raw, "fragment", 2)
-        _int(count, "fragment", 1, SHARDS)
+        count, loops = read_list(raw, "fragment", 2)
+        read_int(count, "fragment", 1, SHARDS)
         made = []
-        for loop in _list(loops, "loops"):
-            rows, steps = _list(loop, "loop", 2)
-            _int(rows, "loop", 0, LIMIT)
-            made.append(Loop(rows, tuple(self.step(s, count, rows) for s in _list(steps, "steps"))))
+        for loop in read_list(loops, "loops"):
+            rows, steps = read_list(loop, "loop", 2)
+            read_int(rows, "loop", 0, LIMIT)
+            made.append(Loop(rows, tuple(self.step(s, count, rows) for s in read_list(steps, "steps"))))
+            check(bool(steps), "loop: without steps")
             if rows:
-                _check_tiles(made[-1])
+                _check_tiles(made[-1], self.slots)
+        check(bool(made), "fragment: without loops")
         return Fragment(count, tuple(made))
 
     def step(self, raw: Any, count: int, rows: int) -> Step:
-        name, ins, outs, attrs, nshards, grid, tile = _list(raw, "step", 7)
-        _check(type(name) is str and name in TABLE, f"unknown primitive {_show(name)}")
+        name, ins, outs, attrs, nshards, grid, tile = read_list(raw, "step", 7)
+        check(type(name) is str and name in TABLE, f"unknown primitive {show(name)}")
         primitive = TABLE[name]
         attrs = self.attrs(primitive, attrs)
-        ins = tuple(self.use(i, name) for i in _list(ins, name))
-        outs = tuple(self.define(i, name) for i in _list(outs, name))
-        _check(len(ins) in _arity(name), f"{name}: does not take {len(ins)} operands")
-        _check(_int(nshards, name, 1) == count, f"{name}: {nshards} shards in a fragment of {count}")
+        ins = tuple(self.use(i, name) for i in read_list(ins, name))
+        outs = tuple(self.define(i, name) for i in read_list(outs, name))
+        check(len(ins) in _arity(name), f"{name}: does not take {len(ins)} operands")
+        check(read_int(nshards, name, 1) == count, f"{name}: {nshards} shards in a fragment of {count}")
         avals = [self.slots[i].aval for i in ins]
         results = [self.slots[i].aval for i in outs]
         pairs = tuple(
-            (_int(label, name, -LIMIT, LIMIT), _cut(cut, name))
-            for label, cut in (_list(g, name, 2) for g in _list(grid, name))
+            (read_int(label, name, -LIMIT, LIMIT), _cut(cut, name))
+            for label, cut in (read_list(g, name, 2) for g in read_list(grid, name))
         )
+        bounded(Sharding(tuple(cut for _, cut in pairs)), f"grid of {name}")
         layout = Layout(
             count,
             tuple(self.slots[i].sharding for i in ins),
@@ -288,32 +258,34 @@ class _Reader:
                 sizes = tuple(sizes_of(labels, avals, results).items())
                 merged = any(label not in labels.outs[0] for label, _ in pairs)
                 layout = layout._replace(labels=labels, sizes=sizes, merged=merged)
+            cut = fit and agrees(layout, primitive, avals, attrs)
         except Exception as error:
             text = str(error) or type(error).__name__
             raise WireError(f"{name}: operands or attributes do not fit: {text}") from None
-        _check(fit, f"{name}: results {outs} have other shapes or dtypes")
-        _check(agrees(layout), f"{name}: operands or results are not cut as its grid of {count} cells is")
+        check(fit, f"{name}: results {outs} have other shapes or dtypes")
+        check(cut, f"{name}: operands or results are not cut as its grid of {count} cells is")
         if layout.merged:
             self.partial.update((slot, sum_of(layout)) for slot in outs)
-        _check(
+        check(
             tile is None if rows == 0 else type(tile) is int and tile in _tile_labels(primitive, layout),
-            f"{name}: bad tile label {_show(tile)}",
+            f"{name}: bad tile label {show(tile)}",
         )
         return Step(primitive, ins, outs, attrs, layout, tile)
 
     def attrs(self, primitive: Primitive, raw: Any) -> dict[str, Any]:
-        _check(
+        check(
             type(raw) is dict and set(raw) == set(primitive.attrs),
             f"{primitive.name}: attributes must be {sorted(primitive.attrs)}",
         )
         attrs = {}
         for key, kind in primitive.attrs.items():
             try:
-                attrs[key] = ATTR_TYPES[kind](raw[key])
+                attrs[key] = made = ATTR_TYPES[kind](raw[key])
             except (TypeError, ValueError):
-                raise WireError(
-                    f"{primitive.name}: attribute {key!r} is not of type {kind}: {_show(raw[key])}"
-                ) from None
+                text = f"attribute {key!r} is not of type {kind}: {show(raw[key])}"
+                raise WireError(f"{primitive.name}: {text}") from None
+            if isinstance(made, Sharding):
+                bounded(made, f"{primitive.name}: attribute {key!r}")
         return attrs
 
 
@@ -341,51 +313,37 @@ def _arity(name: str) -> range:
     return range(sum(p.default is p.empty for p in operands), len(operands) + 1)
 
 
-def _check_tiles(loop: Loop) -> None:
+def _check_tiles(loop: Loop, slots: Sequence[Slot]) -> None:
     """The tiles of all steps are the same, and what a step makes tile by tile is read by the same tiles."""
     made: dict[int, int | None] = {}
     paces: set[Any] = set()
+    longest = largest = 0
     for step in loop.steps:
         name, labels, tile = step.primitive.name, step.labels, step.tile
         assert labels is not None
         assert tile is not None
         grid = step.layout.grid
-        _check(not grid or grid[0][0] == tile, f"{name}: bad tile label {tile}")
+        check(not grid or grid[0][0] == tile, f"{name}: bad tile label {tile}")
         operands = zip((*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True)
-        paces.update(cut.pace for names, s in operands if (cut := step.window(names, s)) is not None)
+        windows = [cut for names, s in operands if (cut := step.window(names, s)) is not None]
+        paces.update(cut.pace for cut in windows)
+        longest = max([longest, *[cut.longest for cut in windows]])
+        largest = max([largest, *[slots[i].sharding.largest for i in (*step.ins, *step.outs)]])
         for slot, names in zip(step.ins, labels.ins, strict=True):
             dim = names.index(tile) if tile in names else None
             good = slot not in made or (dim is not None and made[slot] == dim)
-            _check(good, f"{name}: slot {slot} is made by other tiles than it is read by")
+            check(good, f"{name}: slot {slot} is made by other tiles than it is read by")
         for slot, names in zip(step.outs, labels.outs, strict=True):
             made[slot] = names.index(tile) if tile in names else None
             good = made[slot] is not None or (labels.merge is not None and len(step.outs) == 1)
-            _check(good, f"{name}: bad tile label {tile}")
-    _check(len(paces) <= 1, "loop: steps with other tiles")
+            check(good, f"{name}: bad tile label {tile}")
+    check(len(paces) <= 1, "loop: steps with other tiles")
+    tiles, most = -(-longest // loop.rows), max(PIECES >> 4, min(PIECES << 4, largest >> 6))
+    check(tiles <= most, f"loop: {tiles} tiles of a shard of {largest} elements, more than {most}")
 
 
 def _cut(raw: Any, what: str) -> Cut:
     try:
-        return sharding_from_wire([_list(raw, what)]).cuts[0]
+        return sharding_from_wire([read_list(raw, what)]).cuts[0]
     except ValueError as error:
         raise WireError(f"{what}: {error}") from None
-
-
-# Arrays as raw bytes, inside the msgpack of a call or a reply
-
-
-def pack_array(array: np.ndarray) -> list[Any]:
-    """`[dtype, shape, bytes]`, in C order."""
-    return [NAMES.get(array.dtype) or array.dtype.name, array.shape, array.tobytes()]
-
-
-def unpack_array(raw: Any) -> np.ndarray:
-    """The array that `pack_array` wrote, read-only. Raises WireError."""
-    name, shape, data = _list(raw, "array", 3)
-    _check(type(name) is str and name in DTYPES, f"array: unknown dtype {_show(name)}")
-    shape = [_int(n, "array") for n in _list(shape, "array")]
-    _check(
-        type(data) is bytes and len(data) == math.prod(shape) * DTYPES[name].itemsize,
-        "array: wrong number of bytes",
-    )
-    return np.frombuffer(data, DTYPES[name]).reshape(shape)

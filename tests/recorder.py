@@ -19,6 +19,7 @@ class Scene(NamedTuple):
     epoch: int
     store: dict[int, Any]
     slots: dict[int, Any]
+    ranges: dict[int, range]
     stash: dict[int, list[Any]]
     header: bytes
     program: bytes
@@ -29,6 +30,7 @@ class Scene(NamedTuple):
         worker = Worker(self.number, self.epoch)
         worker.store = dict(self.store)
         worker.slots = dict(self.slots)
+        worker.ranges = dict(self.ranges)
         worker.stash = copy.deepcopy(self.stash)
         return worker
 
@@ -43,7 +45,7 @@ class Watched(Worker):
     def run(self, header: bytes, program: bytes, *boxes: Any) -> tuple[Any, ...]:
         """As before; values never change, so that a shallow copy of the store is a picture of it."""
         stash = copy.deepcopy(self.stash)
-        held = dict(self.store), dict(self.slots), stash
+        held = dict(self.store), dict(self.slots), dict(self.ranges), stash
         self.scenes.append(Scene(self.number, self.epoch, *held, header, program, boxes))
         return super().run(header, program, *boxes)
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distgrad.errors import WireError
 from distgrad.primitives import MERGES
-from distgrad.program import Departure, Move, Sum
+from distgrad.program import Departure, Move, Slot, Sum
 from distgrad.sharding import Cut, Sharding, owned
 from distgrad.worker import exchange
 from distgrad.worker.address import addressed, receivers
@@ -175,12 +176,13 @@ def exchanged(
         for shard, number, leaf in leaves(what, owned(len(partials), workers, w)):
             trees.setdefault(number, tree(what)).push(0, leaf, partials[shard])
         sent.append(send(Departure(0, what, channel), trees, w, workers))
+    slot = Slot(partials[0].dtype, Sharding(tuple(Cut.even(kept * n, n) for n in partials[0].shape)))
     if channel != "each":
-        return receive_sums(what, [s[0] for s in sent], workers, range(kept))
+        return receive_sums(what, [s[0] for s in sent], workers, range(kept), slot)
     received: list[np.ndarray] = []
     for w in range(workers):
         mine = held(kept, workers, w)
-        result = receive_sums(what, [s[w] for s in sent], workers, mine)
+        result = receive_sums(what, [s[w] for s in sent], workers, mine, slot)
         assert len(result) == len(mine)
         received += result
     return received
@@ -228,7 +230,7 @@ def test_a_sum_that_goes_in_cuts_has_the_bits_of_the_whole(
     expected = reference(partials)
     for w in range(workers):
         mine = held(target.count, workers, w)
-        got = receive_sums(what, [s[w] for s in sent], workers, mine)
+        got = receive_sums(what, [s[w] for s in sent], workers, mine, Slot(partials[0].dtype, target))
         cells = [target.cell(shard) for shard in mine]
         assert len(got) == len(mine)
         for array, cell in zip(got, cells, strict=True):
@@ -367,7 +369,7 @@ def test_pieces_that_stay_apart_read_like_a_shard(dim: int, data: st.DataObject)
         assert np.array_equal(got[tile], expected[tile])
         assert not isinstance(got, np.ndarray) or got.shape == expected.shape
     if move.source != move.target and items:
-        with pytest.raises(ValueError, match="a piece is"):
+        with pytest.raises(WireError, match=r"shard: .* of shape"):
             receive_shards(move, [[a[..., None] for a in items]], 1, shards, array.dtype, Pool(), dim)
 
 

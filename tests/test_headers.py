@@ -22,8 +22,8 @@ from scenes import (
 )
 
 from distgrad.errors import WireError
+from distgrad.fields import pack_array
 from distgrad.sharding import sharding_of
-from distgrad.wire import pack_array
 
 
 @pytest.mark.parametrize("number", range(len(SCENES)))

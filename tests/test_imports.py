@@ -21,7 +21,7 @@ FLOORS = {  # the longest name that fits counts
     5: ["distgrad.session"],
     4: ["distgrad.plan", "distgrad.cluster"],
     3: ["distgrad.worker"],
-    2: ["distgrad.graph", "distgrad.program", "distgrad.wire"],
+    2: ["distgrad.fields", "distgrad.graph", "distgrad.program", "distgrad.wire"],
     1: ["distgrad.primitives"],
     0: [f"distgrad.{name}" for name in ("caching", "sharding", "strided", "dtype", "scalars")]
     + [f"distgrad.{name}" for name in ("errors", "arguments", "interrupts")],

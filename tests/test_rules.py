@@ -164,7 +164,7 @@ def check(
     avals = avals_of(arrays)
     outs = tuple(primitive.shape(avals, attrs))
     made = layout(primitive, avals, outs, shardings, attrs, shard_bytes)
-    assert agrees(made)
+    assert agrees(made, primitive, avals, attrs)
     assert [s.shape for s in made.needs] == [a.shape for a in arrays]
     assert [s.shape for s in made.outs] == [o.shape for o in outs] == [e.shape for e in expected]
     parts: list[dict[int, Any]] = [
@@ -410,11 +410,11 @@ def test_layouts_that_a_rule_cannot_have_made_are_told() -> None:
     x = avals_of([normal(12, 6)])[0]
     s = cut((12, 6), {0: [5]})
     made = layout(TABLE["exp"], [x], [x], [s], {}, 1)
-    assert agrees(made)
+    assert agrees(made, TABLE["exp"], [x], {})
     other = cut((12, 6), {0: [6]})
     for wrong in (
         made._replace(needs=(other,)), made._replace(outs=(other,)), made._replace(shards=3),
         made._replace(grid=()), made._replace(grid=((0, other.cuts[0]),)), made._replace(grid=((1, s.cuts[0]),)),
         made._replace(grid=made.grid * 2), made._replace(merged=True), made._replace(labels=None),
     ):  # fmt: skip
-        assert not agrees(wrong)
+        assert not agrees(wrong, TABLE["exp"], [x], {})

@@ -25,8 +25,9 @@ from scenes import (
 )
 
 from distgrad.errors import WireError
+from distgrad.fields import pack_array, unpack_array
 from distgrad.primitives import TABLE
-from distgrad.wire import LIMIT, decode, encode, pack_array, unpack_array
+from distgrad.wire import LIMIT, decode, encode
 
 
 def test_the_programs_are_of_every_kind() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +100,23 @@ MERGES: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
+def expect(good: bool, text: str, *values: Any) -> None:
+    """For shape rules, which also judge what comes over the wire. Raises ValueError, with `values` in its text."""
+    if not good:
+        raise ValueError(text.format(*values))
+
+
+def expect_dims(dims: Sequence[int], ndim: int) -> None:
+    """Dimensions are numbered from the front, and rise. Raises ValueError."""
+    good = all(0 <= d < ndim for d in dims) and all(a < b for a, b in pairwise(dims))
+    expect(good, "{} are not dimensions of {}, in order", list(dims), ndim)
+
+
+def expect_cuts(cuts: Sharding | None, shape: Shape) -> None:
+    """Cuts are those of a tensor of this shape. Raises ValueError."""
+    expect(cuts is None or cuts.shape == shape, "cuts for another shape than {}", shape)
+
+
 # Types of attributes: a check that also restores what msgpack changed (tuples come back as lists).
 def _int(x: Any) -> int:
     if type(x) is not int:
@@ -183,6 +201,7 @@ ATTR_TYPES: dict[str, Callable[[Any], Any]] = {
 
 ShapeRule = Callable[[Sequence[Aval], Attrs], tuple[Aval, ...]]
 LabelRule = Callable[[Sequence[Aval], Attrs], Labels]
+Fit = Callable[[Layout, Sequence[Aval], Attrs], bool]
 RegroupRule = Callable[[Sequence[Aval], Sequence[Sharding], Attrs, int], Layout]
 
 
@@ -197,7 +216,8 @@ class Primitive:
     "disjoint"), which costs less than to make that and merge it. With `whole=True` it runs on whole shards,
     never tile by tile. A kernel never writes to its operands else, never keeps them, and may return a view of
     one of them only when `view=True`. A regrouping of one operand with `shifts=True` runs on any pieces that
-    lie where they are needed along each dimension, so tile by tile as well. `flops` is the number of
+    lie where they are needed along each dimension, so tile by tile as well; of every regrouping, `fits` tells
+    whether a layout, which may have come over the wire, is one that its rule can have made. `flops` is the number of
     operations for each element of the result or, where it is a function of (avals in, avals out, attrs), in
     all.
     """
@@ -207,6 +227,7 @@ class Primitive:
     shape: ShapeRule
     labels: LabelRule | None = None
     regroup: RegroupRule | None = None
+    fits: Fit | None = None
     attrs: dict[str, str] = field(default_factory=dict)
     into: bool = False
     over: bool = False
@@ -233,7 +254,7 @@ def primitive(name: str, kernel: Callable[..., Any], shape: ShapeRule, **rest: A
     if name in TABLE:
         raise ValueError(f"primitive {name!r} is declared twice")
     made = Primitive(name, kernel, shape, **rest)
-    if (made.labels is None) == (made.regroup is None):
-        raise ValueError(f"primitive {name!r} needs a label rule or a regroup rule, one of the two")
+    if (made.labels is None) == (made.regroup is None) or (made.regroup is None) != (made.fits is None):
+        raise ValueError(f"primitive {name!r} needs a label rule, or a regroup rule and its `fits`")
     TABLE[name] = made
     return made

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, primitive
+from distgrad.primitives.base import Attrs, Aval, Labels, expect, primitive
 from distgrad.primitives.blas import matmul
 from distgrad.primitives.reductions import reduce_into
 
@@ -202,6 +202,7 @@ def _shape_of(subscripts: str, a: Ints, b: Ints) -> Ints:
 
 def _contracted(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
     a, b = avals
+    expect(a.dtype == b.dtype, "a product of {} and {}", a.dtype, b.dtype)
     return (Aval(_shape_of(attrs["subscripts"], a.shape, b.shape), a.dtype),)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Shape, ShapeRule, primitive
+from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Shape, ShapeRule, expect, primitive
 
 Out = np.ndarray | None
 
@@ -62,6 +62,25 @@ def elementwise(dtype: str = "last") -> ShapeRule:
 
 
 SAME, BOOL = elementwise(), elementwise("bool")
+
+
+@lru_cache(maxsize=4096)
+def _given(kernel: Callable[..., Any], dtypes: tuple[np.dtype, ...], attrs: tuple[Any, ...]) -> Any:
+    """The dtype that a kernel gives for operands of these: tried on no elements."""
+    return kernel(*[np.empty(0, dtype) for dtype in dtypes], **dict(attrs)).dtype
+
+
+def _checked_rule(kernel: Callable[..., Any], rule: ShapeRule) -> ShapeRule:
+    """`rule`, for dtypes of which the kernel gives the dtype that the rule says; the number of operands is its own."""
+
+    def checked(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+        (out,) = rule(avals, attrs)
+        dtypes = tuple([a.dtype for a in avals])
+        given = _given(kernel, dtypes, tuple(attrs.items()))
+        expect(given == out.dtype, "of {} comes {}, not {}", dtypes, given, out.dtype)
+        return (out,)
+
+    return checked
 
 
 # Kernels that NumPy does not have as they are needed.
@@ -237,7 +256,21 @@ def _declare(
 ) -> None:
     for name, kernel in kernels.items():
         over = isinstance(kernel, np.ufunc) or kernel in OVER
-        primitive(name, kernel, shape, labels=aligned, attrs=attrs, into=True, over=over, flops=flops)
+        rule = _checked_rule(kernel, shape)
+        primitive(name, kernel, rule, labels=aligned, attrs=attrs, into=True, over=over, flops=flops)
+
+
+def _chosen(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    cond, a, b = avals
+    expect(
+        cond.dtype.kind == "b" and a.dtype == b.dtype, f"a choice by {cond.dtype} of {a.dtype} and {b.dtype}"
+    )
+    return SAME(avals, attrs)
+
+
+def _raised(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    expect(attrs["n"] >= 0, "{} is below 0", attrs["n"])
+    return SAME(avals, attrs)
 
 
 def _named(names: str, module: Any = np) -> dict[str, np.ufunc]:
@@ -255,7 +288,7 @@ _declare({"logical_not": np.logical_not}, BOOL)
 _declare({name: _packed(f) for name, f in _named("isnan isinf isfinite").items()}, BOOL)
 _declare({"cast": cast}, elementwise("dtype"), dtype="dtype")
 _declare({"softplus": softplus}, flops=30, beta="float", threshold="float")
-_declare({"integer_power": integer_power}, n="int")
+_declare({"integer_power": integer_power}, _raised, n="int")
 _declare({"round_decimals": round_decimals}, flops=3, decimals="int")
 
 _declare(_named("add subtract multiply divide maximum minimum bitwise_and bitwise_or bitwise_xor"))
@@ -265,4 +298,4 @@ _declare({name: _checked(f) for name, f in _named("remainder floor_divide fmod")
 _declare(
     _named("equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor"), BOOL
 )
-_declare({"where": where})
+_declare({"where": where}, _chosen)

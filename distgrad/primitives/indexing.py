@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, Place, primitive
+from distgrad.primitives.base import Attrs, Aval, Labels, Place, expect, expect_dims, primitive
 from distgrad.primitives.grouped import add_elements, add_rows
 from distgrad.primitives.reductions import collapse, contiguous, row_starts
 
@@ -159,9 +159,11 @@ def index_add(
     if (lo, hi) != (0, size):
         inside = np.flatnonzero((idx >= lo) & (idx < hi))
         idx, src = idx[inside] - lo, np.take(src, inside, axis=dim)
-    if onto is not None:
+    if onto is not None and onto.shape[dim] == hi - lo and onto.flags.c_contiguous:
         _add_rows(idx, src, dim, onto)
         return onto
+    if onto is not None:
+        raise ValueError(f"no array of {hi - lo} rows in C order: {onto.shape}")
     made = out
     if made is None or not made.flags.c_contiguous:
         made = np.empty((*src.shape[:dim], hi - lo, *src.shape[dim + 1 :]), src.dtype)
@@ -172,9 +174,11 @@ def index_add(
 
 def _add_rows(idx: np.ndarray, src: np.ndarray, dim: int, made: np.ndarray) -> None:
     """made[idx[j]] += src[j] for dim 0, and so on."""
+    before, n, after = collapse(src.shape, (dim,))  # type: ignore[misc]
+    if len(idx) != n or (before, after) != (math.prod(made.shape[:dim]), math.prod(made.shape[dim + 1 :])):
+        raise ValueError(f"{len(idx)} rows of {src.shape} cannot be added to {made.shape}")
     if src.size == 0:
         return
-    before, _, after = collapse(src.shape, (dim,))  # type: ignore[misc]
     if before > 1:
         idx = (idx + np.arange(before)[:, None] * made.shape[dim]).reshape(-1)
     if after == 1:
@@ -233,14 +237,81 @@ def _replaced(shape: Sequence[int | None], dim: int, n: int | None) -> tuple[int
     return (*shape[:dim], n, *shape[dim + 1 :])
 
 
+INT64 = np.dtype("int64")
+
+
+def _expect_along(shape: Sequence[int], attrs: Attrs) -> None:
+    """`size` is the length of the dimension `dim`."""
+    expect_dims((attrs["dim"],), len(shape))
+    expect(shape[attrs["dim"]] == attrs["size"], "size {} along a dimension of {}", attrs["size"], shape)
+
+
+def _expect_list(idx: Aval) -> None:
+    good = len(idx.shape) == 1 and idx.dtype == INT64
+    expect(good, "indices are a list of int64, not {} of shape {}", idx.dtype, idx.shape)
+
+
+def _expect_each(idx: Aval, src: Aval) -> None:
+    """An index for each element."""
+    good = idx.dtype == INT64 and idx.shape == src.shape
+    expect(good, "indices are int64 of shape {}, not {} of shape {}", src.shape, idx.dtype, idx.shape)
+
+
 def _taken(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
     x, idx = avals
+    _expect_list(idx)
+    _expect_along(x.shape, attrs)
     return (Aval(_replaced(x.shape, attrs["dim"], idx.shape[0]), x.dtype),)  # type: ignore[arg-type]
 
 
+def _gathered(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    x, idx = avals
+    _expect_along(x.shape, attrs)
+    _expect_each(idx, Aval(_replaced(x.shape, attrs["dim"], idx.shape[attrs["dim"]]), x.dtype))  # type: ignore[arg-type]
+    return (Aval(idx.shape, x.dtype),)
+
+
+def _made(src: Aval, attrs: Attrs) -> Aval:
+    expect_dims((attrs["dim"],), len(src.shape))
+    expect(attrs["size"] >= 0, "size {}", attrs["size"])
+    return Aval(_replaced(src.shape, attrs["dim"], attrs["size"]), src.dtype)  # type: ignore[arg-type]
+
+
+def _added_each(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    idx, src = avals
+    _expect_each(idx, src)
+    return (_made(src, attrs),)
+
+
 def _added(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
-    src = avals[1]
-    return (Aval(_replaced(src.shape, attrs["dim"], attrs["size"]), src.dtype),)  # type: ignore[arg-type]
+    idx, src = avals
+    made = _made(src, attrs)
+    _expect_list(idx)
+    expect(idx.shape[0] == src.shape[attrs["dim"]], "{} indices for a source of {}", idx.shape[0], src.shape)
+    return (made,)
+
+
+def _scattered(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    """Like the first operand; the last two are indices and elements for some along `dim`."""
+    base, *weights, idx, src = avals
+    dim = attrs["dim"]
+    _expect_along(base.shape, attrs)
+    _expect_each(idx, src)
+    good = len(src.shape) == len(base.shape) and src.dtype == base.dtype
+    good = good and _replaced(src.shape, dim, 1) == _replaced(base.shape, dim, 1)
+    expect(good, "{} of shape {} into {} of shape {}", src.dtype, src.shape, base.dtype, base.shape)
+    one = Aval(_replaced(base.shape, dim, 1), base.dtype)  # type: ignore[arg-type]
+    expect(all(w == one for w in weights), "weights are not {}", one)
+    return (base,)
+
+
+def _put(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    base, idx, src = avals
+    _expect_along(base.shape, {"dim": 0, **attrs})
+    _expect_list(idx)
+    good = src == ((*idx.shape, *base.shape[1:]), base.dtype)
+    expect(good, "{} of shape {} at {} of {}", src.dtype, src.shape, idx.shape, base.shape)
+    return (base,)
 
 
 def _take_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
@@ -302,13 +373,13 @@ primitive(
 primitive(
     "gather",
     gather,
-    lambda avals, attrs: (Aval(avals[1].shape, avals[0].dtype),),
+    _gathered,
     labels=_gather_labels,
     attrs=ALONG,
     into=True,
     placed=True,
 )
-primitive("scatter_add", scatter_add, _added, labels=_scatter_add_labels, attrs=ALONG, into=True)
+primitive("scatter_add", scatter_add, _added_each, labels=_scatter_add_labels, attrs=ALONG, into=True)
 primitive(
     "index_add", index_add, _added, labels=_index_add_labels, attrs=ALONG, into=True, placed=True, onto=True
 )
@@ -316,7 +387,7 @@ for _kernel in (scatter, scatter_zeros, scatter_subtract):
     primitive(
         _kernel.__name__,
         _kernel,
-        lambda avals, attrs: (avals[0],),
+        _scattered,
         labels=_scatter_labels,
         attrs=ALONG,
         into=True,
@@ -324,7 +395,7 @@ for _kernel in (scatter, scatter_zeros, scatter_subtract):
 primitive(
     "index_put",
     index_put,
-    lambda avals, attrs: (avals[0],),
+    _put,
     labels=_index_put_labels,
     attrs={"size": "int"},
     into=True,

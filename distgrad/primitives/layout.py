@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, Place, Shape, primitive
+from distgrad.primitives.base import (
+    Attrs,
+    Aval,
+    Labels,
+    Place,
+    Shape,
+    expect,
+    expect_cuts,
+    expect_dims,
+    primitive,
+)
 from distgrad.sharding import extent
 
 Ints = tuple[int, ...]
@@ -34,11 +44,21 @@ def squeeze_dims(x: np.ndarray, dims: Ints) -> np.ndarray:
 
 
 def _permuted(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    ndim = len(avals[0].shape)
+    expect(sorted(attrs["dims"]) == list(range(ndim)), "{} does not order {} dimensions", attrs["dims"], ndim)
     return (Aval(tuple(avals[0].shape[d] for d in attrs["dims"]), avals[0].dtype),)
 
 
 def _permuted_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels((tuple(range(len(attrs["dims"]))),), (attrs["dims"],))
+
+
+def _expanded(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    (x,), shape = avals, attrs["shape"]
+    good = all(n in (1, m) for n, m in zip(x.shape, shape, strict=False))
+    expect(good and len(x.shape) in (0, len(shape)), "{} cannot be expanded to {}", x.shape, shape)
+    expect_cuts(attrs["cuts"], shape)
+    return (Aval(shape, x.dtype),)
 
 
 def _expanded_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
@@ -53,6 +73,21 @@ def _opened(shape: Sequence[Any], dims: Ints, new: Any) -> tuple[Any, ...]:
     """`shape` (or labels) with `new` put in at positions `dims` of the result."""
     rest = iter(shape)
     return tuple(new if d in dims else next(rest) for d in range(len(shape) + len(dims)))
+
+
+def _widened(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    (x,), dims = avals, attrs["dims"]
+    expect_dims(dims, len(x.shape) + len(dims))
+    return (Aval(_opened(x.shape, dims, 1), x.dtype),)
+
+
+def _squeezed(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    (x,), dims = avals, attrs["dims"]
+    expect_dims(dims, len(x.shape))
+    expect(
+        all(x.shape[d] == 1 for d in dims), "not all of the dimensions {} of {} have length 1", dims, x.shape
+    )
+    return (Aval(tuple(n for d, n in enumerate(x.shape) if d not in dims), x.dtype),)
 
 
 def _expand_dims_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
@@ -70,7 +105,7 @@ primitive("permute", permute, _permuted, labels=_permuted_labels, attrs=DIMS, vi
 primitive(
     "expand",
     expand,
-    lambda avals, attrs: (Aval(attrs["shape"], avals[0].dtype),),
+    _expanded,
     labels=_expanded_labels,
     attrs={"shape": "shape", "cuts": "cuts"},
     placed=True,
@@ -80,7 +115,7 @@ primitive(
 primitive(
     "expand_dims",
     expand_dims,
-    lambda avals, attrs: (Aval(_opened(avals[0].shape, attrs["dims"], 1), avals[0].dtype),),
+    _widened,
     labels=_expand_dims_labels,
     attrs=DIMS,
     view=True,
@@ -89,9 +124,7 @@ primitive(
 primitive(
     "squeeze_dims",
     squeeze_dims,
-    lambda avals, attrs: (
-        Aval(tuple(n for d, n in enumerate(avals[0].shape) if d not in attrs["dims"]), avals[0].dtype),
-    ),
+    _squeezed,
     labels=_squeeze_dims_labels,
     attrs=DIMS,
     view=True,

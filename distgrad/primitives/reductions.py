@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Shape, ShapeRule, primitive
+from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Shape, ShapeRule, expect_dims, primitive
 from distgrad.primitives.blas import matmul
 
 Out = np.ndarray | None
@@ -178,6 +178,7 @@ def _highest(dtype: np.dtype) -> Any:
 
 def _reduced(result: str | None) -> ShapeRule:
     def rule(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+        expect_dims(attrs["dims"], len(avals[0].shape))
         named = attrs.get("dtype", result)
         dtype = avals[0].dtype if named is None else DTYPES[named]
         return (Aval(reduced_shape(avals[0].shape, attrs["dims"], attrs["keepdim"]), dtype),)

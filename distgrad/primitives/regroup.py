@@ -11,8 +11,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, Layout, Place, primitive
-from distgrad.sharding import Cut, Sharding, default_sharding, extent
+from distgrad.primitives.base import (
+    Attrs,
+    Aval,
+    Labels,
+    Layout,
+    Place,
+    expect,
+    expect_cuts,
+    expect_dims,
+    primitive,
+)
+from distgrad.primitives.rules import holding, settled
+from distgrad.sharding import Cut, Region, Sharding, default_sharding, extent
 
 
 def _first_long(shape: tuple[int, ...]) -> int:
@@ -57,6 +68,12 @@ def _reshape_rule(
     return Layout(need.count, (need,), (_leading(shape, out),))
 
 
+def _reshaped(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    made = Aval(attrs["shape"], avals[0].dtype)
+    expect(made.size == avals[0].size, "{} cannot become {}", avals[0].shape, made.shape)
+    return (made,)
+
+
 def _reshape(a: np.ndarray, *, at: Place, shape: tuple[int, ...]) -> np.ndarray:
     return a.reshape(extent(at.outs[0]))
 
@@ -64,8 +81,9 @@ def _reshape(a: np.ndarray, *, at: Place, shape: tuple[int, ...]) -> np.ndarray:
 primitive(
     "reshape",
     _reshape,
-    lambda avals, attrs: (Aval(attrs["shape"], avals[0].dtype),),
+    _reshaped,
     regroup=_reshape_rule,
+    fits=settled(_reshape_rule),
     attrs={"shape": "shape"},
     placed=True,
     view=True,
@@ -75,10 +93,12 @@ primitive(
 
 # cat: every operand is cut where the result's cuts fall inside it.
 def _cat_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
-    d = attrs["dim"]
-    shape = list(avals[0].shape)
-    shape[d] = sum(a.shape[d] for a in avals)
-    return (Aval(tuple(shape), avals[0].dtype),)
+    d, first = attrs["dim"], avals[0]
+    expect_dims((d,), len(first.shape))
+    expect(len({(*a.shape[:d], 1, *a.shape[d + 1 :]) for a in avals}) == 1, "other shapes beside `dim`")
+    expect({a.dtype for a in avals} == {first.dtype}, "operands of several dtypes")
+    expect(tuple(a.shape[d] for a in avals) == attrs["sizes"], "sizes {}", attrs["sizes"])
+    return (Aval((*first.shape[:d], sum(attrs["sizes"]), *first.shape[d + 1 :]), first.dtype),)
 
 
 def _offsets(avals: Sequence[Aval], d: int) -> list[int]:
@@ -111,6 +131,12 @@ def _part(grid: Sharding, d: int, start: int, aval: Aval) -> Sharding:
     return Sharding(tuple(cut if i == d else c for i, c in enumerate(grid.cuts)))
 
 
+def _cat_fits(made: Layout, avals: Sequence[Aval], attrs: Attrs) -> bool:
+    (grid,) = made.outs
+    parts = zip(made.needs, avals, _offsets(avals, attrs["dim"]), strict=False)
+    return all(s.count == 1 or s == _part(grid, attrs["dim"], start, a) for s, a, start in parts)
+
+
 def _cat(
     *arrays: np.ndarray, at: Place, dim: int, sizes: tuple[int, ...], out: np.ndarray | None = None
 ) -> np.ndarray:
@@ -139,6 +165,7 @@ primitive(
     _cat,
     _cat_shape,
     regroup=_cat_rule,
+    fits=_cat_fits,
     attrs={"dim": "int", "sizes": "ints"},
     into=True,
     placed=True,
@@ -155,12 +182,37 @@ def _compress_rule(
     return Layout(mask.count, (mask, mask), (cuts,))
 
 
+def _masked(mask: Aval) -> None:
+    expect(len(mask.shape) == 1 and mask.dtype.kind == "b", "a mask is one list of bools")
+
+
+def _compressed(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    a, mask = avals
+    _masked(mask)
+    expect(a.shape == mask.shape, "a mask of {} for {}", mask.shape, a.shape)
+    expect(0 <= attrs["size"] <= a.size, "{} of {} elements", attrs["size"], a.size)
+    expect_cuts(attrs["cuts"], (attrs["size"],))
+    return (Aval((attrs["size"],), a.dtype),)
+
+
+def _check_count(mask: np.ndarray, region: Region) -> None:
+    if np.count_nonzero(mask) != region[0][1] - region[0][0]:
+        raise ValueError(f"{np.count_nonzero(mask)} elements are chosen, not {region[0][1] - region[0][0]}")
+
+
+def _compress(a: np.ndarray, mask: np.ndarray, *, at: Place, size: int, cuts: Sharding | None) -> np.ndarray:
+    _check_count(mask, at.outs[0])
+    return a[mask]
+
+
 primitive(
     "compress",
-    lambda a, mask, *, size, cuts: a[mask],
-    lambda avals, attrs: (Aval((attrs["size"],), avals[0].dtype),),
+    _compress,
+    _compressed,
     regroup=_compress_rule,
+    fits=settled(_compress_rule),
     attrs={"size": "int", "cuts": "cuts"},
+    placed=True,
     flops=0,
 )
 
@@ -172,7 +224,16 @@ def _uncompress_rule(
     return Layout(mask.count, (attrs["cuts"] or Sharding.whole(avals[0].shape), mask), (mask,))
 
 
-def _uncompress(a: np.ndarray, mask: np.ndarray, *, cuts: Sharding | None) -> np.ndarray:
+def _uncompressed(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    a, mask = avals
+    _masked(mask)
+    expect(len(a.shape) == 1 and a.size <= mask.size, "{} in {}", a.shape, mask.shape)
+    expect_cuts(attrs["cuts"], a.shape)
+    return (Aval(mask.shape, a.dtype),)
+
+
+def _uncompress(a: np.ndarray, mask: np.ndarray, *, at: Place, cuts: Sharding | None) -> np.ndarray:
+    _check_count(mask, at.ins[0])
     out = np.zeros(mask.shape, a.dtype)
     out[mask] = a
     return out
@@ -181,9 +242,11 @@ def _uncompress(a: np.ndarray, mask: np.ndarray, *, cuts: Sharding | None) -> np
 primitive(
     "uncompress",
     _uncompress,
-    lambda avals, attrs: (Aval(avals[1].shape, avals[0].dtype),),
+    _uncompressed,
     regroup=_uncompress_rule,
+    fits=settled(_uncompress_rule),
     attrs={"cuts": "cuts"},
+    placed=True,
     flops=0,
 )
 
@@ -200,10 +263,17 @@ def _shard_counts(mask: np.ndarray, *, at: Place, cuts: Sharding) -> np.ndarray:
     return out
 
 
+def _counted(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    _masked(avals[0])
+    expect(attrs["cuts"] is not None, "needs cuts")
+    expect_cuts(attrs["cuts"], avals[0].shape)
+    return (Aval((attrs["cuts"].count,), np.dtype("int64")),)
+
+
 primitive(
     "shard_counts",
     _shard_counts,
-    lambda avals, attrs: (Aval((attrs["cuts"].count,), np.dtype("int64")),),
+    _counted,
     labels=lambda avals, attrs: Labels(((0,),), ((None,),), "add"),
     attrs={"cuts": "cuts"},
     placed=True,
@@ -219,6 +289,12 @@ def _reshard_rule(
     return Layout(target.count, (need,), (target,))
 
 
+def _recut(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    expect(attrs["cuts"] is not None, "needs cuts")
+    expect_cuts(attrs["cuts"], avals[0].shape)
+    return (avals[0],)
+
+
 def _reshard(a: np.ndarray, *, at: Place, cuts: Sharding) -> np.ndarray:
     return a[tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(at.outs[0], at.ins[0], strict=True))]
 
@@ -226,8 +302,9 @@ def _reshard(a: np.ndarray, *, at: Place, cuts: Sharding) -> np.ndarray:
 primitive(
     "reshard",
     _reshard,
-    lambda avals, attrs: (avals[0],),
+    _recut,
     regroup=_reshard_rule,
+    fits=holding(lambda attrs, d, bounds: bounds),
     attrs={"cuts": "cuts"},
     placed=True,
     view=True,

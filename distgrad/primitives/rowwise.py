@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, primitive
+from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, ShapeRule, expect, expect_dims, primitive
 from distgrad.primitives.reductions import collapse, contiguous, reduce_into, reduced_shape
 
 Out = np.ndarray | None
@@ -46,7 +46,31 @@ def _found(avals: Sequence[Aval], attrs: Attrs) -> Labels:
 
 
 def _same(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    expect_dims(attrs.get("dims", (attrs.get("dim"),)), len(avals[0].shape))
     return (Aval(avals[0].shape, DTYPES[attrs["dtype"]] if "dtype" in attrs else avals[0].dtype),)
+
+
+def _sorted(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    return (*_same(avals, attrs), Aval(avals[0].shape, INT64))
+
+
+def _found_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    (x,), dim = avals, attrs["dim"]
+    expect_dims((dim,), len(x.shape))
+    out = Aval(reduced_shape(x.shape, (dim,), attrs["keepdim"]), INT64)
+    expect(x.shape[dim] > 0 or out.size == 0, "there is no largest or smallest of no elements")
+    return (out,)
+
+
+def _floats(operands: int) -> ShapeRule:
+    """So many operands of one shape and one floating dtype, which the result has too."""
+
+    def rule(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+        good = len(avals) == operands and len(set(avals)) == 1 and avals[0].dtype.kind == "f"
+        expect(good, "needs {} equal operands of floats", operands)
+        return _same(avals, attrs)
+
+    return rule
 
 
 # Kernels.
@@ -54,7 +78,7 @@ def _finder(find: Callable[..., Any]) -> Callable[..., np.ndarray]:
     def kernel(x: np.ndarray, dim: int, keepdim: bool, out: Out = None) -> np.ndarray:
         if out is None:
             out = np.empty(reduced_shape(x.shape, (dim,), keepdim), INT64)
-        if x.size:
+        if out.size:  # of an empty dimension NumPy refuses to find one
             find(x, axis=dim, keepdims=keepdim, out=out)
         return out
 
@@ -184,7 +208,7 @@ for _name, _find in {"argmax": np.argmax, "argmin": np.argmin}.items():
     primitive(
         _name,
         _finder(_find),
-        lambda avals, attrs: (Aval(reduced_shape(avals[0].shape, (attrs["dim"],), attrs["keepdim"]), INT64),),
+        _found_shape,
         labels=_found,
         attrs={"dim": "int", "keepdim": "bool"},
         into=True,
@@ -194,26 +218,27 @@ for _name, _ufunc in {"cumsum": np.add, "cumprod": np.multiply}.items():
     primitive(
         _name, _running(_ufunc), _same, labels=_whole, attrs={"dim": "int", "dtype": "dtype"}, into=True
     )
-primitive("recurrence", recurrence, _same, labels=_whole_both, attrs={"dim": "int"}, into=True, flops=2)
+primitive("recurrence", recurrence, _floats(2), labels=_whole_both, attrs={"dim": "int"}, into=True, flops=2)
 primitive(
     "sort",
     sort,
-    lambda avals, attrs: (avals[0], Aval(avals[0].shape, INT64)),
+    _sorted,
     labels=_whole_twice,
     attrs={"dim": "int", "descending": "bool"},
     flops=20,
 )
 primitive("flip", flip, _same, labels=_whole, attrs={"dims": "ints"}, view=True)
-primitive("softmax", _normalizer(_softmax), _same, labels=_whole, attrs={"dim": "int"}, into=True, flops=15)
-primitive(
-    "log_softmax", _normalizer(_log_softmax), _same, labels=_whole, attrs={"dim": "int"}, into=True, flops=15
-)
-primitive(
-    "log_softmax_backward",
-    _normalizer(_log_softmax_backward),
-    _same,
-    labels=_whole_both,
-    attrs={"dim": "int"},
-    into=True,
-    flops=18,
-)
+for _name, _apply, _operands, _rule, _flops in (
+    ("softmax", _softmax, 1, _whole, 15),
+    ("log_softmax", _log_softmax, 1, _whole, 15),
+    ("log_softmax_backward", _log_softmax_backward, 2, _whole_both, 18),
+):
+    primitive(
+        _name,
+        _normalizer(_apply),
+        _floats(_operands),
+        labels=_rule,
+        attrs={"dim": "int"},
+        into=True,
+        flops=_flops,
+    )

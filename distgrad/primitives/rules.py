@@ -8,10 +8,10 @@ never from the number of workers (P2).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from distgrad.primitives.base import Attrs, Aval, Labels, Layout, Place, Primitive
-from distgrad.sharding import Cut, Sharding, default_sharding
+from distgrad.primitives.base import Attrs, Aval, Fit, Labels, Layout, Place, Primitive, RegroupRule
+from distgrad.sharding import Bounds, Cut, Sharding, default_sharding
 
 Grid = tuple[tuple[int, Cut], ...]
 
@@ -74,7 +74,7 @@ def on_grid(
     return Layout(count, needs, results, labels, grid, tuple(sizes.items()), merged)  # type: ignore[arg-type]
 
 
-def agrees(made: Layout) -> bool:
+def agrees(made: Layout, primitive: Primitive, avals: Sequence[Aval], attrs: Attrs) -> bool:
     """Whether a layout, which may have come over the wire, is one that a shard rule can have made."""
     grid, labels = made.grid, made.labels
     if labels is None:
@@ -82,6 +82,8 @@ def agrees(made: Layout) -> bool:
             not grid
             and all(s.count in (1, made.shards) for s in made.needs)
             and all(s.count == made.shards for s in made.outs)
+            and primitive.fits is not None
+            and primitive.fits(made, avals, attrs)
         )
     sizes = dict(made.sizes)
     return (
@@ -98,6 +100,36 @@ def agrees(made: Layout) -> bool:
             for names, s in zip(labels.outs, made.outs, strict=True)
         )
     )
+
+
+# Layouts that come over the wire: what a regrouping's `fits` may be.
+def settled(rule: RegroupRule) -> Fit:
+    """A layout is what the rule makes of operands that are cut as it needs them: they need not be cut anew."""
+
+    def fits(made: Layout, avals: Sequence[Aval], attrs: Attrs) -> bool:
+        return rule(avals, made.needs, attrs, 1) == made
+
+    return fits
+
+
+def holding(parts: Callable[[Attrs, int, Bounds], Bounds]) -> Fit:
+    """Every shard holds what its part of the result is made of, given by `parts(attrs, dim, bounds)`."""
+
+    def fits(made: Layout, avals: Sequence[Aval], attrs: Attrs) -> bool:
+        (need,), (out,) = made.needs, made.outs
+        if "cuts" in attrs and attrs["cuts"] != out:
+            return False
+        return need.count == 1 or all(
+            mine.count == cut.count
+            and all(_holds(mine.bounds(i), parts(attrs, d, cut.bounds(i))) for i in range(cut.count))
+            for d, (mine, cut) in enumerate(zip(need.cuts, out.cuts, strict=True))
+        )
+
+    return fits
+
+
+def _holds(mine: Bounds, part: Bounds) -> bool:
+    return part[0] >= part[1] or mine[0] <= part[0] <= part[1] <= mine[1]
 
 
 def sizes_of(labels: Labels, avals: Sequence[Aval], outs: Sequence[Aval]) -> dict[int, int]:

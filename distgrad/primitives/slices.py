@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Layout, Place, primitive
-from distgrad.sharding import Region, Sharding, extent
+from distgrad.primitives.base import Attrs, Aval, Layout, Place, expect, primitive
+from distgrad.primitives.rules import holding, settled
+from distgrad.sharding import Bounds, Region, Sharding, extent
 
 Slices = tuple[tuple[int, int, int], ...]
 
@@ -45,6 +46,12 @@ def local(slices: Slices, part: Region, base: Region) -> tuple[slice, ...]:
     )
 
 
+def _seen(attrs: Attrs, d: int, bounds: Bounds) -> Bounds:
+    """Where the elements `bounds` of a slice lie in the tensor."""
+    (start, _, step), (lo, hi) = attrs["slices"][d], bounds
+    return (start + lo * step, start + (hi - 1) * step + 1) if hi > lo else (0, 0)
+
+
 def _slice(a: np.ndarray, *, at: Place, slices: Slices) -> np.ndarray:
     return a[local(slices, at.outs[0], at.ins[0])]
 
@@ -54,6 +61,7 @@ primitive(
     _slice,
     lambda avals, attrs: (Aval(slice_shape(avals[0].shape, attrs["slices"]), avals[0].dtype),),
     regroup=_slice_rule,
+    fits=holding(_seen),
     attrs={"slices": "slices"},
     placed=True,
     view=True,
@@ -111,12 +119,15 @@ def meeting(parts: tuple[Slices, ...], cell: Region) -> Iterator[int]:
     return iter(np.flatnonzero(((first < hi) & (end > lo)).all(1)).tolist())
 
 
+def _part_of(triple: tuple[int, int, int], bounds: Bounds) -> Bounds:
+    """The elements of a slice that lie between `bounds` of the tensor."""
+    (start, n, step), (lo, hi) = triple, bounds
+    return min(n, max(0, -(-(lo - start) // step))), min(n, max(0, -(-(hi - start) // step)))
+
+
 def _meeting(slices: Slices, cell: Region, source: Region) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where the elements of a slice lie: in the piece `cell` of the tensor, and in the piece `source` of the slice."""
-    part = tuple(
-        (min(n, max(0, -(-(lo - start) // step))), min(n, max(0, -(-(hi - start) // step))))
-        for (start, n, step), (lo, hi) in zip(slices, cell, strict=True)
-    )
+    part = tuple(_part_of(*pair) for pair in zip(slices, cell, strict=True))
     mine = tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(part, source, strict=True))
     return local(slices, part, cell), mine
 
@@ -149,6 +160,7 @@ primitive(
     _slice_put,
     _slice_put_shape,
     regroup=_slice_put_rule,
+    fits=settled(_slice_put_rule),
     attrs={"parts": "parts"},
     into=True,
     over=True,
@@ -159,6 +171,7 @@ primitive(
 
 # pad: a slice of zeros that is put there. A shard that it fills is passed on as it is.
 def _pad_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    expect(attrs["cuts"] is not None, "needs cuts")
     base = Aval(attrs["cuts"].shape, avals[0].dtype)
     if slice_shape(base.shape, attrs["slices"]) != avals[0].shape:
         raise ValueError(f"{avals[0]} does not fill the slice {attrs['slices']} of {base}")
@@ -202,6 +215,7 @@ primitive(
     _pad,
     _pad_shape,
     regroup=_pad_rule,
+    fits=holding(lambda attrs, d, bounds: _part_of(attrs["slices"][d], bounds)),
     attrs={"slices": "slices", "cuts": "cuts"},
     into=True,
     placed=True,

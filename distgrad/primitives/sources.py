@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Place, Shape, primitive
+from distgrad.primitives.base import (
+    DTYPES,
+    Attrs,
+    Aval,
+    Labels,
+    Place,
+    Shape,
+    ShapeRule,
+    expect,
+    expect_cuts,
+    primitive,
+)
 from distgrad.sharding import Bounds, Region, extent
 
 Out = np.ndarray | None
@@ -149,6 +163,21 @@ def random(
 
 
 # Files.
+@contextmanager
+def _opened(path: str, flags: int, offset: int, shape: Shape, dtype: np.dtype) -> Iterator[Any]:
+    """An open file that has all of an array: to touch what is mapped and is not there kills the process.
+
+    To open a pipe does not wait for the other side of it. Raises OSError.
+    """
+    end = offset + math.prod(shape) * dtype.itemsize
+    mode = "r+b" if flags & os.O_RDWR else "rb"
+    with open(path, mode, opener=lambda name, _: os.open(name, flags | os.O_NONBLOCK)) as file:
+        told = os.fstat(file.fileno())
+        if not stat.S_ISREG(told.st_mode) or told.st_size < end:
+            raise OSError(f"{path!r} is not a file of {end:,} bytes")
+        yield file
+
+
 def read_npy(
     path: str,
     offset: int,
@@ -164,8 +193,13 @@ def read_npy(
     if out is None:
         out = np.empty(extent(region), DTYPES[dtype])
     if out.size:
-        mapped = np.memmap(path, DTYPES[dtype], "r", offset, shape, "F" if fortran else "C")
-        np.copyto(out, mapped[_slices(region)])
+        with _opened(path, os.O_RDONLY, offset, shape, out.dtype) as file:
+            mapped = np.memmap(file, out.dtype, "r", offset, shape, "F" if fortran else "C")
+        piece = mapped[_slices(region)]
+        if out.dtype.kind == "b":  # any byte may be in a file, and NumPy counts on 0 and 1
+            np.not_equal(piece.view(np.uint8), 0, out=out)
+        else:
+            np.copyto(out, piece)
     return out
 
 
@@ -185,14 +219,15 @@ def write_npy(x: np.ndarray, path: str, offset: int, shape: Shape, at: Place, ou
     """Write the piece into the C-ordered array of `shape` at byte `offset` of a file that exists; the bytes written."""
     region = at.ins[0]
     start = _run_start(region, shape)
-    if x.size and start is not None:
-        with open(path, "r+b") as file:
-            file.seek(offset + start * x.itemsize)
-            file.write(np.ascontiguousarray(x).data)
-    elif x.size:
-        mapped = np.memmap(path, x.dtype, "r+", offset, shape)
-        mapped[_slices(region)] = x
-        mapped.flush()
+    if x.size:
+        with _opened(path, os.O_RDWR, offset, shape, x.dtype) as file:
+            if start is not None:
+                file.seek(offset + start * x.itemsize)
+                file.write(np.ascontiguousarray(x).data)
+            else:
+                mapped = np.memmap(file, x.dtype, "r+", offset, shape)
+                mapped[_slices(region)] = x
+                mapped.flush()
     out = np.empty((), np.int64) if out is None else out
     out[...] = x.nbytes
     return out
@@ -200,18 +235,48 @@ def write_npy(x: np.ndarray, path: str, offset: int, shape: Shape, at: Place, ou
 
 # Shapes and labels.
 def _made(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    expect_cuts(attrs["cuts"], attrs["shape"])
     return (Aval(attrs["shape"], DTYPES[attrs.get("dtype", "int64")]),)
+
+
+def _positions(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    expect(0 <= attrs["dim"] < len(attrs["shape"]), "{} has no dimension {}", attrs["shape"], attrs["dim"])
+    return _made(avals, attrs)
+
+
+def _drawn(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    (made,), (low, high) = _made(avals, attrs), (attrs["low"], attrs["high"])
+    expect(avals[0] == ((2,), DTYPES["int64"]), "a key is two int64")
+    expect(attrs["kind"] in KINDS, "no kind of random numbers: {!r}", attrs["kind"])
+    whole = attrs["kind"] == "integers"
+    expect(made.dtype.kind == ("i" if whole else "f"), "{} numbers of {}", attrs["kind"], made.dtype)
+    expect(
+        not whole or -(1 << 63) <= low < high <= min(1 << 63, low + (1 << 64) - 1),
+        f"no integers in {low}:{high}",
+    )
+    return (made,)
+
+
+def _read(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    expect(attrs["offset"] >= 0, "offset {}", attrs["offset"])
+    return _made(avals, attrs)
+
+
+def _written(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    expect(attrs["offset"] >= 0, "offset {}", attrs["offset"])
+    expect(avals[0].shape == attrs["shape"], "{} into a file of {}", avals[0].shape, attrs["shape"])
+    return (Aval((), DTYPES["int64"]),)
 
 
 def _made_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels(tuple((None,) * len(a.shape) for a in avals), (tuple(range(len(attrs["shape"]))),))
 
 
-def _declare(name: str, kernel: Any, flops: float, **attrs: str) -> None:
+def _declare(name: str, kernel: Any, rule: ShapeRule, flops: float, **attrs: str) -> None:
     primitive(
         name,
         kernel,
-        _made,
+        rule,
         labels=_made_labels,
         attrs={"shape": "shape", **attrs, "cuts": "cuts"},
         into=True,
@@ -221,13 +286,13 @@ def _declare(name: str, kernel: Any, flops: float, **attrs: str) -> None:
     )
 
 
-_declare("iota", iota, 1, dim="int")
-_declare("random", random, 30, kind="str", dtype="dtype", low="int", high="int")
-_declare("read_npy", read_npy, 1, path="str", offset="int", dtype="dtype", fortran="bool")
+_declare("iota", iota, _positions, 1, dim="int")
+_declare("random", random, _drawn, 30, kind="str", dtype="dtype", low="int", high="int")
+_declare("read_npy", read_npy, _read, 1, path="str", offset="int", dtype="dtype", fortran="bool")
 primitive(
     "write_npy",
     write_npy,
-    lambda avals, attrs: (Aval((), DTYPES["int64"]),),
+    _written,
     labels=lambda avals, attrs: Labels((tuple(range(len(avals[0].shape))),), ((),), "add"),
     attrs={"path": "str", "offset": "int", "shape": "shape"},
     into=True,

@@ -15,7 +15,7 @@ from scipy.sparse import _sparsetools
 from distgrad.primitives.base import Attrs, Aval, Labels, primitive
 from distgrad.primitives.elementwise import cast
 from distgrad.primitives.grouped import is_crowded
-from distgrad.primitives.indexing import positions, within
+from distgrad.primitives.indexing import INT64, positions, within
 from distgrad.primitives.reductions import contiguous
 
 Out = np.ndarray | None
@@ -46,8 +46,11 @@ def add_taken(
         wide = [x.astype(np.float64) for x in (table, weight) if x is not None]
         return cast(add_taken(idx, source, *wide, size=size, wrap=False), table.dtype.name, out)
     weight = np.ones(n, table.dtype) if weight is None else contiguous(weight).reshape(-1)
-    if len(source) != n or len(weight) != n:  # what runs below checks nothing
+    # What runs below checks nothing.
+    if len(source) != n or len(weight) != n:
         raise ValueError(f"{n} rows are to be added, {len(source)} taken, and {len(weight)} weighted")
+    if out is not None and (out.shape, out.dtype) != ((size, columns), table.dtype):
+        raise ValueError(f"no {size} by {columns} of {table.dtype}: {out.dtype} of shape {out.shape}")
     # The longer of both tables is gone through in order, once, and the shorter one read or written at random.
     by_source = rows > size
     longer, shorter = (rows, size) if by_source else (size, rows)
@@ -75,8 +78,10 @@ def _shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
     fits = (
         len(idx.shape) == 1
         and idx.shape == source.shape
-        and idx.dtype.kind == source.dtype.kind == "i"
+        and idx.dtype == source.dtype == INT64
+        and len(weights) < 2
         and len(table.shape) == 2
+        and attrs["size"] >= 0
         and table.dtype.kind == "f"
         and max(*idx.shape, *table.shape, attrs["size"]) < 1 << 31
         and all(w.shape == (*idx.shape, 1) and w.dtype == table.dtype for w in weights)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, primitive
+from distgrad.primitives.base import Attrs, Aval, Labels, expect_dims, primitive
 from distgrad.primitives.reductions import Ints, contiguous, reduce_into, reduced_shape
 
 Out = np.ndarray | None
@@ -86,6 +86,7 @@ def _sums_shape(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
     (x,) = avals
     if x.dtype not in RANGES:
         raise ValueError(f"square_sums: no floats, but {x.dtype}")
+    expect_dims(attrs["dims"], len(x.shape))
     return (Aval((3, *reduced_shape(x.shape, attrs["dims"], attrs["keepdim"])), x.dtype),)
 
 

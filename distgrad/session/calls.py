@@ -11,13 +11,13 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import DistgradError, WorkerError
+from distgrad.fields import pack_array
 from distgrad.graph import Place, origin
 from distgrad.plan.explain import Held
 from distgrad.plan.memory import stored_bytes
 from distgrad.program import Departure, Slot
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
-from distgrad.wire import pack_array
 from distgrad.worker import address
 from distgrad.worker.execute import Failure
 from distgrad.worker.transport import Handle, Transport
@@ -278,7 +278,7 @@ class Calls:
                 failure = Failure(*raw)
                 key = (failure.serial, failure.step)
                 if failure.serial == call.serial and key not in self._errors:
-                    where = call.places[failure.step] if failure.step < len(call.places) else None
+                    where = call.places[failure.step] if 0 <= failure.step < len(call.places) else None
                     at = origin(where) if where is not None else None
                     self._errors[key] = worker_error(failure, at, partial(self._member, worker))
                     self._untold[key] = self._errors[key]

@@ -23,7 +23,7 @@ from distgrad.plan.costs import SMALL
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
 from distgrad.primitives import Aval, Primitive
-from distgrad.program import Move, Sum
+from distgrad.program import Move, Slot, Sum
 from distgrad.session import measure
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
@@ -491,7 +491,8 @@ class Session:
             box, what, channel, position = result.box
             items = self.calls.read(box, channel, position)
             if isinstance(what, Sum):
-                return np.array(receive_sums(what, items, workers, range(1))[0])
+                slot = Slot(result.aval.dtype, Sharding.whole(result.aval.shape))
+                return np.array(receive_sums(what, items, workers, range(1), slot)[0])
         else:
             assert result.id is not None
             if result.aval.nbytes > BATCH:

@@ -7,6 +7,7 @@ overlap. The driver uses the same functions when it reads a value.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
@@ -99,9 +100,52 @@ def leaves(what: Sum, shards: range) -> Iterator[tuple[int, int, int]]:
 def subtrees(what: Sum, shards: range) -> dict[int, list[tuple[int, int]]]:
     """For each sum that the shards take part in, the (level, number) of the subtrees that they complete, in order."""
     trees: dict[int, Tree] = {}
-    for _, kept, leaf in leaves(what, shards):
-        trees.setdefault(kept, tree(what, merging=False)).push(0, leaf, None)
+    grid = tuple(zip(what.counts, what.reduced, strict=True))
+    for kept, run in _runs(grid, 0, 0, shards.start, shards.stop):
+        made = trees.setdefault(kept, tree(what, merging=False))
+        start = run.start
+        while start < run.stop:  # the largest subtree that begins here and ends within the run
+            level = (run.stop - start).bit_length() - 1
+            level = min(level, (start & -start).bit_length() - 1) if start else level
+            made.push(level, start >> level, None)
+            start += 1 << level
     return {kept: [(level, i) for level, i, _, _ in made.stack] for kept, made in sorted(trees.items())}
+
+
+def _runs(
+    grid: tuple[tuple[int, bool], ...], kept: int, leaf: int, first: int, stop: int
+) -> Iterator[tuple[int, range]]:
+    """For the shards `first:stop` of a grid the sums that they belong to, each with runs of its leaves, which rise.
+
+    There are few runs, not one for each leaf. `kept` and `leaf` are the numbers along the dimensions before.
+    """
+    if first >= stop:
+        return
+    if all(reduced for _, reduced in grid):
+        every = math.prod(n for n, _ in grid)
+        yield kept, range(leaf * every + first, leaf * every + stop)
+        return
+    (n, reduced), *rest = grid
+    inner = math.prod(m for m, _ in rest)
+    sums = math.prod(m for m, r in rest if not r)
+    terms = inner // sums
+
+    def inside(i: int, lo: int, hi: int) -> Iterator[tuple[int, range]]:
+        at = (kept, leaf * n + i) if reduced else (kept * n + i, leaf)
+        return _runs(tuple(rest), *at, lo, hi)
+
+    i, last = -(-first // inner), stop // inner  # those that are taken in full
+    if i > last:
+        yield from inside(last, first - last * inner, stop - last * inner)
+        return
+    yield from inside(i - 1, first - (i - 1) * inner, inner) if first < i * inner else ()
+    if i < last and reduced:
+        for k in range(sums):
+            yield kept * sums + k, range((leaf * n + i) * terms, (leaf * n + last) * terms)
+    elif i < last:
+        for k in range(i * sums, last * sums):
+            yield kept * n * sums + k, range(leaf * terms, (leaf + 1) * terms)
+    yield from inside(last, 0, stop - last * inner)
 
 
 def merged(
@@ -158,14 +202,12 @@ def overlaps(move: Move, sources: range, targets: range) -> Iterator[tuple[int, 
         there = tuple([move.seen(d, *bounds) for d, bounds in enumerate(move.source.cell(source))])
         if any(lo >= hi for lo, hi in there):
             continue
-        for target in move.target.overlapping(there):
-            if target in targets:
-                region = tuple(
-                    (max(a, c), min(b, d))
-                    for (a, b), (c, d) in zip(there, move.target.cell(target), strict=True)
-                )
-                if all(lo < hi for lo, hi in region):
-                    yield source, target, region
+        for target in move.target.overlapping(there, targets):
+            region = tuple(
+                (max(a, c), min(b, d)) for (a, b), (c, d) in zip(there, move.target.cell(target), strict=True)
+            )
+            if all(lo < hi for lo, hi in region):
+                yield source, target, region
 
 
 class Joined:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distgrad.errors import WireError
-from distgrad.program import Arrival, Departure, Fragment, Move, Program, Step, Sum, sum_of
+from distgrad.fields import check_array
+from distgrad.program import Arrival, Departure, Fragment, Move, Program, Slot, Step, Sum, sum_of
 from distgrad.sharding import Region, extent, owned
 from distgrad.worker.exchange import (
     Joined,
@@ -69,20 +70,23 @@ class Runner:
         self.partial: dict[int, Sum] = {}  # slots that hold partial results
         self.along = _along(program)
         self.in_pieces = _in_pieces(program, self.along)
-        uses = [{i for loop in f.loops for s in loop.steps for i in s.ins} for f in program.fragments]
-        after = {d.slot for d in program.departures} | set(program.keep)
-        for n, fragment in enumerate(program.fragments):
-            later = after.union(*uses[n + 1 :])
-            made = [{s for step in loop.steps for s in step.outs} for loop in fragment.loops]
+        self.maker: dict[int, Step] = {}
+        for step in (step for f in program.fragments for loop in f.loops for step in loop.steps):
+            self.numbers[id(step)] = len(self.numbers)
+            self.maker.update(dict.fromkeys(step.outs, step))
+            if step.layout.merged:
+                self.partial.update((slot, sum_of(step.layout)) for slot in step.outs)
+        later = {d.slot for d in program.departures} | set(program.keep)  # than what is at hand
+        for fragment in reversed(program.fragments):
+            made = {s for loop in fragment.loops for step in loop.steps for s in step.outs}
+            escaping = later & made
             runners = []
-            for k, loop in enumerate(fragment.loops):
-                following = {i for other in fragment.loops[k + 1 :] for s in other.steps for i in s.ins}
-                runners.append(LoopRunner(loop, program, fragment.count, later | following, pool))
-                for step in loop.steps:
-                    self.numbers[id(step)] = len(self.numbers)
-                    if step.layout.merged:
-                        self.partial.update((slot, sum_of(step.layout)) for slot in step.outs)
-            self.fragments.append((fragment, runners, later & set().union(*made)))
+            for loop in reversed(fragment.loops):
+                here = {s for step in loop.steps for s in step.outs}
+                runners.append(LoopRunner(loop, program, fragment.count, later & here, pool))
+                later.update(i for step in loop.steps for i in step.ins)
+            self.fragments.append((fragment, runners[::-1], escaping))
+        self.fragments.reverse()
 
     @property
     def nbytes(self) -> int:
@@ -115,10 +119,11 @@ class Runner:
             meter.arrived(boxes, at.worker)
         for arrival in self.program.arrivals:
             try:
-                env[arrival.slot] = made = self._receive(arrival, at, boxes)
+                with np.errstate(all="ignore"):
+                    env[arrival.slot] = made = self._receive(arrival, at, boxes)
                 if meter is not None and isinstance(made, list) and arrival.slot not in self.in_pieces:
                     meter.watch(made)
-            except (AttributeError, TypeError, ValueError, LookupError, StopIteration) as error:
+            except Exception as error:
                 text = str(error) or type(error).__name__
                 raise WireError(
                     f"boxes: slot {arrival.slot} cannot be made of what arrived: {text}"
@@ -196,8 +201,10 @@ class Runner:
                     array = local.here[slot]  # a partial result, which nothing else reads
                     if array is not onto.get(slot):
                         parts, leaf = where[slot]
+                        running[0] = self.maker[slot]
                         parts.push(0, leaf, array, own=array.flags.writeable)
                 else:
+                    running[0] = self.maker[slot]
                     pieces.append(_own(local.here[slot]))
         return made
 
@@ -211,7 +218,7 @@ class Runner:
                 return item
         shards = held(slot.sharding.count, at.workers, at.worker)
         if isinstance(arrival.what, Sum):
-            return receive_sums(arrival.what, items, at.workers, shards, self.pool.take)
+            return receive_sums(arrival.what, items, at.workers, shards, slot, self.pool.take)
         along = self.in_pieces.get(arrival.slot)
         return receive_shards(arrival.what, items, at.workers, shards, slot.dtype, self.pool, along)
 
@@ -303,20 +310,35 @@ def _send(what: Sum | Move, value: Any, worker: int, workers: int, to: range) ->
 
 
 def receive_sums(
-    what: Sum, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range, take: Take = np.empty
+    what: Sum,
+    items: Sequence[Sequence[np.ndarray]],
+    workers: int,
+    shards: range,
+    slot: Slot,
+    take: Take = np.empty,
 ) -> list[np.ndarray]:
-    """The sums `shards` from what each worker sent."""
-    taken = [0] * workers
-    counts = [dict(sums_sent(what, workers, w, shards)) for w in range(workers)]
+    """The sums `shards`, which `slot` describes, from what each worker sent. Raises WireError for anything else."""
+    pieces: list[dict[int, list[Any]]] = []  # of each worker by the number of the sum
+    for w in range(workers):
+        sent = iter(items[w])
+        pieces.append({})
+        for kept, n in sums_sent(what, workers, w, shards):
+            shape = extent(slot.sharding.cell(kept))
+            part = [check_array(a, shape, slot.dtype, "sum") for a in islice(sent, n)]
+            if len(part) != n:
+                raise WireError(f"sum: {len(part)} parts of worker {w}, not {n}")
+            pieces[w][kept] = part
+        _all_taken(sent, w)
     result = []
     for kept in shards:
-        pieces: dict[int, list[Any]] = {}
-        for w in range(workers):
-            n = counts[w].get(kept, 0)
-            pieces[w] = list(items[w][taken[w] : taken[w] + n])
-            taken[w] += n
-        result.append(np.asarray(merged(what, pieces, workers, kept, take)))
+        parts = {w: sent.get(kept, []) for w, sent in enumerate(pieces)}
+        result.append(np.asarray(merged(what, parts, workers, kept, take)))
     return result
+
+
+def _all_taken(sent: Iterator[Any], worker: int) -> None:
+    if next(sent, None) is not None:
+        raise WireError(f"worker {worker} sent more arrays than were asked for")
 
 
 def receive_shards(
@@ -333,7 +355,9 @@ def receive_shards(
     for w in range(workers):
         arrays = iter(items[w])
         for _, target, region in overlaps(what, owned(what.source.count, workers, w), shards):
-            parts[target - shards.start].append((region, next(arrays)))
+            array = check_array(next(arrays, None), extent(region), dtype, "shard")
+            parts[target - shards.start].append((region, array))
+        _all_taken(arrays, w)
     return [_put_together(what, s, p, dtype, pool, along) for s, p in zip(shards, parts, strict=True)]
 
 
@@ -349,9 +373,6 @@ def _put_together(
         before = what.source.cell(shard) if shard < what.source.count else None
         own = next((n for n, (region, _) in enumerate(parts) if region == before), None)
         pieces = [array for _, array in parts]
-        for (region, _), piece in zip(parts, pieces, strict=True):
-            if (piece.shape, piece.dtype) != (extent(region), dtype):
-                raise ValueError(f"a piece is {piece.dtype} of shape {piece.shape}")
         return pieces[0] if len(pieces) == 1 else Joined(pieces, along, pool.take, own)
     cell = what.target.cell(shard)
     result = pool.take(extent(cell), dtype)

@@ -193,6 +193,7 @@ class LoopRunner(Registers):
         out: dict[int, np.ndarray] = {}
         for slot in self.escaping:
             if slot not in skip:
+                running[0] = self.maker[slot]
                 out[slot] = self.pool.take(extents[slot], self.slots[slot].dtype)
                 dim = self.out_dim[slot]
                 window = self.window_of_slot[slot]

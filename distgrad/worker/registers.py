@@ -72,7 +72,8 @@ class Registers:
         self.slots = program.slots
         self.count = count
         self.tiled = loop.rows > 0 and any(step.tile is not None for step in loop.steps)
-        self.made = {slot for step in loop.steps for slot in step.outs}
+        self.maker = {slot: step for step in loop.steps for slot in step.outs}
+        self.made = set(self.maker)
         self.escaping = [s for s in self.made if s in escaping]
         self.shapes = [
             ([self.slots[i].aval.shape for i in step.ins], [self.slots[i].aval.shape for i in step.outs])
@@ -214,7 +215,7 @@ class Registers:
             for register in registers[:-1]:
                 self.part_buffers[register] = len(self.buffer_bytes), slot
                 self.buffer_bytes.append(self._largest(slot))
-        made = {slot: n for n, step in enumerate(self.steps) for slot in step.outs}
+        ending: list[set[int]] = [set() for _ in self.steps]  # the buffers that nobody reads after each step
         idle: list[int] = []
         for n, step in enumerate(self.steps):
             for window, slot in zip(self.window_of[n][1], step.outs, strict=True):
@@ -225,6 +226,7 @@ class Registers:
                 over = next((i for i in step.ins if last[i] == n and self._in_place(step, i, slot)), None)
                 if over is not None:
                     self.buffer_of[slot] = self.buffer_of[over]
+                    ending[last.get(slot, n)].add(self.buffer_of[slot])
                     continue
                 lengths = [cut.longest for cut in self.slots[slot].sharding.cuts]
                 if dim is not None and window is not None:
@@ -237,10 +239,10 @@ class Registers:
                 else:
                     self.buffer_of[slot] = len(self.buffer_bytes)
                     self.buffer_bytes.append(nbytes)
+                ending[last.get(slot, n)].add(self.buffer_of[slot])
             # What this step has written for others to read stays taken, also where it lies over an operand.
             written = [self.buffer_of[slot] for slot in step.outs if slot in self.buffer_of and slot in last]
-            ended = {b for slot, b in self.buffer_of.items() if last.get(slot, made[slot]) == n}
-            idle += [b for b in sorted(ended) if b not in written]
+            idle += [b for b in sorted(ending[n]) if b not in written]
 
     def _written_over(self) -> dict[int, int]:
         """On whole shards: the steps that write over an operand, which only they read, and which operand that is."""

@@ -7,6 +7,7 @@ actor. Calls come one at a time.
 from __future__ import annotations
 
 import resource
+from itertools import islice
 from typing import Any
 
 import msgpack
@@ -14,9 +15,19 @@ import numpy as np
 
 from distgrad.caching import Cache
 from distgrad.errors import WireError
+from distgrad.fields import (
+    WORKERS,
+    check_array,
+    pack_array,
+    read_int,
+    read_list,
+    read_sharding,
+    unpack_array,
+)
+from distgrad.primitives.base import DTYPES
 from distgrad.program import CHANNELS, Program, Slot
-from distgrad.sharding import extent, sharding_from_wire
-from distgrad.wire import decode, pack_array, unpack_array
+from distgrad.sharding import Sharding, extent
+from distgrad.wire import decode
 from distgrad.worker import address
 from distgrad.worker.exchange import Joined, held
 from distgrad.worker.execute import Failure, Pieces, Runner, Seat, arrays, send, settled
@@ -36,6 +47,7 @@ class Worker:
         self.pool = Pool()
         self.store: dict[int, Pieces | Failure] = {}
         self.slots: dict[int, Slot] = {}  # of each stored value: its dtype and how it is cut
+        self.ranges: dict[int, range] = {}  # and the numbers of the shards that lie here
         self.stash: dict[int, list[Any]] = {}  # by call: what this worker sends to itself
         self.runners: Cache[bytes, Runner] = Cache(PROGRAMS, lambda program, runner: runner.nbytes)
         self.meter: Meter | None = None  # while a profile is on
@@ -83,6 +95,7 @@ class Worker:
         for slot, number in zip(runner.program.keep, head["keep"], strict=True):
             self.store[number] = settled(env[slot])
             self.slots[number] = slots[slot]
+            self.ranges[number] = held(slots[slot].sharding.count, workers, self.number)
         return self._reply(runner, env, head, meter)
 
     def _meter(self, wanted: bool, runner: Runner) -> Meter | None:
@@ -106,17 +119,18 @@ class Worker:
         if type(head) is not dict or set(head) != keys:
             raise WireError(f"header: expected a map with the keys {sorted(keys)}")
         for key in ("serial", "epoch", "workers"):
-            if type(head[key]) is not int:
-                raise WireError(f"header: {key} must be an integer")
+            read_int(head[key], f"header: {key}")
         if head["epoch"] != self.epoch:
             raise WireError(f"header: for epoch {head['epoch']!r}, this worker is of epoch {self.epoch}")
-        if head["workers"] <= self.number:
-            raise WireError(f"header: for {head['workers']} workers, this is number {self.number}")
+        if not self.number < head["workers"] <= WORKERS:
+            raise WireError(
+                f"header: for {head['workers']} workers of {WORKERS} at most, this is number {self.number}"
+            )
         for key in ("inputs", "keep", "free", "stash"):
-            if type(head[key]) is not list or any(type(i) is not int for i in head[key]):
-                raise WireError(f"header: {key} must be a list of integers")
-        if type(head["feeds"]) is not list:
-            raise WireError("header: feeds must be a list")
+            _ids(head[key], f"header: {key}")
+        if len(set(head["keep"])) < len(head["keep"]):
+            raise WireError("header: keep has one id for several values")
+        read_list(head["feeds"], "header: feeds")
         if type(head["profile"]) is not bool:
             raise WireError("header: profile must be a boolean")
         return head
@@ -135,7 +149,8 @@ class Worker:
                 f"header: {self.slots[number]} is stored under {number}, the program is for {slot}"
             )
         value = self.store[number]
-        if isinstance(value, list) and len(value) != len(held(slot.sharding.count, workers, self.number)):
+        mine = held(slot.sharding.count, workers, self.number)
+        if isinstance(value, list) and self.ranges[number] != mine:
             raise WireError(
                 f"header: {len(value)} shards are stored under {number}, not those of {workers} workers"
             )
@@ -162,20 +177,21 @@ class Worker:
             for channel in channels:
                 if channel == "each":
                     sent: list[Any] = [None] * workers
-                    for sender in next(items):
+                    for sender in _ids(next(items), "senders"):
+                        if sender == self.number or sent[sender] is not None:
+                            raise ValueError(f"worker {sender} is named twice")
                         sent[sender] = next(items)
                     sent[self.number] = self.stash[serial]
                 elif channel == "small" and workers > address.FAN:
-                    sent = next(items)
-                    if len(sent) != workers:
-                        raise ValueError(f"a bundle of {len(sent)} replies, from {workers} workers")
+                    sent = read_list(next(items), "bundle", workers)
                 else:
-                    sent = [next(items) for _ in range(workers)]
-                box[channel] = [
-                    unpack_small(s) if channel == "small" else s and [_unpack(i) for i in s] for s in sent
-                ]
+                    sent = list(islice(items, workers))
+                if channel == "small":
+                    box[channel] = [unpack_small(reply) for reply in sent]
+                else:
+                    box[channel] = [None if s is None else unpack_large(s) for s in sent]
             received.append(box)
-        if next(items, None) is not None:
+        if next(items, self) is not self:
             raise ValueError("more items than the program has")
         return received
 
@@ -188,7 +204,13 @@ class Worker:
         to = address.receivers(program.departures, workers, self.number)
         for departure in program.departures:
             value = env[departure.slot]
-            out[departure.channel].append(send(departure, value, self.number, workers, (*to, self.number)))
+            try:
+                sent = send(departure, value, self.number, workers, (*to, self.number))
+            except Exception as error:  # there may be no memory for a copy
+                value = Failure(type(error).__name__, str(error), -1, head["serial"])
+                env[departure.slot] = value
+                sent = send(departure, value, self.number, workers, (*to, self.number))
+            out[departure.channel].append(sent)
         failures = {id(v): v for v in env.values() if isinstance(v, Failure)}
         small = [
             item.wire() if isinstance(item, Failure) else [pack_array(a) for a in item]
@@ -213,26 +235,43 @@ class Worker:
 
     def bundle(self, *replies: bytes | list[bytes]) -> tuple[list[bytes]]:
         """Replies, or bundles of them, as one bundle in the same order."""
-        return ([one for part in replies for one in ([part] if isinstance(part, bytes) else part)],)
+        made = [one for part in replies for one in ([part] if isinstance(part, bytes) else part)]
+        if any(type(one) is not bytes for one in made):
+            raise WireError("bundle: a reply is bytes")
+        return (made,)
 
     def load(self, header: bytes, array: np.ndarray) -> tuple[int]:
-        """Store shards that the driver sends: `array` holds those from `first` up to `last`, side by side."""
-        head = msgpack.unpackb(header, raw=False)
-        sharding = sharding_from_wire(head["cuts"])
+        """Store shards that the driver sends: `array` holds those from `first` up to `last`, side by side.
+
+        Several calls may bring the shards of one value, in order.
+        """
+        number, sharding, shards = _load_header(header)
         dim = sharding.cut_dims[0] if sharding.cut_dims else 0
-        pieces = self.store.setdefault(head["id"], [])
-        self.slots[head["id"]] = Slot(array.dtype, sharding)
-        assert isinstance(pieces, list)
-        start = 0
-        for shard in range(head["first"], head["last"]):
-            shape = extent(sharding.cell(shard))
-            piece = self.pool.take(shape, array.dtype)
-            if shape:
-                np.copyto(piece, array[(slice(None),) * dim + (slice(start, start + shape[dim]),)])
-                start += shape[dim]
+        cells = [extent(sharding.cell(shard)) for shard in shards]
+        shape = list(sharding.shape)
+        if shape:
+            shape[dim] = sum(cell[dim] for cell in cells)
+        if type(array) is not np.ndarray or array.dtype not in DTYPES.values():
+            raise WireError("load: not an array of a dtype that a value may have")
+        array, slot = check_array(array, tuple(shape), array.dtype, "load"), Slot(array.dtype, sharding)
+        before = self.ranges.get(number, range(shards.start, shards.start))
+        pieces = self.store.get(number, [])
+        fits = self.slots.get(number, slot) == slot and before.stop == shards.start
+        if isinstance(pieces, Failure) or not fits:
+            raise WireError(
+                f"load: shards from {shards.start} on do not go with what is stored under {number}"
+            )
+        start, made = 0, []
+        for cell in cells:
+            piece = self.pool.take(cell, array.dtype)
+            if cell:
+                np.copyto(piece, array[(slice(None),) * dim + (slice(start, start + cell[dim]),)])
+                start += cell[dim]
             else:
                 piece[...] = array
-            pieces.append(piece)
+            made.append(piece)
+        self.store[number], self.slots[number] = [*pieces, *made], slot
+        self.ranges[number] = range(before.start, shards.stop)
         return (array.nbytes,)
 
     def unload(self, number: int, first: int, last: int, dim: int, start: int, stop: int) -> tuple[list[Any]]:
@@ -256,17 +295,20 @@ class Worker:
 
     def reset(self, epoch: int) -> tuple[int]:
         """Forget all values: a new session begins. Calls of other epochs are refused from here on."""
+        read_int(epoch, "epoch")
         self.store.clear()
         self.slots.clear()
+        self.ranges.clear()
         self.stash.clear()
         self.epoch = epoch
         return (epoch,)
 
     def free(self, ids: list[int]) -> tuple[int]:
         """Forget the values stored under `ids`."""
-        for number in ids:
+        for number in _ids(ids, "free"):
             self.store.pop(number, None)
             self.slots.pop(number, None)
+            self.ranges.pop(number, None)
         return (len(ids),)
 
     def memory(self) -> tuple[dict[str, int]]:
@@ -280,6 +322,28 @@ class Worker:
         return ({"worker": self.number, **told},)
 
 
+def _ids(raw: Any, what: str) -> list[int]:
+    """A list of numbers."""
+    return [read_int(i, what) for i in read_list(raw, what)]
+
+
+def _load_header(header: bytes) -> tuple[int, Sharding, range]:
+    """Under which id to store, how the value is cut (along one dimension at most), and which of its shards."""
+    try:
+        head = msgpack.unpackb(header, raw=False)
+    except Exception as error:
+        raise WireError(f"load: header is not msgpack: {str(error) or type(error).__name__}") from None
+    keys = {"id", "cuts", "first", "last"}
+    if type(head) is not dict or set(head) != keys:
+        raise WireError(f"load: expected a map with the keys {sorted(keys)}")
+    sharding = read_sharding(head["cuts"], "load")
+    if len(sharding.cut_dims) > 1 or any(cut.overlap for cut in sharding.cuts):
+        raise WireError("load: cut along more than one dimension, or in pieces that overlap")
+    first = read_int(head["first"], "load: first", 0, sharding.count)
+    last = read_int(head["last"], "load: last", first, sharding.count)
+    return read_int(head["id"], "load: id"), sharding, range(first, last)
+
+
 def _feed(raw: Any, slot: Slot) -> np.ndarray:
     array = unpack_array(raw)
     if (array.shape, array.dtype) != slot.aval:
@@ -288,25 +352,24 @@ def _feed(raw: Any, slot: Slot) -> np.ndarray:
 
 
 def unpack_small(reply: bytes) -> list[Any]:
-    """The arrays (or the Failure) of each departure in the channel "small"."""
-    return [
-        _failure(item) or [unpack_array(a) for a in item]
-        for item in msgpack.unpackb(reply, raw=False)["small"]
-    ]
+    """The arrays (or the Failure) of each departure in the channel "small". Raises WireError."""
+    try:
+        items = msgpack.unpackb(reply, raw=False)["small"]
+    except Exception as error:
+        raise WireError(f"reply: damaged: {str(error) or type(error).__name__}") from None
+    items = [read_list(item, "reply") for item in read_list(items, "reply")]
+    return [_failure(item) or [unpack_array(a) for a in item] for item in items]
 
 
 def unpack_large(items: list[Any]) -> list[Any]:
-    """The same for the channel "large"."""
-    return [_unpack(item) for item in items]
+    """The same for the channels "large" and "each", where arrays are objects: whoever reads them checks them."""
+    items = [read_list(item, "box") for item in read_list(items, "box")]
+    return [_failure(item) or item for item in items]
 
 
 def _pack(item: Any) -> Any:
     return item.wire() if isinstance(item, Failure) else item
 
 
-def _unpack(item: Any) -> Any:
-    return _failure(item) or item
-
-
-def _failure(item: Any) -> Failure | None:
-    return Failure(*item) if len(item) == 4 and isinstance(item[0], str) else None
+def _failure(item: list[Any]) -> Failure | None:
+    return Failure(*item) if [type(part) for part in item] == [str, str, int, int] else None

@@ -1,0 +1,335 @@
+"""Counts that nobody needs: of shards, tiles, partial results, workers and shards that are loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from messages import header, load_header, program, slot, step, works
+
+from distgrad.errors import WireError
+from distgrad.fields import PIECES, SHARDS, WORKERS, pack_array
+from distgrad.program import Move, Sum
+from distgrad.sharding import Cut, Sharding, sharding_from_wire
+from distgrad.wire import decode, encode
+from distgrad.worker.exchange import overlaps, sums_sent
+from distgrad.worker.execute import Failure, send
+from distgrad.worker.pool import Pool
+from distgrad.worker.worker import Worker, unpack_large, unpack_small
+
+F = np.float32
+
+
+def exp(cuts: list[int], shards: int) -> dict[str, Any]:
+    """The exponential of a vector that is cut."""
+    size = cuts[0]
+    return program(
+        [slot("float32", size, cuts={0: cuts}), slot("float32", size, cuts={0: cuts})],
+        [step("exp", [0], [1], {}, shards, grid=[[0, cuts]])],
+        inputs=[0],
+        keep=[1],
+    )
+
+
+TOTAL = {"dims": [0], "keepdim": False, "dtype": "float32"}
+BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
+    "a shard for each element": (exp([1 << 20, 1], 1 << 20), "slot 0: 1048576 shards"),
+    "empty shards": (exp([4, 1, 0, 1 << 20], 1 << 20), "slot 0: 1048576 shards"),
+    "shards of two dimensions": (
+        program([slot("float32", 4096, 4096, cuts={0: [4096, 1], 1: [4096, 1]})], inputs=[0]),
+        "slot 0: 16777216 shards",
+    ),
+    "pieces that overlap more than they are long": (exp([64, 2, 0, 32, 40], 32), "slot 0: not a cut"),
+    "parts of what lies whole": (
+        program(
+            [slot("float32", 1 << 20), slot("float32")],
+            [step("sum", [0], [1], TOTAL, 1 << 20, grid=[[0, [1 << 20, 1]]])],
+            inputs=[0],
+            departures=[[1, ["sum", [1 << 20], [True], "add"], "small"]],
+        ),
+        "grid of sum: 1048576 shards",
+    ),
+    "cuts as an attribute": (
+        program(
+            [slot("float32"), slot("float32", 1 << 20)],
+            [step("expand", [0], [1], {"shape": [1 << 20], "cuts": [[1 << 20, 1]]})],
+            inputs=[0],
+        ),
+        "expand: attribute 'cuts': 1048576 shards",
+    ),
+    "what moves": (
+        program(
+            [slot("float32", 1 << 20)],
+            arrivals=[[0, ["move", [[1 << 20, 1]], [[1 << 20, 0]]], 0, "large", 0]],
+            boxes=[["large"]],
+        ),
+        "arrival: 1048576 shards",
+    ),
+    "parts of a sum": (
+        program(
+            [slot("float32")],
+            arrivals=[[0, ["sum", [SHARDS, 2], [True, True], "add"], 0, "small", 0]],
+            boxes=[["small"]],
+        ),
+        "more than 16777216 partial results",
+    ),
+    "tiles of one element": (
+        program(
+            [slot("float32", 1 << 24), slot("float32", 1 << 24)],
+            [step("exp", [0], [1], {}, tile=0)],
+            rows=1,
+            inputs=[0],
+        ),
+        "loop: 16777216 tiles",
+    ),
+    "65 dimensions": (program([slot("float32", *[1] * 65)]), "slot 0: 65 dimensions"),
+    "2**62 elements": (
+        program([slot("float32", 1 << 31, 1 << 31)]),
+        "slot 0: .* 4611686018427387904 elements",
+    ),
+    "no elements, as many as can be": (program([slot("float32", 1 << 62, 0)]), "slot 0: .* elements"),
+    "a loop without steps": (program([slot("float32")]) | {"fragments": [[1, [[0, []]]]]}, "without steps"),
+    "a fragment without loops": (program([slot("float32")]) | {"fragments": [[9, []]]}, "without loops"),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_counts_are_bounded_by_what_the_shapes_can_need(name: str) -> None:
+    raw, text = BOUNDS[name]
+    with pytest.raises(WireError, match=text):
+        decode(msgpack.packb(raw))
+
+
+@pytest.mark.parametrize("cuts", [[PIECES, 1], [PIECES << 4, 16], [7, 1, 3, PIECES], [PIECES << 11, 1 << 10]])
+def test_as_many_shards_as_a_large_tensor_has_are_no_fault(cuts: list[int]) -> None:
+    count = sharding_from_wire([cuts]).count
+    assert count >= PIECES
+    read = decode(msgpack.packb(exp(cuts, count)))
+    assert decode(encode(read)) == read
+
+
+def test_the_parts_of_a_sum_are_counted_without_going_through_them() -> None:
+    """Both sides work out what is sent: from one of 2**24 parts those are some numbers, not 2**24."""
+    what = Sum((SHARDS,), (True,), "add")
+    assert sums_sent(what, 1, 0, range(1)) == [(0, 1)]  # all are one subtree
+    assert sums_sent(what, 3, 1, range(1)) == [(0, 23)]  # from 5592405 to 11184810, in subtrees
+    worker = Worker(0)
+    raw = program(
+        [slot("float32")],
+        arrivals=[[0, ["sum", [SHARDS], [True], "add"], 0, "small", 0]],
+        boxes=[["small"]],
+        keep=[0],
+    )
+    two = msgpack.packb({"small": [[pack_array(np.array(2, F))]]})
+    worker.run(header(keep=[5], stash=[0]), msgpack.packb(raw), two)
+    assert worker.store[5] == [2]
+
+
+def test_shards_that_do_not_meet_are_not_gone_through() -> None:
+    """Rows to columns: of 2**32 pairs of a shard before and one after, a worker looks at its own."""
+    n = PIECES
+    rows, columns = ((Cut.even(n, 1), Cut(n)), (Cut(n), Cut.even(n, 1)))
+    move = Move(Sharding(rows), Sharding(columns))
+    found = list(overlaps(move, range(n - 2, n), range(5, 7)))
+    assert [(source, target) for source, target, _ in found] == [
+        (n - 2, 5),
+        (n - 2, 6),
+        (n - 1, 5),
+        (n - 1, 6),
+    ]
+    assert list(move.target.overlapping(((3, 4), (0, n)), range(5, 7))) == [5, 6]
+
+
+# Headers.
+ONE = np.ones(4, F)
+GOOD = program([slot("float32", 4), slot("float32", 4)], [step("exp", [0], [1], {})], feeds=[0], keep=[1])
+HEADERS: list[tuple[dict[str, Any], str]] = [
+    ({"workers": 1 << 40}, "header: for 1099511627776 workers of 65536 at most"),
+    ({"workers": WORKERS + 1}, "workers of 65536 at most"),
+    ({"workers": 0}, "header: for 0 workers"),
+    ({"workers": -3}, "header: workers: -3"),
+    ({"serial": -1}, "header: serial: -1"),
+    ({"serial": (1 << 64) - 1}, "header: serial"),
+    ({"epoch": 1}, "header: for epoch 1"),
+    ({"keep": [-7]}, "header: keep: -7"),
+    ({"keep": [(1 << 63)]}, "header: keep"),
+    ({"free": [-7]}, "header: free: -7"),
+    ({"free": [[]]}, "header: free: expected an integer"),
+    ({"stash": [1]}, "header: 1 stash"),
+    ({"profile": 1}, "header: profile"),
+    ({"feeds": [["float32", [4] * 65, b""]]}, "more than 64 dimensions"),
+    ({"feeds": [["float32", [1 << 62, 1 << 62, 0], b""]]}, "array: too many elements"),
+]
+
+
+@pytest.mark.parametrize(("fields", "text"), HEADERS)
+def test_a_header_out_of_bounds_is_refused(fields: dict[str, Any], text: str) -> None:
+    worker = Worker(0)
+    good = {"feeds": [pack_array(ONE)], "keep": [9]}
+    with pytest.raises(WireError, match=text):
+        worker.run(header(**{**good, **fields}), msgpack.packb(GOOD))
+    assert worker.store == {}
+    worker.run(header(**good), msgpack.packb(GOOD))
+    assert works(worker)
+
+
+def test_one_id_for_two_values_is_refused() -> None:
+    raw = msgpack.packb(program([slot("float32", 4)] * 2, feeds=[0, 1], keep=[0, 1]))
+    with pytest.raises(WireError, match="one id for several values"):
+        Worker(0).run(header(feeds=[pack_array(ONE)] * 2, keep=[3, 3]), raw)
+
+
+# Shards that the driver sends.
+LOADS: dict[str, tuple[Any, Any, str]] = {
+    "bytes": (b"\xc1", ONE, "load: header is not msgpack"),
+    "no map": (msgpack.packb([1]), ONE, "load: expected a map"),
+    "an id of -1": (load_header(-1, [[4, 0]]), ONE, "load: id"),
+    "a shard before the first": (load_header(1, [[4, 2]], -1, 1), ONE, "load: first"),
+    "a shard after the last": (load_header(1, [[4, 2]], 0, 3), ONE, "load: last"),
+    "from behind": (load_header(1, [[4, 2]], 1, 0), ONE, "load: last"),
+    "too few elements": (load_header(1, [[4, 2]], 0, 2), ONE[:3], "load: float32 of shape"),
+    "too many elements": (load_header(1, [[4, 2]], 0, 1), ONE, "load: float32 of shape"),
+    "one for all": (load_header(1, [[4, 0]], 0, 1), np.ones(1, F), "load: float32 of shape"),
+    "another rank": (load_header(1, [[4, 0]], 0, 1), np.ones((4, 1), F), "load: float32 of shape"),
+    "objects": (load_header(1, [[4, 0]]), np.array([{}] * 4), "load: not an array of a dtype"),
+    "complex numbers": (load_header(1, [[4, 0]]), np.ones(4, complex), "load: not an array of a dtype"),
+    "another byte order": (load_header(1, [[4, 0]]), np.ones(4, ">f4"), "load: not an array of a dtype"),
+    "a list": (load_header(1, [[4, 0]]), [1.0] * 4, "load: not an array"),
+    "cut both ways": (load_header(1, [[2, 1], [2, 1]], 0, 4), np.ones((2, 2), F), "more than one dimension"),
+    "pieces that overlap": (load_header(1, [[4, 2, 0, 2, 1]], 0, 2), np.ones(5, F), "pieces that overlap"),
+    "a million shards": (load_header(1, [[1 << 20, 1]], 0, 1), ONE[:1], "load: 1048576 shards"),
+    "no cut": (load_header(1, [[4, -1, 0]], 0, 1), ONE, "load: cut points"),
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_a_load_is_as_strict_as_a_program(name: str) -> None:
+    head, array, text = LOADS[name]
+    worker = Worker(0)
+    with pytest.raises(WireError, match=text):
+        worker.load(head, array)
+    assert (worker.store, worker.slots) == ({}, {})
+    assert works(worker)
+
+
+def test_shards_are_loaded_in_order_and_of_one_value() -> None:
+    worker = Worker(0)
+    worker.load(load_header(1, [[4, 1]], 0, 2), ONE[:2])
+    for head, array in (
+        (load_header(1, [[4, 1]], 0, 1), ONE[:1]),  # it is there
+        (load_header(1, [[4, 1]], 3, 4), ONE[:1]),  # one is left out
+        (load_header(1, [[4, 2]], 1, 2), ONE[:2]),  # cut otherwise
+        (load_header(1, [[4, 1]], 2, 3), ONE[:1].astype(int)),
+    ):
+        with pytest.raises(WireError, match="do not go with what is stored under 1"):
+            worker.load(head, array)
+    program_ = msgpack.packb(exp([4, 1], 4))
+    with pytest.raises(WireError, match="not those of 1 workers"):
+        worker.run(header(inputs=[1], keep=[2]), program_)
+    worker.load(load_header(1, [[4, 1]], 2, 4), ONE[:2])
+    worker.run(header(inputs=[1], keep=[2]), program_)
+    assert len(worker.store[2]) == 4
+
+
+def test_the_shards_of_another_worker_are_refused() -> None:
+    """As many as it should have, but of other lengths: the kernels would be told that they lie elsewhere."""
+    worker = Worker(1)
+    worker.load(load_header(1, [[7, 2]], 0, 2), np.ones(4, F))
+    with pytest.raises(WireError, match="not those of 2 workers"):
+        worker.run(header(workers=2, inputs=[1], keep=[2]), msgpack.packb(exp([7, 2], 4)))
+
+
+# What other workers send.
+SUM = program(
+    [slot("float32", 2)],
+    arrivals=[[0, ["sum", [2], [True], "add"], 0, "small", 0]],
+    boxes=[["small"]],
+    keep=[0],
+)
+MOVE = program(
+    [slot("float32", 4)],
+    arrivals=[[0, ["move", [[4, 2]], [[4, 0]]], 0, "large", 0]],
+    boxes=[["large"]],
+    keep=[0],
+)
+PARTS = [np.ones(2, F), np.ones(2, F)]
+WRONG: dict[str, list[Any]] = {
+    "of another shape": [np.ones(1, F)],
+    "of another dtype": [np.ones(2)],
+    "of another rank": [np.ones((1, 2), F)],
+    "too few": [],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_parts_of_a_sum_that_do_not_fit_are_refused(name: str) -> None:
+    sent = msgpack.packb({"small": [[pack_array(a) for a in WRONG[name]]]})
+    worker = Worker(0)
+    with pytest.raises(WireError, match="boxes: slot 0 cannot be made"):
+        worker.run(header(keep=[5], stash=[0]), msgpack.packb(SUM), sent)
+    assert works(worker)
+
+
+@pytest.mark.parametrize("name", [*WRONG, "a list", "objects", "too many"])
+def test_shards_that_do_not_fit_are_refused(name: str) -> None:
+    last = {**WRONG, "a list": [[1.0, 1.0]], "objects": [np.array([{}, {}])], "too many": PARTS}[name]
+    worker = Worker(0)
+    with pytest.raises(WireError, match="boxes: "):
+        worker.run(header(keep=[5], stash=[0]), msgpack.packb(MOVE), [[PARTS[0], *last]])
+    worker.run(header(keep=[5], stash=[0]), msgpack.packb(MOVE), [PARTS])
+    assert worker.store[5][0].tolist() == [1] * 4
+    assert works(worker)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"", b"\xc1", msgpack.packb({}), msgpack.packb({"small": 3}), msgpack.packb({"small": [7]}), "text"],
+)
+def test_a_damaged_reply_is_refused(reply: Any) -> None:
+    with pytest.raises(WireError, match="reply"):
+        unpack_small(reply)
+    with pytest.raises(WireError, match="bundle"):
+        Worker(0).bundle(b"good", [3])  # type: ignore[list-item]
+
+
+def test_a_damaged_box_is_refused() -> None:
+    for items in (3, "text", [3], [{}]):
+        with pytest.raises(WireError, match="box"):
+            unpack_large(items)  # type: ignore[arg-type]
+
+
+def test_no_memory_for_a_result_is_a_failure_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is not the kernel that asks for it, but the loop over tiles."""
+    take = Pool.take
+
+    def short(pool: Pool, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if np.prod(shape) > 6:
+            raise MemoryError("no room")
+        return take(pool, shape, dtype)
+
+    monkeypatch.setattr(Pool, "take", short)
+    slots = [slot("float32", 8), slot("float32", 8), slot("float32")]
+    steps = [step("exp", [0], [1], {}, tile=0), step("sum", [0], [2], TOTAL, tile=0)]
+    worker = Worker(0)
+    raw = msgpack.packb(program(slots, steps, 4, feeds=[0], keep=[1, 2]))
+    (reply,) = worker.run(header(feeds=[pack_array(np.ones(8, F))], keep=[8, 9]), raw)
+    assert msgpack.unpackb(reply)["failures"] == [["MemoryError", "no room", 0, 1]]
+    assert worker.store[9] == [8]
+    assert works(worker)
+
+
+def test_no_memory_for_an_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(departure: Any, value: Any, *rest: Any) -> Any:
+        if not isinstance(value, Failure):
+            raise MemoryError("no room")
+        return send(departure, value, *rest)
+
+    monkeypatch.setattr("distgrad.worker.worker.send", short)
+    worker = Worker(0)
+    whole = [[4, 0]]
+    raw = msgpack.packb({**GOOD, "departures": [[1, ["move", whole, whole], "large"]], "keep": []})
+    reply, large = worker.run(header(feeds=[pack_array(ONE)]), raw)
+    assert msgpack.unpackb(reply)["failures"] == large == [["MemoryError", "no room", -1, 1]]
+    assert works(worker)
