@@ -226,6 +226,11 @@ class AsStridedBackward0(Node):
         return [self.path.pull(grads[0], self.cuts)]
 
 
+def title_of(node: Node) -> str:
+    """The op that a node belongs to, as torch's messages name it."""
+    return re.sub(r"Backward\d*$", "", node.name())
+
+
 def retain(node: Node, output: int, tensor: Any) -> None:
     """Have the engine put the gradient of a node's output in `tensor.grad`."""
     if node.retained is None:
@@ -270,7 +275,7 @@ class Saved:
             producer = tensor.grad_fn
         made = ""
         if producer is not None and not isinstance(producer, AccumulateGrad):
-            name = re.sub(r"Backward\d*$", "", producer.name())
+            name = title_of(producer)
             made = (
                 f", which is output {self.edge[1]} of {'torch::autograd::' * (name == 'CopySlices')}{name},"
             )

@@ -41,7 +41,27 @@ class Strided(NamedTuple):
     @property
     def overlaps(self) -> bool:
         """Whether an element is seen several times."""
-        return any(stride == 0 and n > 1 for n, stride in zip(self.shape, self.strides, strict=True))
+        repeated = any(stride == 0 and n > 1 for n, stride in zip(self.shape, self.strides, strict=True))
+        return repeated and 0 not in self.shape
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """First and last-plus-one element, if the elements fill all between, each seen once; else None."""
+        n = 1
+        for stride, size in sorted(
+            (stride, size) for size, stride in zip(self.shape, self.strides, strict=True) if size != 1
+        ):
+            if stride != n:
+                return None
+            n *= size
+        return self.offset, self.offset + n
+
+    def meets(self, other: Strided) -> bool:
+        """Whether the two are runs of one storage that have elements in common, but are not the same."""
+        a, b = self.span, other.span
+        if a is None or b is None or a[0] == a[1] or b[0] == b[1]:
+            return False
+        return self.strides != other.strides if a == b else a[0] < b[1] and b[0] < a[1]
 
     def permute(self, dims: Ints) -> Strided:
         """Dimension `dims[i]` becomes dimension i."""

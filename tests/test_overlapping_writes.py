@@ -133,3 +133,81 @@ def test_a_storage_keeps_its_cuts_through_a_reshaped_view(torch: ModuleType) -> 
     x.diagonal().add_(1)
     assert x.sharding == before
     assert x.sum().item() == 24 + 2 * 5 + 4
+
+
+def test_what_writes_the_same_everywhere_may_overlap(torch: ModuleType) -> None:
+    base = torch.tensor([[1.0], [2.0], [3.0]])
+    b = base.expand(3, 4)
+    b.copy_(b)
+    assert base.tolist() == [[1.0], [2.0], [3.0]]
+    b[1:].fill_(7)
+    assert base.tolist() == [[1.0], [7.0], [7.0]]
+    b[2:].zero_()
+    assert base.tolist() == [[1.0], [7.0], [0.0]]
+    some = torch.tensor([[False, False, True, False], [False] * 4, [True] * 4])
+    with pytest.warns(UserWarning, match="masked_fill_ on expanded tensors"):
+        b.masked_fill_(some, 5.0)
+    with pytest.warns(UserWarning, match="masked_fill_ on expanded tensors"):
+        b[torch.tensor([False, True, False])] = 8.0
+    with pytest.warns(UserWarning, match="index_fill_ on expanded tensors"):
+        b[:2].index_fill_(1, torch.tensor([3]), 6.0)
+    assert base.tolist() == [[6.0], [6.0], [5.0]]
+    assert b.tolist() == [[6.0] * 4, [6.0] * 4, [5.0] * 4]
+    with pytest.raises(RuntimeError, match=OVERLAP):
+        b.fill_(torch.tensor(1.0))
+    b[:, 2:2].add_(1)  # nothing to write
+    b[:0].mul_(2)
+    assert base.tolist() == [[6.0], [6.0], [5.0]]
+
+
+def test_the_gradient_of_writes_that_overlap(torch: ModuleType) -> None:
+    """p is [w0, v]: each element of the storage counts once, however often it is seen."""
+    w = torch.tensor([[1.0], [2.0]], requires_grad=True)
+    v = torch.tensor(3.0, requires_grad=True)
+    p = w * 1
+    with pytest.warns(UserWarning, match="expanded"):
+        p.expand(2, 3).masked_fill_(torch.tensor([[False] * 3, [True, False, True]]), v)
+    loss = (p * torch.tensor([[10.0], [100.0]])).sum()
+    assert p.tolist() == [[1.0], [3.0]]
+    assert [g.tolist() for g in torch.autograd.grad(loss, (w, v))] == [[[10.0], [0.0]], 100.0]
+    p = w * 1
+    p.expand(2, 3).zero_()
+    (p * w).sum().backward()
+    assert w.grad.tolist() == [[0.0], [0.0]]
+
+
+def test_an_operand_that_is_another_part_of_what_is_written(torch: ModuleType) -> None:
+    x = torch.arange(5.0)
+    writes = [
+        lambda: x[1:].add_(x[:-1]),
+        lambda: x[1:].copy_(x[:-1]),
+        lambda: x.mul_(x[0]),
+        lambda: x.__setitem__(slice(1, None), x[:-1]),
+        lambda: x[:4].view(2, 2).add_(x[:4].view(2, 2).t()),
+    ]
+    for write in writes:
+        with pytest.raises(RuntimeError, match="some elements of the input tensor and the written-to tensor"):
+            write()
+    assert x.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert x._version == 0
+    x[:2].add_(x[3:])
+    x.mul_(x)
+    x[0:1] = x[4]
+    x[1:].fill_(x[3])
+    assert x.tolist() == [16.0, 9.0, 9.0, 9.0, 9.0]
+
+
+def test_a_gradient_that_overlaps_is_not_accumulated_into(torch: ModuleType) -> None:
+    x = torch.ones(3, requires_grad=True)
+    x.grad = torch.zeros(1).expand(3)
+    with pytest.raises(RuntimeError, match=OVERLAP):
+        (x * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert x.grad.tolist() == [0.0] * 3
+
+
+def test_ravel_of_what_is_not_contiguous_is_a_copy(torch: ModuleType) -> None:
+    base = torch.tensor([[1.0], [2.0]])
+    base.expand(2, 1).t().ravel().add_(1)
+    assert base.tolist() == [[2.0], [3.0]]
+    base.expand(2, 3)[:1].ravel().add_(1)
+    assert base.tolist() == [[2.0], [3.0]]

@@ -14,7 +14,7 @@ from distgrad import session
 from distgrad.graph import place
 from distgrad.ops.arithmetic import add
 from distgrad.ops.convert import _own, _reshard
-from distgrad.ops.inplace import write
+from distgrad.ops.inplace import OVERLAP, write
 from distgrad.record import AccumulateGrad, Edge, Node, grad_mode
 from distgrad.tensor import Tensor
 
@@ -136,6 +136,8 @@ def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
         variable._grad = _own(g) if create_graph else Tensor(g._value)
     elif create_graph:
         variable._grad = add(old, g)
+    elif old._view is not None and old._view.layout.overlaps:
+        raise RuntimeError(OVERLAP)
     else:
         write(old, add(old, g)._value, place("backward"))
 

@@ -266,12 +266,17 @@ def pow(input: Operand, exponent: Operand) -> Value:
 
 
 # Writing values.
+def _same(a: Tensor, b: Any) -> bool:
+    return isinstance(b, Tensor) and a._storage is b._storage and a._layout == b._layout
+
+
 @op(
     name="CopyBackwards",
     input=lambda g, like: like.zeros(),
     src=lambda g: g,
     inplace="only",
     fresh=True,
+    alike=lambda self, src, non_blocking: (src, non_blocking) if _same(self, src) else None,
     samples=lambda: [(real(2, 3), real(3)), (real(2, 3), real(2, 3))],
 )
 def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
@@ -286,6 +291,7 @@ def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
     number_edges=False,
     inplace="only",
     fresh=True,
+    alike=lambda self, value: None if isinstance(value, Tensor) else (value,),
     samples=lambda: [(real(2, 3), 1.5), (real(2, 3), real())],
 )
 def fill(input: Value, value: Operand) -> Value:
@@ -302,6 +308,7 @@ def fill(input: Value, value: Operand) -> Value:
     input=lambda g, like: like.zeros(),
     inplace="only",
     fresh=True,
+    alike=lambda self: (),
     samples=lambda: [real(2, 3)],
 )
 def zero(input: Value) -> Value:

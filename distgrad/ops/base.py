@@ -24,8 +24,10 @@
 5. `view=lambda shape, *args: (Slice(...), Squeeze(...))`: the result is a view, to which these moves (`moves.py`) lead
    from the first argument, of this shape; `args` are the others. With several results `index` comes before `args`.
 6. `inplace=True` adds the method `mul_` (`"only"`: and nothing else; `fresh=True`: the first argument's contents do not
-   matter, so they are not looked at); `method=` names, or False; the first argument must be a tensor. Functions of
-   other ops alone are `@composite`: plain functions on Tensors, in the same table.
+   matter, so they are not looked at); `method=` names, or False; the first argument must be a tensor.
+   `alike=lambda self, *args: args`: it may write into a tensor whose elements overlap, with these arguments, which
+   write the same wherever an element is seen (None: not with these). Functions of other ops alone are `@composite`:
+   plain functions on Tensors, in the same table.
    `operators(__mul__=mul)` and `attach(T=property(...))` add other members.
 """
 
@@ -95,6 +97,7 @@ def op(
     view: Callable[..., Any] | None = None,
     inplace: bool | str = False,
     fresh: bool = False,
+    alike: Callable[..., Any] | None = None,
     number_edges: bool = True,
     guard: str | None = None,
     method: bool | str | tuple[str, ...] = True,
@@ -107,7 +110,7 @@ def op(
         title = body.__name__
         kind = Kind(title, body, formulas)
         kind.multi, kind.view, kind.number_edges = multi, view, number_edges
-        kind.guard, kind.fresh = guard, fresh
+        kind.guard, kind.fresh, kind.alike = guard, fresh, alike
         kind.node_class = _node_classes(kind, name)
         if returns is not None:
             kind.returns = _named_tuple(title, returns)
@@ -398,6 +401,9 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         bound = kind.bind((self, *args), kwargs)
         writing.check(self)
+        if self._view is not None and self._view.layout.overlaps:
+            bound = writing.alike(self, kind, bound)
+        writing.check_operands(self, kind, bound)
         operands, tracked = unwrap(kind, bound)
         current_op.name = name
         value = writing.suits(self, kind.run(*operands))

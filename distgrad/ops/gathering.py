@@ -22,6 +22,7 @@ from distgrad.ops.base import (
     op,
 )
 from distgrad.ops.helpers import filling, title
+from distgrad.ops.inplace import warn_expanded
 from distgrad.ops.regrouping import dealt, padded, part, reshaped, to_back, to_front
 from distgrad.ops.samples import real
 from distgrad.primitives.elementwise import broadcast_shape
@@ -319,12 +320,23 @@ def index_copy(input: Value, dim: int, index: Value, source: Value) -> Value:
     return _like_shape(_written(base, dim, index, src), input.shape)
 
 
+def _index_alike(self: Tensor, dim: int, index: Tensor, value: Any) -> tuple[Any, ...]:
+    """Along a dimension that sees one element again and again, one position stands for all."""
+    warn_expanded("index_fill_")
+    assert self._view is not None
+    if normal_dim(dim, self.dim()) in self._view.chain.found.path.repeated and index.numel():
+        every = Tensor(session.constant(np.arange(self.shape[dim])))
+        index = call("cat", (index.reshape(-1).long(), every))
+    return dim, index, value
+
+
 @op(
     name=lambda input, dim, index, value: f"IndexFillBackward{int(isinstance(value, Tensor))}",
     input=lambda g, dim, index: index_fill(g, dim, index, 0),
     value=lambda g, dim, index: (g - index_fill(g, dim, index, 0)).sum(),
     number_edges=False,
     inplace=True,
+    alike=_index_alike,
     samples=lambda: [(real(3, 4), 0, positions(2, 0), 1.5), (real(3, 4), 1, positions(-1), real())],
 )
 def index_fill(input: Value, dim: int, index: Value, value: Operand) -> Value:

@@ -82,6 +82,9 @@ def _write(
 ) -> Tensor:
     if _mask_alone(entries):
         d, mask = entries[0]
+        if inplace and not values.dim() and not accumulate and input._layout.overlaps:
+            more = input.dim() - d - mask.dim()
+            return input.masked_fill_(mask.reshape((*mask.shape, *(1,) * more)), values)
         put = input._put_where_ if inplace else functools.partial(_put_where, input)
         return put(mask, values, d, accumulate)
     indices, dims = _integers(entries)
@@ -111,7 +114,7 @@ def _slice(input: Tensor, dim: int, key: slice, full: bool = False) -> Tensor:
     if step < 0:
         raise ValueError("step must be greater than zero")
     length = max(0, -(-(stop - start) // step))
-    if length == n and not full:
+    if length == n and step == 1 and not full:
         return input
     return slice_take(input, _along(shape, dim, start, length, step))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ from distgrad import session
 from distgrad.dtype import castable
 from distgrad.graph import Place, Value
 from distgrad.ops.helpers import cast, title
+from distgrad.ops.kind import Kind
 from distgrad.ops.moves import Path
 from distgrad.ops.node import Like, OpNode
 from distgrad.ops.table import call
-from distgrad.record import AsStridedBackward0, Edge, Node, grad_mode, retain
+from distgrad.record import AsStridedBackward0, Edge, Node, grad_mode, retain, title_of
 from distgrad.tensor import Tensor
 
 LEAF = "a leaf Variable that requires grad is being used in an in-place operation."
@@ -22,8 +24,19 @@ OVERLAP = (
     "memory location. "
     "Please clone() the tensor before performing the operation."
 )
+PARTIAL = (
+    "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
+    "location. Please clone() the tensor before performing the operation."
+)
+READ_FIRST = {
+    "fill",
+    "masked_fill",
+    "masked_scatter",
+    "index_copy",
+    "index_add",
+}  # in torch, before anything is written
 NO_GRAD_VIEW = (
-    "A view was created in no_grad mode and is being modified inplace with grad mode enabled. "
+    "created in no_grad mode and is being modified inplace with grad mode enabled. "
     "Given that this use case is "
     "ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the "
     "view and the inplace either "
@@ -33,14 +46,24 @@ NO_GRAD_VIEW = (
 )
 
 
-def multi_view(op: str) -> str:
-    """The error for a view that came together with others from `op`."""
+def _output_of(tensor: Tensor) -> str | None:
+    node = tensor._node
+    return None if node is None else f"Output {tensor._output} of {title_of(node)} is a view"
+
+
+def no_grad_view(tensor: Tensor) -> str:
+    """The error for a view that was made while nothing was recorded, or for a view of that."""
+    output = _output_of(tensor)
+    return f"A view was {NO_GRAD_VIEW}" if output is None else f"{output} of a view which was {NO_GRAD_VIEW}"
+
+
+def multi_view(tensor: Tensor, op: str) -> str:
+    """The error for a view that came together with others from `op`, or for a view of that."""
+    output = _output_of(tensor) or f"Output 0 of {op} is a view"
     return (
-        f"Output 0 of {op} is a view and is being modified inplace. This view is the output of a "
-        "function that returns "
-        "multiple views. Such functions do not allow the output views to be modified inplace. "
-        "You should replace the "
-        "inplace operation by an out-of-place one."
+        f"{output} and is being modified inplace. This view is the output of a function that returns multiple views. "
+        "Such functions do not allow the output views to be modified inplace. You should replace the inplace operation "
+        "by an out-of-place one."
     )
 
 
@@ -95,15 +118,47 @@ def check(tensor: Tensor) -> None:
             check_view(tensor)
             if view.base._node is None:
                 raise RuntimeError(VIEW_OF_LEAF if view.base._requires_grad else LEAF)
-    if view is not None and view.layout.overlaps:
+
+
+def alike(tensor: Tensor, kind: Kind, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of an op that is to write into a view whose elements overlap; torch's error if it may not.
+
+    They are such that it writes the same wherever an element is seen.
+    """
+    others = None if kind.alike is None else kind.alike(tensor, *args[1:])
+    if others is None:
         raise RuntimeError(OVERLAP)
+    return (tensor, *others)
+
+
+def warn_expanded(name: str) -> None:
+    """torch's warning."""
+    warnings.warn(
+        f"Use of {name} on expanded tensors is deprecated. Please clone() the tensor before performing this operation. "
+        "This also applies to advanced indexing e.g. tensor[mask] = scalar",
+        stacklevel=5,
+    )
+
+
+def check_operands(tensor: Tensor, kind: Kind, args: tuple[Any, ...]) -> None:
+    """Raise where an operand is another part of the tensor's own storage, some of which is to be written."""
+    for i, _ in kind.slots:
+        item = args[i]
+        if (
+            isinstance(item, Tensor)
+            and item._storage is tensor._storage
+            and item is not tensor
+            and kind.name not in READ_FIRST
+            and tensor._layout.meets(item._layout)
+        ):
+            raise RuntimeError(PARTIAL)
 
 
 def check_view(tensor: Tensor) -> None:
     """Raise where the history of a changed view could not be told."""
     creation = tensor._view.creation if tensor._view is not None else None
     if creation is not None:
-        raise RuntimeError(NO_GRAD_VIEW if creation == "no_grad" else multi_view(creation))
+        raise RuntimeError(no_grad_view(tensor) if creation == "no_grad" else multi_view(tensor, creation))
 
 
 def suits(tensor: Tensor, value: Value) -> Value:

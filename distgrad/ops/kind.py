@@ -76,6 +76,7 @@ class Kind:
         self.guard: str | None = None
         self.returns: Callable[..., Any] | None = None
         self.view: Callable[..., Any] | None = None
+        self.alike: Callable[..., Any] | None = None
         self.node_class: Callable[[Sequence[Any]], type]
         self.bound: Callable[[tuple[Any, ...]], Any]  # the op, called with a tuple of all its arguments
         self.plans: dict[tuple[bool, ...], Plan] = {}

@@ -26,6 +26,7 @@ from distgrad.ops.base import (
     op,
 )
 from distgrad.ops.helpers import filling, title
+from distgrad.ops.inplace import warn_expanded
 from distgrad.ops.regrouping import compact, part, reshaped, to_back, to_front
 from distgrad.ops.samples import flags, real
 from distgrad.primitives.elementwise import broadcast_shape
@@ -166,6 +167,15 @@ def _check_mask(name: str, mask: Value) -> None:
         raise RuntimeError(f"{name} only supports boolean masks, but got mask with dtype {kind}")
 
 
+def _mask_alike(self: Tensor, mask: Tensor, value: Any) -> tuple[Any, ...]:
+    """Of an element that is seen several times, the mask is true where it is true for one of them."""
+    warn_expanded("masked_fill_")
+    if mask._avals.dtype == BOOL and broadcast_shape(tuple(mask.shape), tuple(self.shape)) == self.shape:
+        assert self._view is not None
+        mask = call("any", mask.expand(self.shape), self._view.chain.found.path.repeated, True)
+    return mask, value
+
+
 def _kept(g: Tensor, mask: Tensor) -> Tensor:
     return call("where", mask, 0.0, g)
 
@@ -176,6 +186,7 @@ def _kept(g: Tensor, mask: Tensor) -> Tensor:
     value=lambda g, mask: call("where", mask, g, 0.0),
     number_edges=False,
     inplace=True,
+    alike=_mask_alike,
     samples=lambda: [
         (real(3, 4), flags(3, 4), 1.5),
         (real(3, 4), flags(4), real()),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.dtype import Size
-from distgrad.ops.base import Tensor, attach, composite, normal_dim
+from distgrad.ops.base import Tensor, attach, call, composite, normal_dim
 from distgrad.ops.samples import real
 from distgrad.ops.views import expand, inferred, permute, reshape, transpose, unsqueeze
 from distgrad.primitives.elementwise import broadcast_shape
@@ -53,8 +53,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 @composite(samples=lambda: [real(2, 3)])
 def ravel(input: Tensor) -> Tensor:
-    """All elements in one dimension."""
-    return reshape(input, (-1,))
+    """All elements in one dimension; a view of the tensor where it is contiguous."""
+    return reshape(call("contiguous", input), (-1,))
 
 
 @composite(samples=lambda: [(real(2, 6), 1, (3, 2)), (real(2, 6), -1, (2, -1))])
