@@ -113,3 +113,17 @@ def test_what_is_on_its_way_is_counted(nodes: Nodes, monkeypatch: pytest.MonkeyP
     session.flush()
     assert "memory" in asked  # 4 MiB more while 8 may not be there yet: the workers are waited for
     assert (first[0].item(), second[0].item(), third[0].item()) == (1, 1, 1)
+
+
+def test_what_is_held_for_a_while_needs_room_too(nodes: Nodes) -> None:
+    """Each of 100 rows of 64 KiB is made on every worker and waits there until all are written."""
+    places = nodes((1, 6 * MB), (1, 60 * MB))
+    y = torch.zeros(100, 1 << 14)
+    for i in range(1, 100):
+        y[i] = y[i - 1] + 1
+    total = y.sum()
+    del y
+    with pytest.raises(OutOfMemoryError, match=r"10\.0\.0\.0 \(numbers 0 to 0\), which have 6,291,456"):
+        total.item()
+    places[0]["available"] = 60 * MB
+    assert total.item() == 4950 * (1 << 14)

@@ -73,6 +73,7 @@ class Plan:
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
     spared: dict[int, list[int]] = field(default_factory=dict)  # wanted, not stored: the nodes that make them
+    fits: bool = False  # whether there was room once for all that it holds
 
     @property
     def nbytes(self) -> int:

@@ -123,6 +123,12 @@ def peaks(plan: Plan, stages: Sequence[Predicted], now: Sequence[Held]) -> tuple
     return tuple(found)
 
 
+def most(plan: Plan, workers: int) -> list[int]:
+    """The most bytes that each worker holds for a plan, beside what was there before."""
+    costs = [Predicted((), 0, footprints(stage.program, stage.holders, workers)) for stage in plan.stages]
+    return list(peaks(plan, costs, [Held(0, 0)] * workers))
+
+
 def explanation(plan: Plan, captured: Capture, now: Sequence[Held]) -> Explanation:
     """Work out the costs of a plan, for workers that hold something already."""
     workers = len(now)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from distgrad.errors import OutOfMemoryError
 from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
+from distgrad.plan.explain import most
 from distgrad.session.calls import Calls
 
 ROOM_CHECKED = 256 << 20  # bytes that may be stored without asking how much memory there is
@@ -25,11 +26,16 @@ def check_room(
 ) -> None:
     """Refuse to store bytes (`cut` over the workers, `whole` on each) for which a node has no memory.
 
-    The error names the largest result, if the bytes are those of a plan.
+    If they are those of a plan, what it holds for a while counts as well, when it runs for the first time; and the
+    error names the largest result.
     """
-    if cut + whole * calls.workers < ROOM_CHECKED:
-        return
-    short = _shortage(calls, cut, whole)
+    short = None
+    if cut + whole * calls.workers >= ROOM_CHECKED:
+        short = _shortage(calls, _needs(calls, cut, whole))
+    if short is None and plan is not None and captured is not None and not plan.fits:
+        if sum(r.spec.nbytes for r in captured.results) >= ROOM_CHECKED:
+            short = _shortage(calls, most(plan, calls.workers))
+        plan.fits = short is None
     if short is not None:
         largest = "" if captured is None or plan is None else _largest(captured, plan)
         raise OutOfMemoryError(
@@ -41,23 +47,28 @@ def check_room(
 
 def too_large(calls: Calls, nbytes: int) -> bool:
     """Whether there is no room for one result, even if nothing else is to be held."""
-    return nbytes >= ROOM_CHECKED and _shortage(calls, nbytes, 0) is not None
+    return nbytes >= ROOM_CHECKED and _shortage(calls, _needs(calls, nbytes, 0)) is not None
 
 
-def _shortage(calls: Calls, cut: int, whole: int) -> _Short | None:
-    """The node that has least room for bytes, if it has too little.
+def _needs(calls: Calls, cut: int, whole: int) -> list[int]:
+    """Of each worker the bytes of what is cut over all, and of what is whole on each."""
+    return [-(-cut // calls.workers) + whole] * calls.workers
+
+
+def _shortage(calls: Calls, needs: list[int]) -> _Short | None:
+    """The node that has least room for the bytes that its workers need, if it has too little.
 
     First by what is free as far as it is known here. If that is not enough the workers are waited for: then what they
     have freed is free, and what they keep for reuse they give back as they need it (`Pool`).
     """
     ahead, freed = calls.ahead_bytes(), calls.freed_bytes()
-    short = _least(calls, cut, whole, [f - a for f, a in zip(freed, ahead, strict=True)])
+    short = _least(calls, needs, [f - a for f, a in zip(freed, ahead, strict=True)])
     if short is not None:
-        short = _least(calls, cut, whole, [told["pooled"] for told in memory(calls)])
+        short = _least(calls, needs, [told["pooled"] for told in memory(calls)])
     return short
 
 
-def _least(calls: Calls, cut: int, whole: int, extra: list[int]) -> _Short | None:
+def _least(calls: Calls, needs: list[int], extra: list[int]) -> _Short | None:
     """The same, with bytes of each worker to be added to what its node has free."""
     places = calls.transport.nodes()
     by_node: dict[str, list[int]] = {}
@@ -66,7 +77,7 @@ def _least(calls: Calls, cut: int, whole: int, extra: list[int]) -> _Short | Non
     found = []
     for workers in by_node.values():
         place = places[workers[0]]
-        need = -(-cut * len(workers) // calls.workers) + whole * len(workers)
+        need = sum(needs[w] for w in workers)
         there = max(0, place["available"] + sum(extra[w] for w in workers))
         where = f" of {place['ip']} (numbers {workers[0]} to {workers[-1]})" if len(by_node) > 1 else ""
         found.append(_Short(where, need, there))
