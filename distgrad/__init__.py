@@ -2,7 +2,7 @@
 
 from math import e, inf, nan, pi
 
-from distgrad import autograd, nn
+from distgrad import autograd, functional, linalg, nn, random, special
 from distgrad.autograd import Variable
 from distgrad.dtype import (
     Size,
@@ -45,6 +45,7 @@ from distgrad.ops.indexing import *
 from distgrad.ops.joining import *
 from distgrad.ops.linalg import *
 from distgrad.ops.linear import *
+from distgrad.ops.losses import embedding
 from distgrad.ops.making import (
     BoolTensor,
     DoubleTensor,
@@ -69,6 +70,7 @@ from distgrad.ops.making import (
     zeros_like,
 )
 from distgrad.ops.masks import *
+from distgrad.ops.methods import *
 from distgrad.ops.norms import *
 from distgrad.ops.ordering import *
 from distgrad.ops.paths import *

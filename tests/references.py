@@ -157,7 +157,14 @@ def reduction(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, dim=None, keepdim=False: function(x, axis=axes(x, dim), keepdims=keepdim)
 
 
-same(**{n: reduction(f) for n, f in numpys("sum mean prod amax amin all any nansum nanmean").items()})
+def truth(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For all and any, of which `()` leaves the elements apart."""
+    along = reduction(function)
+    return lambda x, dim=None, keepdim=False: x != 0 if dim in ((), []) else along(x, dim, keepdim)
+
+
+same(**{n: reduction(f) for n, f in numpys("sum mean prod amax amin nansum nanmean").items()})
+same(all=truth(np.all), any=truth(np.any))
 same(
     _max_whole=np.max,
     _min_whole=np.min,

@@ -15,7 +15,7 @@ from distgrad.ops.losses import one_hot
 from distgrad.ops.pointwise import tanh
 from distgrad.ops.random import drawn
 from distgrad.ops.special import sigmoid
-from distgrad.record import grad_mode
+from distgrad.record import grad_mode, no_grad
 
 __all__ = [
     "binary_cross_entropy",
@@ -23,10 +23,12 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "elu",
+    "elu_",
     "embedding",
     "gelu",
     "l1_loss",
     "leaky_relu",
+    "leaky_relu_",
     "linear",
     "log_softmax",
     "logsigmoid",
@@ -34,6 +36,7 @@ __all__ = [
     "nll_loss",
     "one_hot",
     "relu",
+    "relu_",
     "sigmoid",
     "silu",
     "softmax",
@@ -103,6 +106,21 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return input.mul_(noise) if inplace else input * noise
 
 
+def relu_(input: Tensor) -> Tensor:
+    """`relu` in place."""
+    return relu(input, inplace=True)
+
+
+def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """`elu` in place."""
+    return elu(input, alpha, inplace=True)
+
+
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """`leaky_relu` in place."""
+    return leaky_relu(input, negative_slope, inplace=True)
+
+
 # Layers.
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias, with input (..., in), weight (out, in) or (in,), bias (out,) or ()."""
@@ -136,16 +154,27 @@ def embedding(
 ) -> Tensor:
     """The rows of `weight` (rows, width) that `input` numbers: (..., width). Row `padding_idx` gets no gradient.
 
-    `max_norm`, `scale_grad_by_freq` and `sparse` are not supported.
+    Rows that are asked for and whose `norm_type` norm is above `max_norm` are scaled down to that first, in
+    place. `scale_grad_by_freq` and `sparse` are not supported.
     """
-    if max_norm is not None or scale_grad_by_freq or sparse:
-        raise NotImplementedError("embedding(): max_norm, scale_grad_by_freq and sparse are not supported")
-    if padding_idx is None:
-        return losses.embedding(weight, input, -1)
+    if scale_grad_by_freq or sparse:
+        raise NotImplementedError("embedding(): scale_grad_by_freq and sparse are not supported")
     rows = weight.shape[0]
-    if not -rows <= padding_idx < rows:
-        raise AssertionError("Padding_idx must be within num_embeddings")
-    return losses.embedding(weight, input, padding_idx % rows)
+    if padding_idx is not None:
+        if not -rows <= padding_idx < rows:
+            raise AssertionError("Padding_idx must be within num_embeddings")
+        padding_idx %= rows
+    if max_norm is not None:
+        _renormalise(weight, input, max_norm, norm_type)
+    return losses.embedding(weight, input, -1 if padding_idx is None else padding_idx)
+
+
+def _renormalise(weight: Tensor, input: Tensor, max_norm: float, norm_type: float) -> None:
+    with no_grad():
+        norms = weight.norm(norm_type, dim=1)
+        used = weight.new_zeros(weight.shape[0]).index_fill(0, input.reshape(-1).long(), 1.0) > 0
+        scale = where(used & (norms > max_norm), max_norm / (norms + 1e-7), 1.0)
+        weight.mul_(scale.unsqueeze(1))
 
 
 # Losses.

@@ -277,6 +277,9 @@ def unwrap(kind: Kind, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
     for i in kind.scalars:
         if type(args[i]) is not float and type(args[i]) is not int:
             operands[i] = kind.scalar(i, args[i])
+    for i in kind.integers:
+        if type(args[i]) is not int:
+            operands[i] = kind.integer(i, args[i])
     for i in kind.list_slots:
         if not isinstance(args[i], (tuple, list)):
             kinds = f"must be tuple of Tensors, not {type(args[i]).__name__}"

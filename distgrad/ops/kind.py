@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -61,6 +62,7 @@ class Kind:
             for i, n in enumerate(self.names)
             if notes[n] in ("float", "float | None") and n not in self.tensors
         )
+        self.integers = tuple(i for i, n in enumerate(self.names) if notes[n] in ("int", "int | None"))
         self.runs = tuple(i for i, n in enumerate(self.names) if notes[n] == "Ints")
         self.tails = {} if self.runs else self._tails()
         self.slots = tuple((self.names.index(n), n in self.numbers) for n in self.tensors)
@@ -157,6 +159,18 @@ class Kind:
             return item.item()
         name, kind = self.names[index], type(item).__name__
         raise TypeError(f"{self.name}(): argument '{name}' must be Number, not {kind}")
+
+    def integer(self, index: int, item: Any) -> Any:
+        """An argument that must be an integer, as Python's: what `operator.index` takes, but bools, counts too."""
+        if item is None and self.defaults.get(self.names[index], 0) is None:
+            return None
+        try:
+            if not isinstance(item, bool):
+                return operator.index(item)
+        except TypeError:
+            pass
+        name, kind = self.names[index], type(item).__name__
+        raise TypeError(f"{self.name}(): argument '{name}' (position {index + 1}) must be int, not {kind}")
 
     def number_or_constant(self, index: int, item: Any, numbers: bool) -> Any:
         """An argument that is no Tensor, as the body takes it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from typing import Any
 
 from distgrad import session
@@ -13,7 +12,7 @@ from distgrad.ops.norms import INF, _never_zero, _norms, vector_norm
 from distgrad.ops.reductions import kept, numpy_names
 from distgrad.ops.samples import real
 
-__all__ = ["linalg", "norm"]
+__all__ = ["norm"]
 
 
 def _turned(x: Tensor) -> Tensor:
@@ -148,6 +147,3 @@ def norm(
     if p == "nuc":
         return matrix_norm(input, p, tuple(range(input.dim())) if dim is None else dim, keepdim, dtype=dtype)
     return vector_norm(input, p, dim, keepdim, dtype)
-
-
-linalg = types.SimpleNamespace(norm=_norm_of_either, vector_norm=_vector_norm, matrix_norm=matrix_norm)

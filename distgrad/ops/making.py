@@ -296,6 +296,8 @@ def linspace(
     start, end = (number("linspace", *x) for x in (("start", 1, start), ("end", 2, end)))
     for x in (start, end):
         check_held(checked(x), numpy_dtype)
+    if numpy_dtype.kind == "i":
+        start, end = int(start), int(end)
     start, end = float(start), float(end)
     if steps < 2:
         return finished(filled((steps,), start, numpy_dtype, sharding), requires_grad, device)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad import session
-from distgrad.dtype import INT64, NAMES, dtype, float64
+from distgrad.dtype import BOOL, INT64, NAMES, dtype, float64
 from distgrad.ops.base import Like, Tensor, Value, _named_tuple, call, composite, constant, normal_dim, op
 from distgrad.ops.gathering import scatter
 from distgrad.ops.helpers import numpy_dtype_of
+from distgrad.ops.pointwise import refuse
 from distgrad.ops.rearranging import flip
 from distgrad.ops.reductions import _shared_by_all, at_index, check_not_empty, moved, numpy_names
 from distgrad.ops.regrouping import compact, reshaped
@@ -73,6 +74,8 @@ def topk(
     input: Value, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[Value, Value]:
     """(values, indices) of the `k` largest elements along `dim`, the largest first; or of the smallest."""
+    if input.dtype == BOOL:
+        raise RuntimeError("topk does not support bool dtypes on CPU")
     d = normal_dim(dim, len(input.shape))
     if not 0 <= k <= (input.shape or (1,))[d]:
         raise RuntimeError("selected index k out of range")
@@ -102,6 +105,7 @@ def _ranked_gradient(g: Tensor, dim: int, keepdim: bool, out: Any, like: Like) -
 )
 def kthvalue(input: Value, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Value, Value]:
     """(values, indices) of the `k`-th smallest element along `dim`; `k` counts from 1."""
+    refuse(input, "b", "kthvalue_cpu")
     d = normal_dim(dim, len(input.shape))
     if not 1 <= k <= (input.shape or (1,))[d]:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
@@ -130,6 +134,7 @@ def _with_nan(input: Value, d: int, keepdim: bool) -> tuple[Value, Value]:
     samples=lambda: [real(5), real(2, 2)],
 )
 def _median_whole(input: Value) -> Value:
+    refuse(input, "b", "median_cpu")
     n = 1
     for m in input.shape:
         n *= m
@@ -146,6 +151,7 @@ def _median_whole(input: Value) -> Value:
 )
 def _median_dim(input: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
     check_not_empty("median", input.shape, dim)
+    refuse(input, "b", "median_out")
     return _with_nan(input, normal_dim(dim, len(input.shape)), keepdim)
 
 

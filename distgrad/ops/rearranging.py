@@ -96,6 +96,8 @@ def _rolled(x: Value, shift: int, d: int) -> Value:
 def roll(input: Value, shifts: Any, dims: Any = ()) -> Value:
     """The elements moved on by `shifts` along `dims`, those at the end back to the front; without `dims` when flat."""
     by, along = normal_ints("roll", "shifts", 1, shifts), normal_ints("roll", "dims", 2, dims)
+    if not by:
+        raise RuntimeError("`shifts` required")
     if not along and len(by) == 1:
         return reshaped(_rolled(reshaped(input, (math.prod(input.shape),)), by[0], 0), input.shape)
     if len(by) != len(along):

@@ -88,7 +88,7 @@ def at_index(g: Tensor, index: Tensor, dim: int, keepdim: bool, like: Like) -> T
 
 def check_not_empty(name: str, shape: Ints, dim: Dims) -> None:
     """torch's errors for reductions that have no result for no elements."""
-    if dim is None or dim == ():
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         if 0 in shape:
             finding = name.startswith("arg")
             hint_ = "" if finding else " Specify the reduction dim with the 'dim' argument."
@@ -338,16 +338,27 @@ def _argument(name: str, extreme: str, input: Value, dim: Any, keepdim: bool) ->
 
 
 # Yes and no.
-@op(samples=lambda: [(flags(2, 3),), (flags(2, 3), 0), (real(2, 3), (0, 1), True)])
+def _truth(primitive: str, input: Value, dim: Dims, keepdim: bool) -> Value:
+    """Along no dimension at all: whether each element is nonzero. `sum` and its like take `()` for all of them."""
+    if isinstance(dim, (tuple, list)) and not dim:
+        return input if input.dtype == BOOL else session.emit("not_equal", input, constant(0, input.dtype))
+    return reduce(primitive, input, dim, keepdim)
+
+
+def _truths() -> list[Any]:
+    return [(flags(2, 3),), (flags(2, 3), 0), (real(2, 3), (0, 1), True), (flags(2, 3), ()), (real(2, 3), [])]
+
+
+@op(samples=_truths)
 def all(input: Value, dim: Dims = None, keepdim: bool = False) -> Value:
     """Whether all elements along `dim` are nonzero."""
-    return reduce("all", input, dim, keepdim)
+    return _truth("all", input, dim, keepdim)
 
 
-@op(samples=lambda: [(flags(2, 3),), (flags(2, 3), 0), (real(2, 3), (0, 1), True)])
+@op(samples=_truths)
 def any(input: Value, dim: Dims = None, keepdim: bool = False) -> Value:
     """Whether any element along `dim` is nonzero."""
-    return reduce("any", input, dim, keepdim)
+    return _truth("any", input, dim, keepdim)
 
 
 @op(samples=lambda: [(flags(2, 3),), (flags(2, 3), 0), (real(2, 3), (0, 1))])

@@ -103,9 +103,11 @@ def sum_to_size(input: Value, size: Ints) -> Value:
     more = len(shape) - len(size)
     if more < 0 or any(n != m and m != 1 for n, m in zip(shape[more:], size, strict=True)):
         raise RuntimeError(f"size {{{list(size)}}} is not expandable to size {{{list(shape)}}}.")
+    name = NAMES[input.dtype if input.dtype.kind == "f" or (size == shape and shape) else INT64]
     leading = tuple(range(more))
     ones = tuple(d for d, m in enumerate(size, more) if m == 1 and shape[d] != 1)
-    name = NAMES[input.dtype]
+    if name != NAMES[input.dtype] and not (ones or leading):
+        return session.emit("cast", input, dtype=name)
     if ones or leading:
         input = session.emit("sum", input, dims=leading + ones, keepdim=True, dtype=name)
     return session.emit("squeeze_dims", input, dims=leading) if leading else input

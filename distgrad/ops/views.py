@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 from distgrad import session
 from distgrad.dtype import OF_NUMPY, dtype
 from distgrad.ops.base import Ints, Tensor, Value, attach, broadcast_to, composite, normal_dim, op
-from distgrad.ops.helpers import normal_ints
+from distgrad.ops.helpers import normal_dims, normal_ints
 from distgrad.ops.moves import Expand, Permute, Reshape, Squeeze, Unsqueeze, inverse
 from distgrad.ops.regrouping import reshaped
 from distgrad.ops.samples import real
@@ -230,8 +229,7 @@ def _squeezed(shape: Ints, dim: Any) -> Ints:
     if dim is None:
         return tuple(d for d, n in enumerate(shape) if n == 1)
     dims = dim if isinstance(dim, (tuple, list)) else (dim,)
-    found = {normal_dim(operator.index(d), len(shape)) for d in dims}
-    return tuple(d for d in sorted(found) if d < len(shape) and shape[d] == 1)
+    return tuple(d for d in normal_dims(dims, len(shape)) if shape[d] == 1) if dims else ()
 
 
 def _squeeze_name(input: Any, dim: Any) -> str:
