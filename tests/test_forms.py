@@ -97,7 +97,10 @@ def test_integers_of_numpy_and_tensors_are_dimensions() -> None:
 
 def test_what_torch_refuses_is_refused() -> None:
     flags = t.tensor([[True, False], [True, True]])
+    assert flags.clamp(min=t.tensor(True)).all()
     for call, text in (
+        (lambda: flags.clamp(flags, flags), "\"clamp_cpu\" not implemented for 'Bool'"),
+        (lambda: flags.clamp(max=True), "\"clamp_max_scalar_cpu\" not implemented for 'Bool'"),
         (lambda: flags.median(), "\"median_cpu\" not implemented for 'Bool'"),
         (lambda: flags.median(1), "\"median_out\" not implemented for 'Bool'"),
         (lambda: flags.kthvalue(1), "\"kthvalue_cpu\" not implemented for 'Bool'"),
@@ -155,6 +158,8 @@ def test_embedding_with_a_bound_on_norms(torch: ModuleType) -> None:
 
 
 def test_sums_to_a_size_count_in_int64() -> None:
+    short, long = t.ones(1, 1, dtype=t.int32), t.ones(2, 3, dtype=t.int32)
+    assert t.tensordot(short, long, ([0, 1], [0, 1])).dtype is t.int32  # one of the two is repeated
     flags = t.ones(2, 3, dtype=t.bool)
     assert flags.sum_to_size(3).tolist() == [2, 2, 2]
     assert t.ones(2, 3, dtype=t.int32).sum_to_size(1, 3).dtype is t.int64

@@ -72,7 +72,7 @@ def minimum(input: Value, other: Value) -> Value:
 def _clamped(kernel: str, input: Value, *bounds: tuple[str, Any]) -> Value:
     bounds = tuple(b for b in bounds if b[1] is not None)
     common = common_dtype(input, *(b for _, b in bounds))
-    if common.kind == "b" and not all(isinstance(b, Value) for _, b in bounds):
+    if common.kind == "b" and (len(bounds) == 2 or not isinstance(bounds[0][1], Value)):
         raise NotImplementedError(f"\"{kernel}\" not implemented for 'Bool'")
     out = cast(input, common)
     for primitive, bound in bounds:
@@ -117,6 +117,7 @@ def clamp(input: Value, min: Operand | None = None, max: Operand | None = None) 
         kinds = ("Tensor" if isinstance(x, Value) else type(x).__name__ for x in (input, min, max))
         raise TypeError(f"clamp() received an invalid combination of arguments - got ({', '.join(kinds)})")
     kernel = f"clamp_{'max_' if min is None else 'min_' if max is None else ''}scalar_cpu"
+    kernel = "clamp_cpu" if isinstance(min, Value) and isinstance(max, Value) else kernel
     return _clamped(kernel, input, ("maximum", min), ("minimum", max))
 
 

@@ -144,7 +144,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
             marks[0][i] = marks[1][j] = "1"
             lengthened[a.shape[i] == 1].append(j if a.shape[i] == 1 else i)
     a, b = (
-        call("sum", x, tuple(long), True) if long else x for x, long in zip((a, b), lengthened, strict=True)
+        call("sum", x, tuple(long), True, dtype=x.dtype) if long else x
+        for x, long in zip((a, b), lengthened, strict=True)
     )
     out = "".join(
         m[d] for m, own in zip(marks, (first, second), strict=True) for d in range(len(m)) if d not in own
