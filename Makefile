@@ -6,11 +6,13 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 ARGS ?=
+PROGRAMS ?= 20000
 
-.PHONY: help test demo lint format bench clean
+.PHONY: help test fuzz demo lint format bench clean
 
 help:
 	@echo "make test     run the tests"
+	@echo "make fuzz     run 20,000 hostile programs on a worker between guards: make fuzz PROGRAMS=200000"
 	@echo "make demo     predict late flights: logistic regression on a local Ray"
 	@echo "make lint     linter, formatter (looking only) and type checker"
 	@echo "make format   put the code into the formatter's form"
@@ -20,6 +22,9 @@ help:
 
 test: $(VENV)/.has-test
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+fuzz: $(VENV)/.has-test
+	PROGRAMS=$(PROGRAMS) $(VENV)/bin/python -m pytest tests/test_fuzz.py -m fuzz $(ARGS)
 
 demo: $(VENV)/.has-demo
 	$(VENV)/bin/python examples/flight_delays.py $(ARGS)

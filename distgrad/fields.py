@@ -16,7 +16,7 @@ from distgrad.primitives.base import DTYPES
 from distgrad.sharding import Sharding, sharding_from_wire
 
 SHARDS = 1 << 24  # shards of a value, and partial results of a sum
-PIECES = 1 << 16  # of more shards, or tiles, than these each has a good number of elements
+PIECES = 1 << 14  # of more shards, or tiles, than these each has a good number of elements
 DIMS = 64  # of an array, as in NumPy and torch
 ELEMENTS = 1 << 59  # of a value
 WORKERS = 1 << 16
@@ -57,7 +57,7 @@ def bounded(made: Sharding, what: str) -> Sharding:
     if len(made.cuts) > DIMS or elements > ELEMENTS:
         text = f"{len(made.cuts)} dimensions and {elements} elements, more than {DIMS} or {ELEMENTS}"
         raise WireError(f"{what}: {text}")
-    most = max(PIECES, min(SHARDS, elements >> 10))
+    most = max(PIECES, min(4 * PIECES, elements >> 4), min(SHARDS, elements >> 10))
     if made.count > most:
         raise WireError(f"{what}: {made.count} shards of {elements} elements, more than {most} shards")
     return made

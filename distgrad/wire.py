@@ -338,7 +338,7 @@ def _check_tiles(loop: Loop, slots: Sequence[Slot]) -> None:
             good = made[slot] is not None or (labels.merge is not None and len(step.outs) == 1)
             check(good, f"{name}: bad tile label {tile}")
     check(len(paces) <= 1, "loop: steps with other tiles")
-    tiles, most = -(-longest // loop.rows), max(PIECES >> 4, min(PIECES << 4, largest >> 6))
+    tiles, most = -(-longest // loop.rows), max(PIECES >> 2, min(PIECES << 6, largest >> 6))
     check(tiles <= most, f"loop: {tiles} tiles of a shard of {largest} elements, more than {most}")
 
 

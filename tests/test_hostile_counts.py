@@ -36,6 +36,7 @@ def exp(cuts: list[int], shards: int) -> dict[str, Any]:
 TOTAL = {"dims": [0], "keepdim": False, "dtype": "float32"}
 BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
     "a shard for each element": (exp([1 << 20, 1], 1 << 20), "slot 0: 1048576 shards"),
+    "shards of five elements": (exp([5 << 16, 5], 1 << 16), "slot 0: 65536 shards"),
     "empty shards": (exp([4, 1, 0, 1 << 20], 1 << 20), "slot 0: 1048576 shards"),
     "shards of two dimensions": (
         program([slot("float32", 4096, 4096, cuts={0: [4096, 1], 1: [4096, 1]})], inputs=[0]),
@@ -102,7 +103,9 @@ def test_counts_are_bounded_by_what_the_shapes_can_need(name: str) -> None:
         decode(msgpack.packb(raw))
 
 
-@pytest.mark.parametrize("cuts", [[PIECES, 1], [PIECES << 4, 16], [7, 1, 3, PIECES], [PIECES << 11, 1 << 10]])
+@pytest.mark.parametrize(
+    "cuts", [[PIECES, 1], [PIECES << 4, 16], [7, 1, 3, PIECES], [PIECES << 6, 16], [PIECES << 13, 1 << 10]]
+)
 def test_as_many_shards_as_a_large_tensor_has_are_no_fault(cuts: list[int]) -> None:
     count = sharding_from_wire([cuts]).count
     assert count >= PIECES
@@ -129,7 +132,7 @@ def test_the_parts_of_a_sum_are_counted_without_going_through_them() -> None:
 
 def test_shards_that_do_not_meet_are_not_gone_through() -> None:
     """Rows to columns: of 2**32 pairs of a shard before and one after, a worker looks at its own."""
-    n = PIECES
+    n = 1 << 16
     rows, columns = ((Cut.even(n, 1), Cut(n)), (Cut(n), Cut.even(n, 1)))
     move = Move(Sharding(rows), Sharding(columns))
     found = list(overlaps(move, range(n - 2, n), range(5, 7)))
