@@ -46,14 +46,17 @@ def check_held(number: Any, numpy_dtype: np.dtype, title: str | None = None) -> 
 
 def element(number: Any, numpy_dtype: np.dtype) -> np.ndarray:
     """The number as an array of no dimensions."""
-    check_held(checked(number), numpy_dtype)
+    if number:
+        check_held(checked(number), numpy_dtype)
     return np.array(number, numpy_dtype)
 
 
 def wrapped(number: Any, numpy_dtype: np.dtype) -> np.ndarray:
     """The number as an array of no dimensions; what is too large wraps around, or is infinite."""
     checked(number)
-    if numpy_dtype.kind == "f":
+    if not number or holds(number, numpy_dtype):
+        return np.array(number, numpy_dtype)
+    if numpy_dtype.kind == "f":  # large, and entering this is dear
         with np.errstate(over="ignore"):
             return np.array(number, numpy_dtype)
     if type(number) is int and not LIMITS[INT64][0] <= number <= LIMITS[INT64][1]:
