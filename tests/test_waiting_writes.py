@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from values import Start, emit, put
+from values import Start, emit, known, put
 
 import distgrad as t
 from distgrad import session
 from distgrad.errors import DistgradError
 from distgrad.plan.build import Plan
 from distgrad.session import door
+from distgrad.session.writes import Written
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.worker import Worker
 
@@ -175,6 +176,65 @@ def test_writes_of_a_session_that_is_gone(start: Start) -> None:
     start(2, shard_bytes=64)
     with pytest.raises(DistgradError, match="lost"):
         y.sum().item()
+
+
+def written_twice() -> list[Any]:
+    """A tensor, cloned between two writes that overlap: the clone, and the tensor."""
+    y = t.zeros(12, 40)
+    y[2:6] = 1.0
+    clone = y.clone()
+    y[4:8] = 2.0
+    return [clone.numpy()[:, 0].tolist(), y.numpy()[:, 0].tolist()]
+
+
+WRITTEN_TWICE = [[0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 2, 2, 2, 2, 0, 0, 0, 0]]
+
+
+def lost(inputs: Any, parts: Any) -> Any:
+    return inputs[:-1], parts[:-1]
+
+
+def swapped(inputs: Any, parts: Any) -> Any:
+    return (inputs[0], *reversed(inputs[1:])), parts[::-1]
+
+
+@pytest.mark.parametrize("fault", [None, lost, swapped])
+def test_a_write_that_is_lost_or_out_of_order_is_found(
+    fault: Any, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(2, shard_bytes=256)
+    call = Written.call
+
+    def faulty(self: Written) -> Any:
+        inputs, attrs = call(self)
+        if fault is None or len(inputs) < 3:
+            return inputs, attrs
+        inputs, parts = fault(inputs, attrs["parts"])
+        return inputs, {"parts": parts}
+
+    monkeypatch.setattr(Written, "call", faulty)
+    assert (written_twice() == WRITTEN_TWICE) == (fault is None)
+
+
+def test_a_reader_of_the_contents_before_that_sees_those_after_is_found(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(2, shard_bytes=256)
+    call = Written.call
+    monkeypatch.setattr(Written, "call", lambda self: call(Written(self.log, len(self.log.parts))))
+    assert written_twice()[0] != WRITTEN_TWICE[0]
+
+
+def test_memory_that_is_still_read_is_not_written_over(start: Start) -> None:
+    """Two passes over one tensor in one stage, the first of which is read again after the second."""
+    start(2, shard_bytes=256)
+    x = put(np.zeros((12, 40), np.float32), 3)
+    rows = tuple((((k, 1, 1), (0, 40, 1)),) for k in (2, 9))
+    one = emit("slice_put", x, known(np.float32(1.0)), parts=rows[0])
+    two = emit("slice_put", one, known(np.float32(2.0)), parts=rows[1])
+    three = emit("slice_put", two, known(np.float32(3.0)), parts=rows[0])
+    both = emit("subtract", three, one)
+    assert session.fetch(both)[:, 0].tolist() == [0, 0, 2, 0, 0, 0, 0, 0, 0, 2, 0, 0]
 
 
 Dims = tuple[int, ...]
