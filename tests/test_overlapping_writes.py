@@ -211,3 +211,15 @@ def test_ravel_of_what_is_not_contiguous_is_a_copy(torch: ModuleType) -> None:
     assert base.tolist() == [[2.0], [3.0]]
     base.expand(2, 3)[:1].ravel().add_(1)
     assert base.tolist() == [[2.0], [3.0]]
+
+
+def test_what_is_written_may_come_from_the_view_itself(torch: ModuleType) -> None:
+    """The new elements are not written over by the old ones, in the gradient neither."""
+    w = torch.tensor([[[3.0], [1.0], [3.0]]], requires_grad=True)
+    p = w * 1
+    v = p.diagonal(0, 2, 0)
+    v.neg_()
+    v.masked_fill_(torch.tensor([[True], [False], [True]]), -3.0)
+    (g,) = torch.autograd.grad((v * torch.tensor([[7.0], [-3.0], [2.0]])).sum(), w)
+    assert g.tolist() == [[[0.0], [3.0], [0.0]]]
+    assert p.tolist() == [[[-3.0], [-1.0], [-3.0]]]

@@ -250,7 +250,9 @@ class Registers:
         found = {}
         for n, step in enumerate(self.steps):
             out = self.slots[step.outs[0]]
-            for which, slot in enumerate(step.ins if step.primitive.over else ()):
+            # What is put into an array is read after that was copied, so it cannot lie where the result goes.
+            operands = step.ins[:1] if step.primitive.name == "slice_put" else step.ins
+            for which, slot in enumerate(operands if step.primitive.over else ()):
                 alone = slot in self.made and slot not in self.escaping and reads[slot] == 1
                 if alone and self.slots[slot] == out and not step.layout.merged:
                     found[n] = which
