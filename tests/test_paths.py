@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from values import Start
 
@@ -70,6 +70,7 @@ def chains(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Any]]:
 
 
 @settings(max_examples=300)
+@example(((0, 0, 0, 2), [Reshape((0, 0, 2), (0, 0, 0, 2)), Slice(((0, 0, 1), (0, 0, 1), (0, 1, 1)))]))
 @given(chains())
 def test_joined_moves_give_the_same_elements(chain: Any) -> None:
     shape, moves = chain

@@ -164,6 +164,8 @@ class Reshape(Move):
         same = zip(self.shape, self.before, strict=False)
         first = next((d for d, (n, m) in enumerate(same) if n != m), min(len(self.shape), len(self.before)))
         inner, (rest, core) = slices[first:], (self.shape[first:], self.before[first:])
+        if math.prod(rest) != math.prod(core):  # of no elements: any two shapes go together
+            return None
         if inner == _all(rest):
             box: Slices | None = _all(core)
         else:
