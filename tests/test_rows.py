@@ -72,6 +72,19 @@ def test_rows_and_slices_have_their_values(torch: ModuleType) -> None:
     np.testing.assert_array_equal(total.numpy(), A[0] + A[50] * A[99])
 
 
+def test_a_slice_that_arrives_may_be_wanted_and_read_on(start: Start) -> None:
+    """`v` comes whole from the shards of `p`, is negated where it arrives, and is still named."""
+    start(2, 64)
+    p = t.ones(3, 3, dtype=t.float64) * 1
+    p.fill_(-3.0)
+    p.mul_(2.0)
+    v = p[1:]
+    wide = p.expand(1, 3, 3)
+    v.unsqueeze(2).neg_()
+    assert p.tolist() == [[-6.0] * 3, [6.0] * 3, [6.0] * 3]
+    assert (v.tolist(), wide.tolist()) == (p.tolist()[1:], [p.tolist()])
+
+
 def test_rows_come_in_blocks(plans: list[Plan]) -> None:
     door.shutdown()
     door.attach(InProcess(2, Worker), shard_bytes=1024)

@@ -132,7 +132,8 @@ class _Builder(Levels):
             elif info.external is None or form in self.uses:
                 stored[value] = form
                 self.uses.setdefault(form, set()).add(self.level[form])
-        boxed.update(self._told(stored))
+        told = self._told(stored)
+        boxed.update(told)
         depth = 1 + max(
             [self.level[f] for f in self.uses] + [b.stage for b in boxed.values()] + [len(self.by_level) - 1]
         )
@@ -145,7 +146,7 @@ class _Builder(Levels):
                 kept.add(form)
         stages: list[Stage] = []
         positions: dict[tuple[int, Form], tuple[str, int]] = {}
-        for level, traffic in enumerate(self._traffic(kept, boxed, depth)):
+        for level, traffic in enumerate(self._traffic(kept, boxed, told, depth)):
             stages.append(_StageWriter(self, level, traffic).write(positions))
         for value, pieces in boxed.items():
             pieces.channel, pieces.position = positions[pieces.stage, self.base(value)]
@@ -167,7 +168,9 @@ class _Builder(Levels):
         plan.passing = max(passing, default=0)
         return plan
 
-    def _traffic(self, kept: set[Form], boxed: dict[int, Boxed], depth: int) -> list[_Traffic]:
+    def _traffic(
+        self, kept: set[Form], boxed: dict[int, Boxed], told: dict[int, Boxed], depth: int
+    ) -> list[_Traffic]:
         """For each stage what it uses, keeps and sends."""
         found = [_Traffic() for _ in range(depth)]
         for form, levels in self.uses.items():
@@ -180,9 +183,8 @@ class _Builder(Levels):
                 found[level].sums.append(value)
         for source, to in self.moves:
             found[self.level[to] - 1].moves.append((source, to))
-        for value, pieces in boxed.items():
-            if isinstance(pieces.what, Move) and self.base(value) not in self.how:
-                found[pieces.stage].told.append(value)
+        for value, pieces in told.items():
+            found[pieces.stage].told.append(value)
         return found
 
     def _told(self, stored: dict[int, Form]) -> dict[int, Boxed]:
