@@ -218,6 +218,24 @@ def test_products_of_any_shape(m: int, n: int, b: int, k: int, a_turned: bool, b
     np.testing.assert_allclose(got, k * float(x.flat[0]) ** 2 if k else 0.0, rtol=2 * EXACT)
 
 
+@settings(max_examples=25)
+@given(cases(), st.integers(1, 400), st.integers(6, 12))
+def test_sums_in_any_tiles_have_the_same_bits_on_any_workers(
+    start: Start, monkeypatch: pytest.MonkeyPatch, case: Any, tile: int, shard: int
+) -> None:
+    shape, dims = case
+    x = tenths(*shape)
+    with monkeypatch.context() as small:
+        small.setattr("distgrad.plan.fuse.READ", 16 * tile)
+        small.setattr("distgrad.plan.fuse.TILE", 16 * tile)
+        made = []
+        for workers in (1, 2, 3):
+            start(workers=workers, shard_bytes=1 << (shard + 4))
+            made.append(torch.from_numpy(x).sum(dims).numpy())
+    assert {m.tobytes() for m in made} == {made[0].tobytes()}
+    close(made[0], x.sum(axis=dims, dtype=np.float64))
+
+
 def test_adding_one_after_the_other_is_caught(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as planted:
         planted.setattr(reductions, "BLOCK", 1 << 40)

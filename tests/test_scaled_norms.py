@@ -66,6 +66,22 @@ def test_examples_of_the_field(torch: ModuleType) -> None:
     assert x.grad.tolist() == pytest.approx([0.6, 0.8])
 
 
+@pytest.mark.parametrize("n", [7, 10, 1000])
+@pytest.mark.parametrize("number", [0.1, 2.7, 1e20])
+def test_equal_numbers_deviate_by_nothing(torch: ModuleType, n: int, number: float) -> None:
+    """Their mean is that number, to the last bit."""
+    x = torch.full((2, n), number, requires_grad=True)
+    for y in (x.std(), x.std(1), x.var(), x.var(1)):
+        assert not y.any()
+        assert not torch.autograd.grad(y.sum(), x)[0].any()
+
+
+def test_the_mean_of_large_numbers_is_no_infinity(torch: ModuleType) -> None:
+    x = torch.tensor([2e38, 3e38], requires_grad=True)
+    assert x.std().item() == pytest.approx(math.sqrt(0.5) * 1e38)
+    assert torch.autograd.grad(x.std(), x)[0].tolist() == pytest.approx([-math.sqrt(0.5), math.sqrt(0.5)])
+
+
 def test_zeros_infinities_and_nan(torch: ModuleType) -> None:
     rows = torch.tensor([[0.0, 0.0], [INF, 1.0], [NAN, INF], [NAN, 1e30], [-0.0, 1e-45]], requires_grad=True)
     y = rows.norm(dim=1)

@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from distgrad import session
-from distgrad.dtype import INT64, NAMES, OF_NUMPY, default_numpy, dtype
+from distgrad.dtype import FLOAT64, INT64, NAMES, OF_NUMPY, default_numpy, dtype, float64
 from distgrad.ops.base import (
     Dims,
     Ints,
@@ -61,16 +61,22 @@ def _centred(name: str, input: Value, dim: Dims, correction: float) -> tuple[Val
             "(input numel divided by output numel).",
             stacklevel=2,
         )
-    total = reduce("sum", input, dim, True, dtype=NAMES[input.dtype])
-    centred = session.emit("subtract", input, session.emit("divide", total, constant(n, input.dtype)))
-    return centred, max(0, n - correction)
+    total = reduce("sum", input, dim, True, dtype="float64")
+    middle = cast(session.emit("divide", total, constant(n, FLOAT64)), input.dtype)
+    return session.emit("subtract", input, middle), max(0, n - correction)
+
+
+def _less_mean(input: Tensor, dim: Dims) -> Tensor:
+    """The elements less their mean, which is worked out in float64: 0 where all are equal, and it does not overflow."""
+    middle = mean(input, dim, True, dtype=float64)
+    return input - (middle if input.dtype is float64 else call("_to_copy", middle, input.dtype))
 
 
 def _var_input(g: Tensor, input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any) -> Tensor:
     """2 g (x - mean) / (n - correction)."""
     dim, correction = _moments(dim, unbiased, correction)
     free = _count(tuple(input.shape), dim) - correction
-    centred = input - mean(input, dim, True)
+    centred = _less_mean(input, dim)
     g = kept(g, dim, keepdim, input.dim())
     if free <= 0 and len(normal_dims(dim, input.dim())) == input.dim():
         return g * call("where", centred == 0, float("nan"), INF)
@@ -88,7 +94,7 @@ def _std_input(
             call("where", out == 0, 0.0, g / (out * 2)), input, dim, unbiased, keepdim, correction
         )
     g, out = (kept(t, dims, keepdim, input.dim()) for t in (g, out))
-    return (g / free) * ((input - mean(input, dims, True)) / _never_zero(out))
+    return (g / free) * (_less_mean(input, dims) / _never_zero(out))
 
 
 def _never_zero(x: Tensor) -> Tensor:
