@@ -13,10 +13,8 @@ import numpy as np
 from distgrad.dtype import NAMES
 from distgrad.errors import WireError
 from distgrad.primitives.base import DTYPES
-from distgrad.sharding import Sharding, sharding_from_wire
+from distgrad.sharding import Sharding, most_shards, sharding_from_wire
 
-SHARDS = 1 << 24  # shards of a value, and partial results of a sum
-PIECES = 1 << 14  # of more shards, or tiles, than these each has a good number of elements
 DIMS = 64  # of an array, as in NumPy and torch
 ELEMENTS = 1 << 59  # of a value
 WORKERS = 1 << 16
@@ -51,30 +49,26 @@ def read_int(x: Any, what: str, low: int = 0, high: int = 1 << 62) -> int:
     return x
 
 
-def bounded(made: Sharding, what: str) -> Sharding:
-    """No more shards than the shape can need: a program of few bytes is not a minute's work."""
+def bounded(made: Sharding, what: str, most: int) -> Sharding:
+    """No more than `most` shards: a program of few bytes is not a minute's work."""
     elements = math.prod([max(n, 1) for n in made.shape])
     if len(made.cuts) > DIMS or elements > ELEMENTS:
         text = f"{len(made.cuts)} dimensions and {elements} elements, more than {DIMS} or {ELEMENTS}"
         raise WireError(f"{what}: {text}")
-    most = max(PIECES, min(4 * PIECES, elements >> 4), min(SHARDS, elements >> 10))
     if made.count > most:
         raise WireError(f"{what}: {made.count} shards of {elements} elements, more than {most} shards")
     return made
 
 
-def read_sharding(raw: Any, what: str) -> Sharding:
-    """The cuts that `Sharding.wire` wrote. Raises WireError."""
+def read_sharding(raw: Any, what: str, most: int | None = None) -> Sharding:
+    """The cuts that `Sharding.wire` wrote, into `most` shards, or as many as the shape can need. Raises WireError."""
     for cut in read_list(raw, what):
         read_list(cut, what)
     try:
         made = sharding_from_wire(raw)
     except ValueError as error:
         raise WireError(f"{what}: {error}") from None
-    return bounded(made, what)
-
-
-# Arrays as raw bytes, inside the msgpack of a call or a reply
+    return bounded(made, what, most_shards(math.prod(made.shape)) if most is None else most)
 
 
 def pack_array(array: np.ndarray) -> list[Any]:

@@ -27,6 +27,8 @@ PRODUCT_ROWS = 1024
 PRODUCT_SHARDS = 8  # if that leaves as many shards,
 PRODUCT_ROOM = 16  # and makes them no larger than so many times what they should have
 DEFAULT_SHARD_BYTES = 4 << 20
+PIECES = 1 << 14  # of more shards than these each has a good number of elements
+SHARDS = 1 << 24  # shards of a value
 NARROW = 32  # a border that can be kept beside a shard has at most 1/32 of its length
 
 
@@ -305,6 +307,14 @@ def _whole(shape: tuple[int, ...]) -> Sharding:
     return Sharding(tuple(Cut(n) for n in shape))
 
 
+def most_shards(elements: int) -> int:
+    """Into how many shards a tensor of so many elements may be cut, since each costs as much as many elements.
+
+    16,384 in any case; up to 65,536 with at least 16 elements each; more with at least 1,024 each.
+    """
+    return max(PIECES, min(4 * PIECES, elements >> 4), min(SHARDS, elements >> 10))
+
+
 @remembered(4 << 20, lambda _, made: made.weight)
 def default_sharding(shape: tuple[int, ...], itemsize: int, shard_bytes: int) -> Sharding:
     """The cuts that follow from shape and element size alone.
@@ -330,7 +340,9 @@ def default_sharding(shape: tuple[int, ...], itemsize: int, shard_bytes: int) ->
             break
         cuts[d] = Cut.even(n, MIN_ROWS)
         room = max(1, room // MIN_ROWS)
-    return Sharding(tuple(cuts))
+    made = Sharding(tuple(cuts))
+    too_many = made.count > most_shards(math.prod(shape))
+    return default_sharding(shape, itemsize, 2 * shard_bytes) if too_many else made
 
 
 def _balanced(n: int, most: int) -> int:
@@ -352,7 +364,7 @@ def sharding_of(
     if isinstance(cuts, Sharding):
         if cuts.shape != shape:
             raise ValueError(f"sharding is for shape {list(cuts.shape)}, the tensor has shape {list(shape)}")
-        return cuts
+        return _not_too_many(cuts)
     if not isinstance(cuts, dict):
         cuts = {0: cuts} if shape else {}
     result = [Cut(n) for n in shape]
@@ -371,7 +383,17 @@ def sharding_of(
             points = points if points[:1] == [0] else [0, *points]
             points = points if points[-1] == shape[d] and len(points) > 1 else [*points, shape[d]]
             result[d] = Cut.at(shape[d], points)
-    return Sharding(tuple(result))
+    return _not_too_many(Sharding(tuple(result)))
+
+
+def _not_too_many(cuts: Sharding) -> Sharding:
+    size = math.prod(cuts.shape)
+    if cuts.count > most_shards(size):
+        raise ValueError(
+            f"{cuts.count:,} shards are too many for {size:,} elements: more than {PIECES:,} need 16 elements each, "
+            f"more than {4 * PIECES:,} need 1,024"
+        )
+    return cuts
 
 
 def owned(count: int, workers: int, worker: int) -> range:

@@ -18,7 +18,7 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import WireError
-from distgrad.fields import DIMS, PIECES, SHARDS, bounded, check, read_int, read_list, read_sharding, show
+from distgrad.fields import DIMS, bounded, check, read_int, read_list, read_sharding, show
 from distgrad.primitives import MERGES, TABLE, Layout, Primitive
 from distgrad.primitives.base import ATTR_TYPES, DTYPES
 from distgrad.primitives.rules import agrees, sizes_of
@@ -36,10 +36,11 @@ from distgrad.program import (
     Sum,
     sum_of,
 )
-from distgrad.sharding import Cut, Sharding, sharding_from_wire
+from distgrad.sharding import PIECES, SHARDS, Cut, Sharding, most_shards, sharding_from_wire
 
 VERSION = 1
 LIMIT = 16 << 20  # bytes of a program
+FAR = 1 << 20  # shards of what moves, as they are in a program that makes or reads more than this one
 
 
 # Writing
@@ -98,6 +99,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.slots: tuple[Slot, ...] = ()
+        self.most = SHARDS  # of any value: as many as the largest can need, or as one has that is stored
         self.defined: set[int] = set()
         self.partial: dict[int, Sum] = {}
 
@@ -111,6 +113,10 @@ class _Reader:
         self.slots = tuple(self.slot(s, i) for i, s in enumerate(read_list(raw["slots"], "slots")))
         boxes = tuple(self.box(b) for b in read_list(raw["boxes"], "boxes"))
         inputs = tuple(self.define(i, "inputs") for i in read_list(raw["inputs"], "inputs"))
+        largest = max([s.aval.size for s in self.slots], default=0)
+        self.most = max([most_shards(largest), *[self.slots[i].sharding.count for i in inputs]])
+        for i, slot in enumerate(self.slots):
+            bounded(slot.sharding, f"slot {i}", self.most)
         feeds = tuple(self.define(i, "feeds") for i in read_list(raw["feeds"], "feeds"))
         for i in feeds:
             check(self.slots[i].sharding.count == 1, f"feeds: slot {i} is cut")
@@ -118,12 +124,14 @@ class _Reader:
         fragments = tuple(self.fragment(f) for f in read_list(raw["fragments"], "fragments"))
         departures = tuple(self.departure(d) for d in read_list(raw["departures"], "departures"))
         keep = tuple(self.use(i, "keep") for i in read_list(raw["keep"], "keep"))
+        idle = set(range(len(self.slots))) - self.defined
+        check(not idle, f"slots: {show(min(idle, default=0))} has no value")
         return Program(self.slots, inputs, feeds, arrivals, fragments, departures, keep, boxes)
 
     def slot(self, raw: Any, i: int) -> Slot:
         name, cuts = read_list(raw, f"slot {i}", 2)
         check(type(name) is str and name in DTYPES, f"slot {i}: unknown dtype {show(name)}")
-        return Slot(DTYPES[name], read_sharding(cuts, f"slot {i}"))
+        return Slot(DTYPES[name], read_sharding(cuts, f"slot {i}", self.most))
 
     def box(self, raw: Any) -> tuple[str, ...]:
         channels = tuple(read_list(raw, "boxes"))
@@ -177,13 +185,13 @@ class _Reader:
             )
             if not scattered:
                 return made
-            target = read_sharding(cuts[0], what)
+            target = read_sharding(cuts[0], what, max(self.most, FAR))
             fits = target == sharding if arrives else target.shape == sharding.shape
             check(fits and target.count > 1, f"{what}: slot {slot} is cut otherwise")
             return replace(made, target=target)
         check(kind in (["move"], ["part"]), f"{what}: neither a sum nor a move")
         _, source, target, *more = read_list(raw, what, 4 if kind == ["part"] else 3)
-        before, slices = read_sharding(source, what), None
+        before, slices = read_sharding(source, what, max(self.most, FAR)), None
         shape = before.shape
         if more:
             try:
@@ -191,7 +199,7 @@ class _Reader:
                 shape = slice_shape(shape, slices)
             except (TypeError, ValueError):
                 raise WireError(f"{what}: not a slice of what is sent: {show(more[0])}") from None
-        move = Move(before, read_sharding(target, what), slices)
+        move = Move(before, read_sharding(target, what, max(self.most, FAR)), slices)
         check(shape == move.target.shape, f"{what}: shapes differ")
         mine = move.target if arrives else move.source
         check(mine == self.slots[slot].sharding, f"{what}: slot {slot} is cut otherwise")
@@ -244,7 +252,7 @@ class _Reader:
             (read_int(label, name, -LIMIT, LIMIT), _cut(cut, name))
             for label, cut in (read_list(g, name, 2) for g in read_list(grid, name))
         )
-        bounded(Sharding(tuple(cut for _, cut in pairs)), f"grid of {name}")
+        bounded(Sharding(tuple(cut for _, cut in pairs)), f"grid of {name}", self.most)
         layout = Layout(
             count,
             tuple(self.slots[i].sharding for i in ins),
@@ -285,7 +293,7 @@ class _Reader:
                 text = f"attribute {key!r} is not of type {kind}: {show(raw[key])}"
                 raise WireError(f"{primitive.name}: {text}") from None
             if isinstance(made, Sharding):
-                bounded(made, f"{primitive.name}: attribute {key!r}")
+                bounded(made, f"{primitive.name}: attribute {key!r}", self.most)
         return attrs
 
 

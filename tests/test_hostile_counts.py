@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgpack
@@ -10,9 +11,18 @@ import pytest
 from messages import header, load_header, program, slot, step, works
 
 from distgrad.errors import WireError
-from distgrad.fields import PIECES, SHARDS, WORKERS, pack_array
+from distgrad.fields import WORKERS, pack_array
 from distgrad.program import Move, Sum
-from distgrad.sharding import Cut, Sharding, sharding_from_wire
+from distgrad.sharding import (
+    PIECES,
+    SHARDS,
+    Cut,
+    Sharding,
+    default_sharding,
+    most_shards,
+    sharding_from_wire,
+    sharding_of,
+)
 from distgrad.wire import decode, encode
 from distgrad.worker.exchange import overlaps, sums_sent
 from distgrad.worker.execute import Failure, send
@@ -23,10 +33,24 @@ F = np.float32
 
 
 def exp(cuts: list[int], shards: int) -> dict[str, Any]:
-    """The exponential of a vector that is cut."""
+    """The exponential of a vector that is made of one number, and cut."""
     size = cuts[0]
     return program(
-        [slot("float32", size, cuts={0: cuts}), slot("float32", size, cuts={0: cuts})],
+        [slot("float32"), *[slot("float32", size, cuts={0: cuts})] * 2],
+        [
+            step("expand", [0], [1], {"shape": [size], "cuts": [cuts]}, shards, grid=[[0, cuts]]),
+            step("exp", [1], [2], {}, shards, grid=[[0, cuts]]),
+        ],
+        feeds=[0],
+        keep=[2],
+    )
+
+
+def exp_of_stored(cuts: list[int], shards: int) -> dict[str, Any]:
+    """The exponential of a vector that is stored in these cuts."""
+    size = cuts[0]
+    return program(
+        [slot("float32", size, cuts={0: cuts})] * 2,
         [step("exp", [0], [1], {}, shards, grid=[[0, cuts]])],
         inputs=[0],
         keep=[1],
@@ -35,14 +59,14 @@ def exp(cuts: list[int], shards: int) -> dict[str, Any]:
 
 TOTAL = {"dims": [0], "keepdim": False, "dtype": "float32"}
 BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
-    "a shard for each element": (exp([1 << 20, 1], 1 << 20), "slot 0: 1048576 shards"),
-    "shards of five elements": (exp([5 << 16, 5], 1 << 16), "slot 0: 65536 shards"),
-    "empty shards": (exp([4, 1, 0, 1 << 20], 1 << 20), "slot 0: 1048576 shards"),
+    "a shard for each element": (exp([1 << 20, 1], 1 << 20), "slot 1: 1048576 shards"),
+    "shards of five elements": (exp([5 << 16, 5], 1 << 16), "slot 1: 65536 shards"),
+    "empty shards": (exp([4, 1, 0, 1 << 20], 1 << 20), "slot 1: 1048576 shards"),
     "shards of two dimensions": (
-        program([slot("float32", 4096, 4096, cuts={0: [4096, 1], 1: [4096, 1]})], inputs=[0]),
+        program([slot("float32", 4096, 4096, cuts={0: [4096, 1], 1: [4096, 1]})]),
         "slot 0: 16777216 shards",
     ),
-    "pieces that overlap more than they are long": (exp([64, 2, 0, 32, 40], 32), "slot 0: not a cut"),
+    "pieces that overlap more than they are long": (exp([64, 2, 0, 32, 40], 32), "slot 1: not a cut"),
     "parts of what lies whole": (
         program(
             [slot("float32", 1 << 20), slot("float32")],
@@ -62,11 +86,11 @@ BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "what moves": (
         program(
-            [slot("float32", 1 << 20)],
-            arrivals=[[0, ["move", [[1 << 20, 1]], [[1 << 20, 0]]], 0, "large", 0]],
+            [slot("float32", 1 << 21)],
+            arrivals=[[0, ["move", [[1 << 21, 1]], [[1 << 21, 0]]], 0, "large", 0]],
             boxes=[["large"]],
         ),
-        "arrival: 1048576 shards",
+        "arrival: 2097152 shards",
     ),
     "parts of a sum": (
         program(
@@ -111,6 +135,33 @@ def test_as_many_shards_as_a_large_tensor_has_are_no_fault(cuts: list[int]) -> N
     assert count >= PIECES
     read = decode(msgpack.packb(exp(cuts, count)))
     assert decode(encode(read)) == read
+
+
+def test_what_is_stored_or_arrives_may_have_as_many_shards_as_it_came_with() -> None:
+    """The sums of the rows of a tensor of 100 GB have 25,000 shards of one element, in later programs too."""
+    decode(msgpack.packb(exp_of_stored([25_000, 1], 25_000)))
+    moved = ["move", [[25_000, 1]], [[25_000, 0]]]
+    slots = [slot("float32", 25_000)]
+    decode(msgpack.packb(program(slots, arrivals=[[0, moved, 0, "large", 0]], boxes=[["large"]])))
+
+
+def test_a_slot_without_a_value_is_refused() -> None:
+    """It would say that the program has something large."""
+    raw = exp([1 << 20, 1], 1 << 20)
+    raw["slots"].append(slot("float32", 1 << 40))
+    with pytest.raises(WireError, match="slots: 3 has no value"):
+        decode(msgpack.packb(raw))
+
+
+def test_cuts_that_the_user_gives_are_bounded_where_they_are_given() -> None:
+    elements = 1_000_000
+    assert sharding_of((elements,), 16).count == most_shards(elements)
+    with pytest.raises(ValueError, match="125,000 shards are too many for 1,000,000 elements"):
+        sharding_of((elements,), 8)
+    with pytest.raises(ValueError, match="shards are too many"):
+        sharding_of((elements,), Sharding((Cut.even(elements, 1),)))
+    for shape in ((elements,), (10_000_000,), (1000, 1000), (3, 5, 100_000), (1 << 40,)):
+        assert default_sharding(shape, 4, 32).count <= most_shards(math.prod(shape))
 
 
 def test_the_parts_of_a_sum_are_counted_without_going_through_them() -> None:
@@ -228,7 +279,7 @@ def test_shards_are_loaded_in_order_and_of_one_value() -> None:
     ):
         with pytest.raises(WireError, match="do not go with what is stored under 1"):
             worker.load(head, array)
-    program_ = msgpack.packb(exp([4, 1], 4))
+    program_ = msgpack.packb(exp_of_stored([4, 1], 4))
     with pytest.raises(WireError, match="not those of 1 workers"):
         worker.run(header(inputs=[1], keep=[2]), program_)
     worker.load(load_header(1, [[4, 1]], 2, 4), ONE[:2])
@@ -241,7 +292,7 @@ def test_the_shards_of_another_worker_are_refused() -> None:
     worker = Worker(1)
     worker.load(load_header(1, [[7, 2]], 0, 2), np.ones(4, F))
     with pytest.raises(WireError, match="not those of 2 workers"):
-        worker.run(header(workers=2, inputs=[1], keep=[2]), msgpack.packb(exp([7, 2], 4)))
+        worker.run(header(workers=2, inputs=[1], keep=[2]), msgpack.packb(exp_of_stored([7, 2], 4)))
 
 
 # What other workers send.

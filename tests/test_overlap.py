@@ -200,8 +200,9 @@ def test_what_is_kept_does_not_overlap(plans: list[Plan]) -> None:
 @st.composite
 def overlapping(draw: st.DrawFn, size: int, step: int, count: int) -> Cut:
     """A cut with this size and pace that leaves nothing out."""
-    offset = draw(st.integers(0, 3))
-    return Cut.regular(size, step, offset, count, draw(st.integers(max(1, size + offset - count * step), 9)))
+    offset = draw(st.integers(0, min(3, step)))
+    overlap = draw(st.integers(max(1, size + offset - count * step), step))
+    return Cut.regular(size, step, offset, count, overlap)
 
 
 @st.composite

@@ -135,7 +135,7 @@ def test_explain_tells_the_peak_of_each_worker(workers: None) -> None:
     x = torch.rand(1 << 18)
     y = (x + 1).exp()
     told = torch.explain(y)
-    assert "at most on each worker" in str(told)
+    assert "at most on each worker" in told.text
     with torch.profile() as p:
         pass
     assert p.peak_bytes == [(0, 0), (0, 0)]  # what was pending is none of the profile's

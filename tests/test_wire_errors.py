@@ -137,11 +137,12 @@ def test_a_sum_in_cuts_that_does_not_fit_is_refused(path: Path, value: Any, text
 def tiled(*steps: tuple[str, list[int], int, dict[str, Any], int]) -> bytes:
     """A program of one loop, by tiles of two rows, over whole slots."""
     shapes: list[list[int]] = [[6, 6], [8], [6, 6], [6, 6], [8], [6]]
+    made = {out for _, _, out, _, _ in steps}
     return msgpack.packb(
         {
             **SMALL,
             "slots": [["float32", [[n, 0] for n in shape]] for shape in shapes],
-            "inputs": [0, 1],
+            "inputs": [n for n in range(len(shapes)) if n not in made],
             "fragments": [
                 [1, [[2, [[name, ins, [out], attrs, 1, [], tile] for name, ins, out, attrs, tile in steps]]]]
             ],
