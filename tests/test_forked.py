@@ -87,7 +87,8 @@ def test_children_of_a_session_on_ray(tmp_path: object) -> None:
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
     parent = lines[0].split()[1]
-    refused = f"DistgradError this session belongs to process {parent}. Process "
+    belongs = f"this session belongs to process {parent}. Process "
+    refused = f"DistgradError {belongs}"
     told = dict(zip(lines[1:-1:2], lines[2:-1:2], strict=False))
     beginnings = [
         "small gave [0.0, 2.0, 4.0]",
@@ -95,7 +96,7 @@ def test_children_of_a_session_on_ray(tmp_path: object) -> None:
         f"upload {refused}",
         f"wait {refused}",
         f"memory {refused}",
-        f"save {refused}",
+        f"save DistgradError '{tmp_path}/saved.npy' was not saved: {belongs}",
         "drop gave None",
         "close gave None",
         "block gave None",
