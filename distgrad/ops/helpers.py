@@ -181,14 +181,20 @@ def normal_ints(op: str, name: str, position: int, items: Any) -> Ints:
     if isinstance(items, (tuple, list)) and len(items) == 1 and isinstance(items[0], (tuple, list)):
         items = items[0]
     items = items if isinstance(items, (tuple, list)) else (items,)
-    try:
-        return tuple(operator.index(i) for i in items)
-    except TypeError:
-        wrong = next(i for i in items if not hasattr(i, "__index__"))
-        raise TypeError(
-            f"{op}(): argument '{name}' (position {position + 1}) must be tuple of ints, not "
-            f"{type(wrong).__name__}"
-        ) from None
+    for i in items:
+        if not hasattr(i, "__index__") or isinstance(i, bool):
+            raise TypeError(
+                f"{op}(): argument '{name}' (position {position + 1}) must be tuple of ints, not "
+                f"{type(i).__name__}"
+            )
+    found = tuple([operator.index(i) for i in items])
+    for at, n in enumerate(found):
+        if not -(2**63) <= n < 2**63:
+            raise TypeError(
+                f"{op}(): argument '{name}' failed to unpack the object at pos {at + 1} with error "
+                '"Overflow when unpacking long long"'
+            )
+    return found
 
 
 def numpy_dtype_of(wanted: dtype | None, otherwise: np.dtype) -> np.dtype:

@@ -99,13 +99,10 @@ def number(name: str, argument: str, position: int, given: Any) -> Any:
 
 def integer(name: str, argument: str, position: int, given: Any) -> int:
     """An argument that must be an integer of 64 bits."""
-    try:
-        found = operator.index(given)
-    except TypeError:
+    if isinstance(given, bool) or not hasattr(given, "__index__"):
         kind = type(given).__name__
-        raise TypeError(
-            f"{name}(): argument '{argument}' (position {position}) must be int, not {kind}"
-        ) from None
+        raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be int, not {kind}")
+    found = operator.index(given)
     if not holds(found, INT64):
         raise ValueError("Overflow when unpacking long long")
     return found
@@ -260,8 +257,12 @@ def _steps(start: Any, end: Any, step: Any, numpy_dtype: np.dtype) -> tuple[int,
 
 def _ceil(start: Any, end: Any, step: Any) -> int:
     if any(isinstance(x, float) for x in (start, end, step)):
-        return math.ceil((end - start) / step)
-    return -((start - end) // step)
+        n = math.ceil(min((end - start) / step, 2.0**63))
+    else:
+        n = -((start - end) // step)
+    if n >= 2**63:
+        raise RuntimeError("invalid size, possible overflow?")
+    return n
 
 
 def _line(n: int, start: Any, step: Any, numpy_dtype: np.dtype, sharding: Any) -> Value:
@@ -322,10 +323,11 @@ def eye(
     sharding: Any = None,
 ) -> Tensor:
     """Ones on the diagonal of a matrix, zeros elsewhere."""
-    for name, size in (("n", n), ("m", m)):
-        if size is not None and size < 0:
+    n = integer("eye", "n", 1, n)
+    shape = (n, n if m is None else integer("eye", "m", 2, m))
+    for name, size in zip("nm", shape, strict=True):
+        if size < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
-    shape = shape_of("eye", (n, n if m is None else m))
     cuts = None if sharding is None else hint(sharding_of(shape, sharding), INT64)
     session.current_op.name = "eye"
     rows, columns = (session.emit("iota", shape=shape, dim=d, cuts=cuts) for d in (0, 1))

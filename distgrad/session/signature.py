@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from distgrad.caching import Cache
+from distgrad.errors import OutOfMemoryError
 from distgrad.graph import Place, Spec, place, spec
-from distgrad.primitives import Layout, Primitive
+from distgrad.primitives import Aval, Layout, Primitive
 from distgrad.primitives.rules import layout
+from distgrad.wire import SHARDS
 
 FLOPS = 4  # operations in the time in which a byte is read, about
 KEPT = 32 << 20  # bytes of what is known of distinct nodes
@@ -58,9 +60,28 @@ def signature(
     if found is None:
         avals = [s.aval for s in specs]
         outs = tuple(primitive.shape(avals, attrs))
+        _check_sizes(outs)
         made = layout(primitive, avals, outs, [s.sharding for s in specs], attrs, shard_bytes)
+        _check_shards(made, outs)
         touched = sum(aval.nbytes for aval in (*avals, *outs))
         weight = 0.0 if primitive.view else max(touched, primitive.operations(avals, outs, attrs) / FLOPS)
         specs = tuple(spec(aval, s) for aval, s in zip(outs, made.outs, strict=True))
         found = _known.keep(key, Signature(specs, made, next(_numbers), weight))
     return found
+
+
+def _check_sizes(outs: Sequence[Aval]) -> None:
+    """Refuse what no machine can count, in torch's words."""
+    for out in outs:
+        if out.nbytes >= 1 << 63:
+            raise RuntimeError(f"Storage size calculation overflowed with sizes={list(out.shape)}")
+
+
+def _check_shards(made: Layout, outs: Sequence[Aval]) -> None:
+    """Refuse what would take more shards than programs can tell of; with shards of the usual size that is 64 TiB."""
+    for out, sharding in zip(outs, made.outs, strict=True):
+        if sharding.count > SHARDS:
+            raise OutOfMemoryError(
+                f"a tensor of shape {list(out.shape)} takes {out.nbytes:,} bytes, which would be {sharding.count:,} "
+                f"shards: there can be {SHARDS:,}. Use a smaller one, or larger shards: init(shard_bytes=...)"
+            )
