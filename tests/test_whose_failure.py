@@ -188,3 +188,15 @@ def test_what_nobody_asked_for_is_told_at_the_end(capsys: pytest.CaptureFixture[
     torch.shutdown()
     assert f"line {at}" in capsys.readouterr().err
     assert bad.shape == (1,)
+
+
+def test_of_many_that_nobody_asked_for_a_few_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    door.shutdown()
+    session = torch.init("inproc", workers=2, inline_bytes=0)
+    bad = [torch.arange(3).index_select(0, torch.arange(1) + n) for n in range(10, 160)]
+    session.flush()
+    torch.shutdown()
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 4
+    assert told[-1] == "distgrad: and 97 more"  # of a hundred that are noted
+    assert len(bad) == 150

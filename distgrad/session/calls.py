@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
+from distgrad.caching import Cache
 from distgrad.errors import DistgradError, WorkerError
 from distgrad.fields import pack_array
 from distgrad.graph import Place, origin
@@ -23,6 +24,8 @@ from distgrad.worker.execute import Failure
 from distgrad.worker.transport import Handle, Transport
 from distgrad.worker.worker import unpack_large, unpack_small
 
+ERRORS = 4 << 20  # bytes of errors that are kept for those who may still read what failed
+UNTOLD = 100  # errors that wait to be told to somebody: the first are
 IN_FLIGHT = 12  # stages that may be on their way before the driver waits for the oldest
 
 
@@ -73,7 +76,9 @@ class Calls:
         self._last_id = 0
         self._in_flight: deque[_Call] = deque()
         # What went wrong, by call and step; those of it that nobody was told; and a call that was refused as a whole.
-        self._errors: dict[tuple[int, int], WorkerError] = {}
+        self._errors: Cache[tuple[int, int], WorkerError] = Cache(
+            ERRORS, lambda _, error: 500 + len(str(error))
+        )
         self._untold: dict[tuple[int, int], WorkerError] = {}
         self._refused: DistgradError | None = None
 
@@ -224,7 +229,10 @@ class Calls:
         self.drain()
         key = failure.serial, failure.step
         self._untold.pop(key, None)
-        return fresh(self._errors.get(key) or worker_error(failure, None))
+        return fresh(self._known(key) or worker_error(failure, None))
+
+    def _known(self, key: tuple[int, int]) -> WorkerError | None:
+        return self._errors.get(key) or self._errors.again(key)
 
     def check(self) -> None:
         """Wait for all calls, and raise the first failure if it was not told yet; the others count as told with it."""
@@ -277,8 +285,10 @@ class Calls:
             for raw in reply["failures"]:
                 failure = Failure(*raw)
                 key = (failure.serial, failure.step)
-                if failure.serial == call.serial and key not in self._errors:
+                if failure.serial == call.serial and self._known(key) is None:
                     where = call.places[failure.step] if 0 <= failure.step < len(call.places) else None
                     at = origin(where) if where is not None else None
-                    self._errors[key] = worker_error(failure, at, partial(self._member, worker))
-                    self._untold[key] = self._errors[key]
+                    error = worker_error(failure, at, partial(self._member, worker))
+                    self._errors.keep(key, error)
+                    if len(self._untold) < UNTOLD:
+                        self._untold[key] = error

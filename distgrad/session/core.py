@@ -42,6 +42,7 @@ from distgrad.worker.transport import DRIVER, Transport, resident
 LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 PENDING = 4_096  # nodes after which the pending work is sent by itself
 LOST = "this tensor's contents were lost when its session was shut down"
+TOLD = 3  # errors that are printed at the end
 PLANS = 64 << 20  # bytes of plans that are kept
 COPIES = 4  # other cuts in which one value is kept
 
@@ -553,8 +554,11 @@ class Session:
         if self.closed or os.getpid() != self._pid:
             return
         with contextlib.suppress(DistgradError):
-            for error in self.calls.untold():
+            errors = self.calls.untold()
+            for error in errors[:TOLD]:
                 print(f"distgrad: went wrong, and nobody asked for it: {error}", file=sys.stderr)
+            if errors[TOLD:]:
+                print(f"distgrad: and {len(errors) - TOLD} more", file=sys.stderr)
 
     def abandon(self) -> None:
         """Leave the workers: what is pending will not be computed."""
