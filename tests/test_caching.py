@@ -13,7 +13,7 @@ import distgrad as torch
 from distgrad.caching import Cache, remembered, shared_bytes
 from distgrad.plan import memory as planned
 from distgrad.session import core
-from distgrad.sharding import Sharding, sharding_from_wire, sharding_of
+from distgrad.sharding import Cut, Sharding, sharding_from_wire, sharding_of
 from distgrad.worker import worker
 
 
@@ -132,7 +132,7 @@ def test_programs_of_every_length_do_not_fill_the_processes(monkeypatch: pytest.
 
 def test_shard_sizes_of_many_shards_are_bounded_by_bytes() -> None:
     for n in range(50):
-        planned._sizes(sharding_of((200_000 + n,), 1))
+        planned._sizes(Sharding((Cut.even(200_000 + n, 1),)))
     assert planned._sizes.cache.nbytes <= 16 << 20  # type: ignore[attr-defined]
 
 
