@@ -341,8 +341,9 @@ def default_sharding(shape: tuple[int, ...], itemsize: int, shard_bytes: int) ->
         cuts[d] = Cut.even(n, MIN_ROWS)
         room = max(1, room // MIN_ROWS)
     made = Sharding(tuple(cuts))
-    too_many = made.count > most_shards(math.prod(shape))
-    return default_sharding(shape, itemsize, 2 * shard_bytes) if too_many else made
+    most = most_shards(math.prod(shape))
+    too_fine = most < SHARDS and made.count > most
+    return default_sharding(shape, itemsize, 2 * shard_bytes) if too_fine else made
 
 
 def _balanced(n: int, most: int) -> int:

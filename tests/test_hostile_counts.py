@@ -160,7 +160,7 @@ def test_cuts_that_the_user_gives_are_bounded_where_they_are_given() -> None:
         sharding_of((elements,), 8)
     with pytest.raises(ValueError, match="shards are too many"):
         sharding_of((elements,), Sharding((Cut.even(elements, 1),)))
-    for shape in ((elements,), (10_000_000,), (1000, 1000), (3, 5, 100_000), (1 << 40,)):
+    for shape in ((elements,), (10_000_000,), (1000, 1000), (3, 5, 100_000)):
         assert default_sharding(shape, 4, 32).count <= most_shards(math.prod(shape))
 
 
