@@ -55,7 +55,7 @@ def init(
     """Start the workers; called by itself at the first large tensor.
 
     `address=None` starts a local Ray, "auto" or "host:port" joins a cluster, "inproc" runs the workers in this process
-    without Ray. `workers` defaults to one for each core, `threads` are BLAS threads of each. Tensors are cut into
+    without Ray. `workers` defaults to one for each core, `threads` are CPUs of each. Tensors are cut into
     shards of about `shard_bytes`. What takes at most `inline_bytes` (those of a shard unless set) is computed in
     this process, if all that it is made of is here: a call would cost more. With 0 the workers do
     everything. `timeout` (seconds; None: no limit) bounds the wait for a result.
