@@ -42,9 +42,9 @@ def start(
     starts one; "auto" joins the cluster that this machine is a node of; "host:port" joins the one whose head is
     there. A Ray that the program has initialised itself is used as it is, and is not shut down at the end.
 
-    `workers` is by default one for each `threads` CPUs of the cluster, and may be more. Each takes as many,
-    though a product runs on one. Workers are spread over the nodes in proportion to their CPUs, and numbered so that
-    those of one node are neighbours. They use all CPUs while they work, but as Ray counts, those of a node take a quarter of its CPUs at
+    `workers` is by default one for each `threads` CPUs of the cluster, and may be more. Each has `threads` BLAS
+    threads. Workers are spread over the nodes in proportion to their CPUs, and numbered so that those of one node
+    are neighbours. They use all CPUs while they work, but as Ray counts, those of a node take a quarter of its CPUs at
     most: Ray lets a task wait without end and without a word when every CPU is taken, and a program's own Ray tasks
     must find room beside the workers.
 
