@@ -42,11 +42,11 @@ def start(
     starts one; "auto" joins the cluster that this machine is a node of; "host:port" joins the one whose head is
     there. A Ray that the program has initialised itself is used as it is, and is not shut down at the end.
 
-    `workers` is by default one for each `threads` CPUs of the cluster, and may be more. Each has `threads` BLAS
-    threads. Workers are spread over the nodes in proportion to their CPUs, and numbered so that those of one node
-    are neighbours. They use all CPUs while they work, but as Ray counts, those of a node take a quarter of its CPUs at
-    most: Ray lets a task wait without end and without a word when every CPU is taken, and a program's own Ray tasks
-    must find room beside the workers.
+    `workers` is by default one for each `threads` CPUs of the cluster, and may be more. Each product runs on one
+    BLAS thread whatever `threads` says, so that bits do not depend on it. Workers are spread over the nodes in
+    proportion to their CPUs, and numbered so that those of one node are neighbours. They use all CPUs while they
+    work, but as Ray counts, those of a node take a quarter of its CPUs at most: Ray lets a task wait without end
+    and without a word when every CPU is taken, and a program's own Ray tasks must find room beside the workers.
 
     `worker` is the class to make each worker of, or "module:name" of it: `worker(number, **worker_options)`.
     `object_store_memory` is in bytes and for a local Ray only. All must be there within `timeout` seconds.

@@ -42,6 +42,7 @@ def work() -> Iterator[Value]:
     yield emit("softplus", emit("add", x, y), beta=1.0, threshold=20.0)
     yield emit("softmax", x, dim=0)
     yield emit("cumsum", put(np.arange(7), 3), dim=0, dtype="int64")
+    yield emit("cumsum", put(np.arange(2000), 500), dim=0, dtype="int64")  # too large to go with the replies
     yield session.emit_all("sort", y, dim=0, descending=True)[1]
     part = emit("slice", x, slices=((3, 4, 3), (1, 4, 1)))
     yield emit("slice_put", x, emit("permute", emit("permute", part, dims=(1, 0)), dims=(1, 0)),

@@ -200,9 +200,8 @@ def test_what_is_kept_does_not_overlap(plans: list[Plan]) -> None:
 @st.composite
 def overlapping(draw: st.DrawFn, size: int, step: int, count: int) -> Cut:
     """A cut with this size and pace that leaves nothing out."""
-    offset = draw(st.integers(0, min(3, step)))
-    overlap = draw(st.integers(max(1, size + offset - count * step), step))
-    return Cut.regular(size, step, offset, count, overlap)
+    offset = draw(st.integers(0, 3))
+    return Cut.regular(size, step, offset, count, draw(st.integers(max(1, size + offset - count * step), 9)))
 
 
 @st.composite
@@ -225,7 +224,11 @@ def test_cuts_that_overlap(pair: tuple[Cut, Cut], data: st.DataObject) -> None:
     meeting = {i for i, h in enumerate(held) if h & set(range(lo, hi))}
     assert meeting <= set(cut.overlapping(lo, hi)) <= {*meeting, *(i for i, h in enumerate(held) if not h)}
     sharding = Sharding((cut,))
-    assert sharding_from_wire(sharding.wire()) == sharding
+    if cut.overlap <= cut.step:
+        assert sharding_from_wire(sharding.wire()) == sharding
+    else:  # no plan has pieces that overlap by more than a quarter
+        with pytest.raises(ValueError, match="not a cut"):
+            sharding_from_wire(sharding.wire())
     if cut.covers(other):
         assert all(set(range(*other.bounds(i))) <= h for i, h in enumerate(held))
     for i in range(cut.count):

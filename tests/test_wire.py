@@ -33,7 +33,7 @@ from distgrad.wire import LIMIT, decode, encode
 def test_the_programs_are_of_every_kind() -> None:
     programs = [decode(data) for data in PROGRAMS]
     kinds = {(type(a.what).__name__, a.channel) for p in programs for a in p.arrivals}
-    assert {("Sum", "small"), ("Move", "each"), ("Move", "small")} <= kinds
+    assert {("Sum", "small"), ("Move", "each"), ("Move", "small"), ("Move", "large")} <= kinds
     loops = [loop for p in programs for f in p.fragments for loop in f.loops]
     assert {loop.rows > 0 for loop in loops} == {True, False}
     assert len({step.primitive.name for loop in loops for step in loop.steps}) > 20
