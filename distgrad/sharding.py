@@ -8,11 +8,13 @@ result (promise P2).
 from __future__ import annotations
 
 import math
+import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 from distgrad.caching import Cache, remembered
 
@@ -366,25 +368,37 @@ def sharding_of(
         if cuts.shape != shape:
             raise ValueError(f"sharding is for shape {list(cuts.shape)}, the tensor has shape {list(shape)}")
         return _not_too_many(cuts)
-    if not isinstance(cuts, dict):
-        cuts = {0: cuts} if shape else {}
+    by_dim = cuts if isinstance(cuts, dict) else {0: cuts} if shape else {}
     result = [Cut(n) for n in shape]
-    for dim, how in cuts.items():
+    for dim, how in by_dim.items():
+        if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+            raise TypeError(f"a sharding's dimensions must be whole numbers, not {dim!r}")
         d = dim + len(shape) if dim < 0 else dim
         if not 0 <= d < len(shape):
             raise IndexError(
                 f"Dimension out of range (expected to be in range of [{-len(shape)}, {len(shape) - 1}], but got {dim})"
             )
-        if isinstance(how, int):
-            if how < 1:
-                raise ValueError(f"a piece must be at least one element long, got {how}")
-            result[d] = Cut.even(shape[d], how)
-        else:
-            points = [int(p) for p in how]
-            points = points if points[:1] == [0] else [0, *points]
-            points = points if points[-1] == shape[d] and len(points) > 1 else [*points, shape[d]]
-            result[d] = Cut.at(shape[d], points)
+        result[d] = _cut_of(shape[d], how)
     return _not_too_many(Sharding(tuple(result)))
+
+
+def _cut_of(size: int, how: Any) -> Cut:
+    """One dimension's cut: from the length of a piece, or from cut points."""
+    if hasattr(how, "__index__") and not isinstance(how, bool):
+        step = operator.index(how)
+        if step < 1:
+            raise ValueError(f"a piece must be at least one element long, got {step}")
+        return Cut.even(size, step)
+    given = None if isinstance(how, (str, bytes, bool)) or not isinstance(how, Iterable) else list(how)
+    if given is None or any(isinstance(p, bool) or not hasattr(p, "__index__") for p in given):
+        raise TypeError(
+            "a sharding is the length of a piece, a list of cut points, a dict from dimensions to either of them, or "
+            f"another tensor's sharding, not {how!r:.60}"
+        )
+    points = [operator.index(p) for p in given]
+    points = points if points[:1] == [0] else [0, *points]
+    points = points if points[-1] == size and len(points) > 1 else [*points, size]
+    return Cut.at(size, points)
 
 
 def _not_too_many(cuts: Sharding) -> Sharding:

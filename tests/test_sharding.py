@@ -380,6 +380,11 @@ def test_sharding_of_a_sharding_is_itself() -> None:
         ((4,), [-1], ValueError, "must rise from 0 to 4"),
         ((4,), {1: 2}, IndexError, "but got 1"),
         ((4,), {-2: 2}, IndexError, "but got -2"),
+        ((4,), "rows", TypeError, "a sharding is the length of a piece, .* not 'rows'"),
+        ((4,), None, TypeError, "not None"),
+        ((4,), 2.0, TypeError, r"not 2\.0"),
+        ((4, 4), ((2, 2), (4,)), TypeError, "not "),
+        ((4,), {"rows": 1}, TypeError, "dimensions must be whole numbers, not 'rows'"),
         ((4,), Sharding.whole((5,)), ValueError, r"for shape \[5\], the tensor has shape \[4\]"),
     ],
 )
