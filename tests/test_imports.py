@@ -25,7 +25,7 @@ FLOORS = {  # the longest name that fits counts
     2: ["distgrad.fields", "distgrad.graph", "distgrad.program", "distgrad.wire"],
     1: ["distgrad.primitives"],
     0: [f"distgrad.{name}" for name in ("caching", "sharding", "strided", "dtype", "scalars")]
-    + [f"distgrad.{name}" for name in ("errors", "arguments", "interrupts")],
+    + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts")],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 OTHERS = {"numpy", "scipy", "msgpack", "threadpoolctl"}  # what may be imported beside the standard library

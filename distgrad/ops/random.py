@@ -10,7 +10,7 @@ import numpy as np
 from distgrad import session
 from distgrad.dtype import INT64, NAMES, default_numpy, dtype_of
 from distgrad.graph import Value
-from distgrad.ops.base import Tensor
+from distgrad.ops.base import Tensor, attach
 from distgrad.ops.helpers import hint
 from distgrad.ops.making import _only_size, finished, integer, shape_of
 from distgrad.scalars import C_NAMES, holds
@@ -221,3 +221,41 @@ def randperm(
     key = session.fetch((generator or default_generator).draw())
     order = np.random.Generator(np.random.Philox(key=key.view(np.uint64))).permutation(n)
     return finished(session.constant(order.astype(wanted)), requires_grad, device)
+
+
+# In place.
+def uniform_(
+    input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Any = None, **more: Any
+) -> Tensor:
+    """Fill with numbers from [from, to), all equally likely. The numbers do not depend on the sharding."""
+    from_ = more.pop("from", from_)
+    _nothing_else("uniform_", more)
+    value = _drawn_like("uniform_", "check_uniform_bounds", input, "uniform", generator)
+    if from_ > to:
+        raise RuntimeError(
+            f"uniform_ expects to return a [from, to) range, but found from={from_:g} > to={to:g}"
+        )
+    return input.copy_(Tensor(value) * (to - from_) + from_)
+
+
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Fill with numbers from a normal distribution. The numbers do not depend on the sharding."""
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
+    value = _drawn_like("normal_", "normal_kernel_cpu", input, "normal", generator)
+    return input.copy_(Tensor(value) * std + mean)
+
+
+def _drawn_like(name: str, check: str, input: Tensor, kind: str, generator: Any) -> Value:
+    target = input._avals
+    return drawn(
+        name, target.shape, kind, _float(check, None, target.dtype), 0, 0, target.sharding, generator
+    )
+
+
+def _nothing_else(name: str, more: dict[str, Any]) -> None:
+    if more:
+        raise TypeError(f"{name}() got an unexpected keyword argument '{next(iter(more))}'")
+
+
+attach(uniform_=uniform_, normal_=normal_)

@@ -1,4 +1,4 @@
-"""Products with weights as functions: `linear`."""
+"""Products with weights as functions: `linear` and `bilinear`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from distgrad.ops.base import Tensor, call
 from distgrad.ops.linear import addmm
 
 __all__ = [
+    "bilinear",
     "linear",
 ]
 
@@ -29,3 +30,28 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return out
     shape = (*input.shape[:-1], weight.shape[0])
     return call("_unsafe_view", out, shape) if bias is None else out.reshape(shape)
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """sum over i, j of input1[..., i] weight[k, i, j] input2[..., j], plus bias[k]: (..., k).
+
+    It is one product of the pairs input1[i] input2[j], side by side, with the weights.
+    """
+    _check_bilinear(input1, input2, weight, bias)
+    pairs = (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2)
+    return linear(pairs, weight.flatten(1), bias)
+
+
+def _check_bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    def differ(what: str, other: str, one: int, two: int, where: str = "") -> None:
+        if one != two:
+            verb, but = ("does", "but expected") if other else ("do", "and")
+            raise RuntimeError(f"bilinear(): {what} {verb} not match{other}{where}: got {one} {but} {two}")
+
+    differ("input dimensions", "", input1.dim(), input2.dim())
+    for d in range(input1.dim() - 1):
+        differ("input batch dimensions", "", input1.shape[d], input2.shape[d], f" at dim {d}")
+    differ("input1 size", " weight size", input1.shape[-1], weight.shape[1])
+    differ("input2 size", " weight size", input2.shape[-1], weight.shape[2])
+    if bias is not None:
+        differ("bias size", " weight size", bias.shape[0], weight.shape[0])
