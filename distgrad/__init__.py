@@ -75,6 +75,7 @@ from distgrad.ops.norms import *
 from distgrad.ops.ordering import *
 from distgrad.ops.paths import *
 from distgrad.ops.pointwise import *
+from distgrad.ops.probability import *
 from distgrad.ops.products import bmm, dot, matmul, mm, mv
 from distgrad.ops.queries import explain, is_floating_point, is_nonzero, is_tensor, numel, result_type
 from distgrad.ops.random import (

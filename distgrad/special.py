@@ -3,22 +3,65 @@
 from distgrad.ops.activations import log_softmax, softmax
 from distgrad.ops.norms import logsumexp
 from distgrad.ops.pointwise import expm1, log1p, round
-from distgrad.ops.special import digamma, erf, erfc, lgamma, logit, sigmoid
+from distgrad.ops.probability import (
+    entr,
+    erfcx,
+    erfinv,
+    i0,
+    i0e,
+    i1,
+    i1e,
+    log_ndtr,
+    ndtr,
+    ndtri,
+    xlog1py,
+    xlogy,
+)
+from distgrad.ops.special import (
+    digamma,
+    erf,
+    erfc,
+    gammainc,
+    gammaincc,
+    lgamma,
+    logit,
+    mvlgamma,
+    polygamma,
+    sigmoid,
+    zeta,
+)
 
-psi, gammaln, expit = digamma, lgamma, sigmoid
+psi, gammaln, expit, multigammaln = digamma, lgamma, sigmoid, mvlgamma
 
 __all__ = [
     "digamma",
+    "entr",
     "erf",
     "erfc",
+    "erfcx",
+    "erfinv",
     "expit",
     "expm1",
+    "gammainc",
+    "gammaincc",
     "gammaln",
+    "i0",
+    "i0e",
+    "i1",
+    "i1e",
     "log1p",
+    "log_ndtr",
     "log_softmax",
     "logit",
     "logsumexp",
+    "multigammaln",
+    "ndtr",
+    "ndtri",
+    "polygamma",
     "psi",
     "round",
     "softmax",
+    "xlog1py",
+    "xlogy",
+    "zeta",
 ]

@@ -29,6 +29,10 @@ NO_DERIVATIVE = {
     ("binary_cross_entropy", "weight"),
     ("binary_cross_entropy_with_logits", "weight"),
     ("binary_cross_entropy_with_logits", "pos_weight"),
+    *((f"_{name}", argument) for name in ("gamma_quantile", "gamma_slope") for argument in ("shape", "u")),
+    *((f"_{name}", argument) for name in ("beta_quantile", "beta_slope") for argument in ("a", "b", "u")),
+    *(("_poisson_quantile", argument) for argument in ("rate", "u")),
+    *(("_binomial_quantile", argument) for argument in ("n", "p", "u")),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 from distgrad.primitives import Aval, Place, Primitive
 from distgrad.sharding import Cut, Sharding
@@ -79,6 +79,29 @@ for _beta, _threshold in ((1.0, 20.0), (2.0, 3.0), (-1.5, 20.0)):
         beta=_beta,
         threshold=_threshold,
     )
+for _name in words("erfinv erfcx ndtr ndtri log_ndtr entr i0 i0e i1 i1e"):
+    for _dtype in ("float32", "float64"):
+        case(_name, getattr(special, _name), np.abs(normal(7, 5, dtype=_dtype)) % 1)
+for _name, _want in {
+    **{name: getattr(special, name) for name in words("xlogy xlog1py zeta gammainc gammaincc")},
+    "logaddexp": np.logaddexp,
+    "logaddexp2": np.logaddexp2,
+    "gamma_quantile": lambda a, u: stats.gamma.ppf(u, a),
+    "poisson_quantile": lambda rate, u: stats.poisson.ppf(u, rate),
+    "gamma_slope": None,  # by the op
+}.items():
+    case(_name, _want, np.abs(normal(7, 5, dtype="float64")) + 1.1, RNG.random((7, 1)))
+for _n in (1, 2):
+    case("polygamma", lambda x, n=_n: special.polygamma(n, x), np.abs(normal(7, 5)) + 0.2, n=_n)
+_ab = np.abs(normal(2, 7, 5, dtype="float64")) + 0.3
+case("beta_quantile", lambda a, b, u: stats.beta.ppf(u, a, b), *_ab, RNG.random((7, 5)))
+case("beta_slope", None, *_ab, RNG.random((7, 5)))
+case(
+    "binomial_quantile",
+    lambda n, p, u: stats.binom.ppf(u, n, p),
+    np.floor(_ab[0] * 9),
+    *RNG.random((2, 7, 5)),
+)
 for _n in range(8):
     case("integer_power", lambda x, n=_n: x**n, normal(6, 3), n=_n)
     case("integer_power", lambda x, n=_n: x**n, integers(6, 3), n=_n)

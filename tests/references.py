@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 Array = np.ndarray
 REFERENCES: dict[str, Callable[..., Any]] = {}
@@ -82,6 +82,31 @@ same(
     erfc=special.erfc,
     lgamma=special.gammaln,
     digamma=special.psi,
+    polygamma=special.polygamma,
+    mvlgamma=lambda x, p: np.vectorize(lambda a: special.multigammaln(a, p), ["float64"])(x),
+    gammainc=special.gammainc,
+    gammaincc=special.gammaincc,
+    zeta=special.zeta,
+    erfinv=special.erfinv,
+    erfcx=lambda x: np.exp(x**2) * special.erfc(x),
+    ndtr=stats.norm.cdf,
+    ndtri=stats.norm.ppf,
+    log_ndtr=stats.norm.logcdf,
+    xlogy=lambda x, y: x * np.log(y),
+    xlog1py=lambda x, y: x * np.log1p(y),
+    entr=lambda x: -x * np.log(x),
+    logaddexp=lambda x, y: np.log(np.exp(x) + np.exp(y)),
+    logaddexp2=lambda x, y: np.log2(np.exp2(x) + np.exp2(y)),
+    i0=lambda x: special.iv(0, x),
+    i0e=lambda x: special.ive(0, x),
+    i1=lambda x: special.iv(1, x),
+    i1e=lambda x: special.ive(1, x),
+    _gamma_quantile=lambda a, u: stats.gamma.ppf(u, a),
+    _gamma_slope=lambda a, u: slope(lambda a: stats.gamma.ppf(u, a), a),
+    _beta_quantile=lambda a, b, u: stats.beta.ppf(u, a, b),
+    _beta_slope=lambda a, b, u: slope(lambda a: stats.beta.ppf(u, a, b), a),
+    _poisson_quantile=lambda rate, u: stats.poisson.ppf(u, rate),
+    _binomial_quantile=lambda n, p, u: stats.binom.ppf(u, n, p),
     logit=lambda x, eps=0.0: special.logit(np.clip(x, eps, 1 - eps)),
     relu=lambda x: np.where(x > 0, x, 0),
     leaky_relu=lambda x, slope=0.01: np.where(x > 0, x, slope * x),
@@ -96,6 +121,13 @@ same(
     addcdiv=lambda x, a, b, value=1: x + value * a / b,
     divided=np.divide,
 )
+
+
+def slope(f: Callable[[Array], Array], a: Array) -> Array:
+    """The derivative, by Richardson's extrapolation of central differences."""
+    steps = [(f(a + h) - f(a - h)) / (2 * h) for h in (1e-2, 5e-3, 2.5e-3)]
+    better = [(4 * steps[i + 1] - steps[i]) / 3 for i in (0, 1)]
+    return (16 * better[1] - better[0]) / 15
 
 
 def shifted(a: Any, b: Any) -> int:

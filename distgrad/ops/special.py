@@ -1,4 +1,4 @@
-"""Special functions: sigmoid and logit, erf, the logarithm of Γ and its derivative; and nan_to_num."""
+"""Special functions: sigmoid and logit, erf, the logarithm of Γ and its relatives; and nan_to_num."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import default_numpy
-from distgrad.ops.base import Tensor, Value, call, cast, constant, op
+from distgrad.ops.base import (
+    Operand,
+    Tensor,
+    Value,
+    attach,
+    call,
+    cast,
+    composite,
+    constant,
+    elementwise,
+    op,
+)
 from distgrad.ops.helpers import operand
-from distgrad.ops.pointwise import exp, floating, reciprocal, sin, square
-from distgrad.ops.samples import positive, real
+from distgrad.ops.pointwise import exp, floating, log
+from distgrad.ops.samples import positive, real, whole
 
 
 def _reals() -> list[Any]:
@@ -45,32 +56,100 @@ def lgamma(input: Value) -> Value:
     return floating("lgamma", input)
 
 
-@op(input=lambda g, input: g * _trigamma(input), inplace=True, samples=lambda: [positive(2, 3), positive()])
+@op(
+    input=lambda g, input: g * polygamma(1, input), inplace=True, samples=lambda: [positive(2, 3), positive()]
+)
 def digamma(input: Value) -> Value:
     """The derivative of lgamma."""
     return floating("digamma", input)
 
 
-STEPS = 12  # of the recurrence, after which seven terms of the asymptotic series leave an error of 1e-16
-BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
+@op(
+    input=lambda g, n, input: g * polygamma(n + 1, input),
+    method=False,
+    samples=lambda: [
+        (1, positive(2, 3)),
+        (1, real(3, low=-0.9, high=-0.1)),
+        (2, positive()),
+        (3, positive(4)),
+    ],
+)
+def polygamma(n: int, input: Value) -> Value:
+    """The derivative of order `n` of digamma; n = 0 gives digamma itself."""
+    if n < 0:
+        raise RuntimeError("polygamma(n, x) does not support negative n.")
+    return floating("polygamma", input, n=n) if n else floating("digamma", input)
 
 
-def _trigamma(x: Tensor) -> Tensor:
-    """ψ'(x) = Σ 1/(x+k)² + 1/z + 1/2z² + Σ Bₙ/z²ⁿ⁺¹ with z = x + STEPS; below 1/2 by reflection at 1/2."""
-    low = x < 0.5
-    y = call("where", low, 1 - x, x)
-    w = reciprocal(y + STEPS)
-    power = w * w
-    total = w + power / 2
-    power = power * w
-    for coefficient in BERNOULLI:
-        total = total + coefficient * power
-        power = power * w * w
-    for k in range(STEPS):
-        total = total + reciprocal(square(y + k))
-    # sin πx is 0 for no x from 1/2 up as the reflection sees it, so the branch not taken has finite derivatives.
-    safe = call("where", low, x, 0.5)
-    return call("where", low, square(math.pi / sin(math.pi * safe)) - total, total)
+attach(polygamma=lambda self, n: polygamma(n, self))
+
+
+@composite(samples=lambda: [(real(2, 3, low=1.5, high=4), 2), (real(3, low=2.5, high=4), 4)])
+def mvlgamma(input: Tensor, p: int) -> Tensor:
+    """The logarithm of the multivariate Gamma function: p (p - 1) / 4 log π + Σ lgamma(input - j / 2), j < p.
+
+    DLMF 35.3.4. `input` must be above (p - 1) / 2.
+    """
+    if p < 1:
+        raise RuntimeError("p has to be greater than or equal to 1")
+    total = lgamma(input)
+    for j in range(1, p):
+        total = total + lgamma(input - j / 2)
+    return total + p * (p - 1) / 4 * math.log(math.pi)
+
+
+def _no_derivative(name: str) -> Any:
+    def formula(g: Tensor) -> Tensor:
+        raise NotImplementedError(f"the derivative for '{name}' is not implemented.")
+
+    return formula
+
+
+def _density(g: Tensor, input: Tensor, other: Tensor) -> Tensor:
+    """The density of the Gamma distribution with shape `input` at `other`: by what gammainc rises."""
+    return g * exp((input - 1) * log(other) - other - lgamma(input))
+
+
+def _shapes() -> list[Any]:
+    return [(whole(2, 3, low=1), positive(2, 3)), (whole(3, low=1), positive())]
+
+
+@op(
+    name="IgammaBackward0",
+    input=_no_derivative("igamma: input"),
+    other=_density,
+    method=("igamma",),
+    inplace=True,
+    samples=_shapes,
+)
+def gammainc(input: Value, other: Value) -> Value:
+    """The regularised lower incomplete Gamma function P(input, other). DLMF 8.2.4."""
+    return elementwise("gammainc", input, other, floating=True)
+
+
+@op(
+    name="IgammacBackward0",
+    input=_no_derivative("igammac: input"),
+    other=lambda g, input, other: -_density(g, input, other),
+    method=("igammac",),
+    inplace=True,
+    samples=_shapes,
+)
+def gammaincc(input: Value, other: Value) -> Value:
+    """The regularised upper incomplete Gamma function, 1 - P(input, other). DLMF 8.2.4."""
+    return elementwise("gammaincc", input, other, floating=True)
+
+
+@op(
+    name="SpecialZetaBackward0",
+    input=_no_derivative("zeta"),
+    other=lambda g, input, other: -g * input * zeta(input + 1, other),
+    method=False,
+    samples=lambda: [(whole(2, 3, low=2), positive(2, 3)), (whole(3, low=2), positive())],
+)
+def zeta(input: Operand, other: Operand) -> Value:
+    """Hurwitz's zeta function Σ (k + other)**-input, k from 0 on. DLMF 25.11.1."""
+    return elementwise("zeta", input, other, floating=True)
 
 
 # Numbers out of range.
@@ -115,4 +194,18 @@ def logit(input: Value, eps: float | None = None) -> Value:
     return session.emit("log", session.emit("divide", x, rest))
 
 
-__all__ = ["digamma", "erf", "erfc", "lgamma", "logit", "nan_to_num", "sigmoid"]
+igamma, igammac = gammainc, gammaincc
+
+__all__ = [
+    "digamma",
+    "erf",
+    "erfc",
+    "igamma",
+    "igammac",
+    "lgamma",
+    "logit",
+    "mvlgamma",
+    "nan_to_num",
+    "polygamma",
+    "sigmoid",
+]

@@ -12,6 +12,7 @@ from distgrad.primitives import (
     slices,
     sources,
     sparse,
+    special,
     squares,
 )
 from distgrad.primitives.base import MERGES, TABLE, Attrs, Aval, Labels, Layout, Place, Primitive
@@ -36,5 +37,6 @@ __all__ = [
     "slices",
     "sources",
     "sparse",
+    "special",
     "squares",
 ]

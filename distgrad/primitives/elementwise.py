@@ -251,9 +251,10 @@ def where(cond: np.ndarray, a: np.ndarray, b: np.ndarray, out: Out = None) -> np
 OVER = (negative, rsqrt, relu, sigmoid)
 
 
-def _declare(
+def declare(
     kernels: Mapping[str, Callable[..., Any]], shape: ShapeRule = SAME, flops: float = 1.0, **attrs: str
 ) -> None:
+    """Declare kernels of one kind, by name; ufuncs and those in `OVER` may write over an operand."""
     for name, kernel in kernels.items():
         over = isinstance(kernel, np.ufunc) or kernel in OVER
         rule = _checked_rule(kernel, shape)
@@ -277,25 +278,25 @@ def _named(names: str, module: Any = np) -> dict[str, np.ufunc]:
     return {name: getattr(module, name) for name in names.split()}
 
 
-_declare({"negative": negative})
-_declare(_named("absolute sqrt square reciprocal floor ceil rint trunc"))
-_declare({"sign": sign, "rsqrt": rsqrt, "relu": relu, "copy": copy})
-_declare(_named("exp expm1 log log1p log2 log10 sin cos tan arctan sinh cosh tanh"), flops=10)
-_declare(_named("arcsin arccos arcsinh arccosh arctanh"), flops=20)
-_declare({"sigmoid": sigmoid, "log_sigmoid": log_sigmoid}, flops=20)
-_declare({"erf": special.erf, "erfc": special.erfc, "lgamma": lgamma, "digamma": special.psi}, flops=50)
-_declare({"logical_not": np.logical_not}, BOOL)
-_declare({name: _packed(f) for name, f in _named("isnan isinf isfinite").items()}, BOOL)
-_declare({"cast": cast}, elementwise("dtype"), dtype="dtype")
-_declare({"softplus": softplus}, flops=30, beta="float", threshold="float")
-_declare({"integer_power": integer_power}, _raised, n="int")
-_declare({"round_decimals": round_decimals}, flops=3, decimals="int")
+declare({"negative": negative})
+declare(_named("absolute sqrt square reciprocal floor ceil rint trunc"))
+declare({"sign": sign, "rsqrt": rsqrt, "relu": relu, "copy": copy})
+declare(_named("exp expm1 log log1p log2 log10 sin cos tan arctan sinh cosh tanh"), flops=10)
+declare(_named("arcsin arccos arcsinh arccosh arctanh"), flops=20)
+declare({"sigmoid": sigmoid, "log_sigmoid": log_sigmoid}, flops=20)
+declare({"erf": special.erf, "erfc": special.erfc, "lgamma": lgamma, "digamma": special.psi}, flops=50)
+declare({"logical_not": np.logical_not}, BOOL)
+declare({name: _packed(f) for name, f in _named("isnan isinf isfinite").items()}, BOOL)
+declare({"cast": cast}, elementwise("dtype"), dtype="dtype")
+declare({"softplus": softplus}, flops=30, beta="float", threshold="float")
+declare({"integer_power": integer_power}, _raised, n="int")
+declare({"round_decimals": round_decimals}, flops=3, decimals="int")
 
-_declare(_named("add subtract multiply divide maximum minimum bitwise_and bitwise_or bitwise_xor"))
-_declare(_named("left_shift right_shift"))
-_declare({"power": power, "arctan2": np.arctan2}, flops=20)
-_declare({name: _checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)
-_declare(
+declare(_named("add subtract multiply divide maximum minimum bitwise_and bitwise_or bitwise_xor"))
+declare(_named("left_shift right_shift"))
+declare({"power": power, "arctan2": np.arctan2}, flops=20)
+declare({name: _checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)
+declare(
     _named("equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor"), BOOL
 )
-_declare({"where": where}, _chosen)
+declare({"where": where}, _chosen)
