@@ -20,6 +20,7 @@ from distgrad.dtype import (
     promote_types,
     set_default_dtype,
 )
+from distgrad.nn.functional.activation import celu_, rrelu, rrelu_, selu_, threshold_
 from distgrad.ops.activations import *
 from distgrad.ops.arithmetic import (
     add,
@@ -74,6 +75,7 @@ from distgrad.ops.methods import *
 from distgrad.ops.norms import *
 from distgrad.ops.ordering import *
 from distgrad.ops.paths import *
+from distgrad.ops.piecewise import *
 from distgrad.ops.pointwise import *
 from distgrad.ops.probability import *
 from distgrad.ops.products import bmm, dot, matmul, mm, mv

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import references_index  # noqa: F401  (enters its part of them)
+import references_nn  # noqa: F401
 import references_shape  # noqa: F401
 from references import REFERENCES
 

@@ -109,10 +109,6 @@ same(
     _binomial_quantile=lambda n, p, u: stats.binom.ppf(u, n, p),
     logit=lambda x, eps=0.0: special.logit(np.clip(x, eps, 1 - eps)),
     relu=lambda x: np.where(x > 0, x, 0),
-    leaky_relu=lambda x, slope=0.01: np.where(x > 0, x, slope * x),
-    elu=lambda x, alpha=1.0, scale=1.0: scale * np.where(x > 0, x, alpha * (np.exp(x) - 1)),
-    silu=lambda x: x / (1 + np.exp(-x)),
-    logsigmoid=special.log_expit,
     clamp=lambda x, min=None, max=None: np.clip(x, min, max),
     clamp_min=np.maximum,
     clamp_max=np.minimum,
@@ -147,18 +143,6 @@ def _(a: Any, b: Any, rounding_mode: str | None = None) -> Array:
     return {None: np.divide, "floor": np.floor_divide, "trunc": lambda a, b: np.trunc(a / b)}[rounding_mode](
         a, b
     )
-
-
-@reference("gelu")
-def _(x: Array, approximate: str = "none") -> Array:
-    if approximate == "tanh":
-        return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return x * special.ndtr(x)
-
-
-@reference("softplus")
-def _(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    return np.where(x * beta > threshold, x, np.log1p(np.exp(x * beta)) / beta)
 
 
 # Copies and conversions.
@@ -275,54 +259,3 @@ def sum_to(x: Array, size: tuple[int, ...]) -> Array:
     more = x.ndim - len(size)
     ones = tuple(d + more for d, n in enumerate(size) if n == 1)
     return x.sum(axis=(*range(more), *ones), keepdims=True).reshape(size)
-
-
-# Losses.
-def reduced(loss: Array, how: str) -> Any:
-    return loss if how == "none" else getattr(np, how)(loss)
-
-
-same(
-    mse_loss=lambda x, y, how="mean": reduced((x - y) ** 2, how),
-    embedding=lambda weight, i, padding=-1: weight[i],
-    one_hot=lambda x, n=-1: np.eye(n if n > 0 else int(x.max()) + 1, dtype=int)[x],
-)
-
-
-@reference("nll_loss_forward")
-def _(x: Array, target: Array, weight: Any = None, how: str = "mean", ignored: int = -100) -> Any:
-    rows = np.moveaxis(x, 1, -1) if x.ndim > 1 else x
-    counted = target != ignored
-    safe = np.where(counted, target, 0)
-    weights = (np.ones(rows.shape[-1], x.dtype) if weight is None else weight)[safe] * counted
-    loss = -np.take_along_axis(rows, safe[..., None], -1)[..., 0] * weights
-    total = weights.sum() if how == "mean" else np.zeros((), x.dtype)
-    return loss.sum() / total if how == "mean" else reduced(loss, how), total
-
-
-@reference("binary_cross_entropy")
-def bce(x: Array, y: Array, weight: Any = None, how: str = "mean") -> Any:
-    return reduced(-(y * np.log(x) + (1 - y) * np.log(1 - x)) * (1 if weight is None else weight), how)
-
-
-@reference("binary_cross_entropy_with_logits")
-def _(x: Array, y: Array, weight: Any = None, positive: Any = None, how: str = "mean") -> Any:
-    p = 1 / (1 + np.exp(-x))
-    loss = -((1 if positive is None else positive) * y * np.log(p) + (1 - y) * np.log(1 - p))
-    return reduced(loss * (1 if weight is None else weight), how)
-
-
-@reference("_chosen")
-def chosen(src: np.ndarray, index: np.ndarray, dim: int, shape: tuple[int, ...]) -> np.ndarray:
-    out = np.zeros(shape)
-    np.put_along_axis(out, index, src, dim)
-    return out
-
-
-@reference("_embedding_dense_backward")
-def _(g: Array, index: Array, rows: int, padding: int) -> Array:
-    out = np.zeros((rows, g.shape[-1]), g.dtype)
-    for at in np.ndindex(index.shape):
-        if index[at] != padding:
-            out[index[at]] += g[at]
-    return out

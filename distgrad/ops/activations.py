@@ -9,6 +9,7 @@ from distgrad import session
 from distgrad.dtype import BOOL, dtype
 from distgrad.ops.base import Tensor, Value, call, cast, constant, normal_dim, op
 from distgrad.ops.compare import where
+from distgrad.ops.piecewise import threshold_backward
 from distgrad.ops.pointwise import exp, refuse, tanh
 from distgrad.ops.samples import real
 from distgrad.ops.special import erf, sigmoid
@@ -26,7 +27,7 @@ def _plus(x: Value, number: float) -> Value:
     return session.emit("add", x, constant(number, x.dtype))
 
 
-@op(input=lambda g, out: where(out <= 0, 0.0, g), inplace=True, samples=_reals)
+@op(input=lambda g, out: threshold_backward(g, out, 0.0), inplace=True, samples=_reals)
 def relu(input: Value) -> Value:
     """max(input, 0); its gradient at 0 is 0."""
     if input.dtype == BOOL:
@@ -34,36 +35,62 @@ def relu(input: Value) -> Value:
     return session.emit("relu", input)
 
 
-@op(
-    input=lambda g, input, negative_slope: where(input > 0, g, g * negative_slope),
-    method="_leaky_relu",
-    inplace="only",
-    samples=lambda: [real(2, 3), (real(2, 3), 0.2)],
-)
-def leaky_relu(input: Value, negative_slope: float = 0.01) -> Value:
-    """`input`, times `negative_slope` where it is below 0."""
-    refuse(input, "bi", "leaky_relu_cpu")
-    above = session.emit("greater", input, constant(0, input.dtype))
-    return session.emit("where", above, input, _times(input, negative_slope))
+# elu bends to a curve below 0; selu and celu are elu with numbers of their own.
+SELU = (
+    1.6732632423543772848170429916717,
+    1.0507009873554804934193349852946,
+)  # alpha and scale (Klambauer et al. 2017)
 
 
-def _elu_input(g: Tensor, input: Tensor, alpha: float, scale: float) -> Tensor:
+def _elu_input(g: Tensor, input: Tensor, alpha: float, scale: float, input_scale: float) -> Tensor:
     # exp sees no number above 0, where it might be infinite and spoil the second derivative; nan it sees.
-    return where(input > 0, g * scale, g * (alpha * scale * exp(-relu(-input))))
+    below = -relu(-input)
+    slope = exp(below if input_scale == 1 else below * input_scale)
+    return where(input > 0, g * scale, g * (alpha * scale * input_scale * slope))
+
+
+def _elu(input: Value, alpha: float, scale: float, input_scale: float) -> Value:
+    refuse(input, "bi", "elu_cpu")
+    below = session.emit("minimum", input, constant(0, input.dtype))
+    below = session.emit("expm1", below if input_scale == 1 else _times(below, input_scale))
+    out = session.emit("add", session.emit("relu", input), below if alpha == 1 else _times(below, alpha))
+    return out if scale == 1 else _times(out, scale)
 
 
 @op(
     input=_elu_input,
     method="_elu",
     inplace="only",
-    samples=lambda: [real(2, 3), (real(2, 3), 1.5), (real(2, 3), 1.6, 1.05)],
+    samples=lambda: [real(2, 3), (real(2, 3), 1.5), (real(2, 3), 1.6, 1.05), (real(2, 3), 1.6, 1.05, 0.7)],
 )
-def elu(input: Value, alpha: float = 1.0, scale: float = 1.0) -> Value:
-    """scale * (input if input > 0 else alpha * (exp(input) - 1))."""
-    refuse(input, "bi", "elu_cpu")
-    below = session.emit("expm1", session.emit("minimum", input, constant(0, input.dtype)))
-    out = session.emit("add", session.emit("relu", input), below if alpha == 1 else _times(below, alpha))
-    return out if scale == 1 else _times(out, scale)
+def elu(input: Value, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Value:
+    """scale * (input if input > 0 else alpha * (exp(input_scale * input) - 1))."""
+    return _elu(input, alpha, scale, input_scale)
+
+
+@op(
+    name="EluBackward0",
+    input=lambda g, input: _elu_input(g, input, *SELU, 1.0),
+    method="_selu",
+    inplace="only",
+    samples=_reals,
+)
+def selu(input: Value) -> Value:
+    """elu with such numbers that a mean of 0 and a variance of 1 stay (Klambauer et al. 2017)."""
+    return _elu(input, *SELU, 1.0)
+
+
+@op(
+    input=lambda g, input, alpha: _elu_input(g, input, alpha, 1.0, 1 / alpha),
+    method="_celu",
+    inplace="only",
+    samples=lambda: [real(2, 3), (real(2, 3), 1.5)],
+)
+def celu(input: Value, alpha: float = 1.0) -> Value:
+    """`input` where it is above 0, else alpha * (exp(input / alpha) - 1)."""
+    if alpha == 0:
+        raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
+    return _elu(input, alpha, 1.0, 1 / alpha)
 
 
 def _silu_input(g: Tensor, input: Tensor) -> Tensor:
@@ -76,6 +103,46 @@ def silu(input: Value) -> Value:
     """input * sigmoid(input)."""
     refuse(input, "bi", "silu_cpu")
     return session.emit("multiply", input, session.emit("sigmoid", input))
+
+
+def _mish_input(g: Tensor, input: Tensor) -> Tensor:
+    t = tanh(softplus(input))
+    return g * (t + input * sigmoid(input) * (1 - t * t))
+
+
+@op(input=_mish_input, method="_mish", inplace="only", samples=_reals)
+def mish(input: Value) -> Value:
+    """input * tanh(log(1 + exp(input)))."""
+    refuse(input, "bi", "mish_cpu")
+    inner = session.emit("softplus", input, beta=1.0, threshold=20.0)
+    return session.emit("multiply", input, session.emit("tanh", inner))
+
+
+def _glu_input(g: Tensor, input: Tensor, dim: int) -> Tensor:
+    half = input.shape[dim] // 2
+    first = call("narrow", input, dim, 0, half)
+    gate = sigmoid(call("narrow", input, dim, half, half))
+    return call("cat", (g * gate, g * first * gate * (1 - gate)), dim)
+
+
+@op(
+    input=_glu_input,
+    method=False,
+    samples=lambda: [real(2, 4), (real(4, 3), 0), (real(2, 6, 2), -2)],
+)
+def glu(input: Value, dim: int = -1) -> Value:
+    """The first half of `input` along `dim` times sigmoid of the second."""
+    refuse(input, "bi", "glu_cpu")
+    if not input.shape:
+        raise RuntimeError("glu does not support scalars because halving size must be even")
+    dim = normal_dim(dim, len(input.shape))
+    if (n := input.shape[dim]) % 2:
+        raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size {n}")
+    whole = [(0, length, 1) for length in input.shape]
+    first, second = (
+        session.part(input, (*whole[:dim], (start, n // 2, 1), *whole[dim + 1 :])) for start in (0, n // 2)
+    )
+    return session.emit("multiply", first, session.emit("sigmoid", second))
 
 
 # gelu(x) = x Φ(x), where Φ is the normal distribution; "tanh" stands for an approximation of Φ.
@@ -201,4 +268,4 @@ def log_softmax(input: Value, dim: int, dtype: dtype | None = None) -> Value:
     return _normalized("log_softmax", (input,), dim, dtype)
 
 
-__all__ = ["log_softmax", "relu", "softmax"]  # those of the main namespace
+__all__ = ["celu", "log_softmax", "relu", "selu", "softmax"]  # those of the main namespace
