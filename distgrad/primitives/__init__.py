@@ -14,6 +14,7 @@ from distgrad.primitives import (
     sparse,
     special,
     squares,
+    updates,
 )
 from distgrad.primitives.base import MERGES, TABLE, Attrs, Aval, Labels, Layout, Place, Primitive
 
@@ -39,4 +40,5 @@ __all__ = [
     "sparse",
     "special",
     "squares",
+    "updates",
 ]

@@ -1,0 +1,23 @@
+"""Optimizers, as `torch.optim`."""
+
+from distgrad.optim.adam import Adam, AdamW
+from distgrad.optim.adam_relatives import Adamax, NAdam, RAdam
+from distgrad.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
+from distgrad.optim.asgd import ASGD
+from distgrad.optim.optimizer import Optimizer
+from distgrad.optim.sgd import SGD
+
+__all__ = [
+    "ASGD",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+]

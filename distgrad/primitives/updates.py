@@ -1,0 +1,221 @@
+"""A step of an optimizer for one parameter: one kernel with several results, the new parameter and its new state.
+
+Written as ops, a step of Adam is fourteen nodes for each parameter, and the driver pays for each of them. As one
+node it costs the driver a fourteenth, and a worker goes through parameter, gradient and state once, tile by tile.
+
+Each rule is stated once, over a namespace `m`: NumPy in the kernel; distgrad's own functions where a step is to be
+differentiated (`differentiable=True`), then on tensors. `p` is the parameter, `g` its gradient, `h` the numbers that
+the step works with, `o` the options; then comes the state. Numbers are an operand and no attributes, because they
+change from step to step (bias corrections, learning rates): the plan of a step is the plan of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distgrad.primitives.base import Attrs, Aval, Labels, expect, primitive
+
+Numbers = Sequence[Any]
+Options = frozenset[str]
+Results = tuple[Any, ...]
+
+
+class Rule(NamedTuple):
+    """How one kind of optimizer changes a parameter."""
+
+    step: Callable[..., Results]
+    numbers: int  # the length of `h`
+    options: Options
+    states: Callable[[Options], int]  # how many tensors of state it has
+
+
+RULES: dict[str, Rule] = {}
+
+
+def _rule(
+    numbers: int, options: str, states: Callable[[Options], int]
+) -> Callable[[Callable[..., Results]], Callable[..., Results]]:
+    def declare(step: Callable[..., Results]) -> Callable[..., Results]:
+        RULES[step.__name__] = Rule(step, numbers, frozenset(options.split()), states)
+        return step
+
+    return declare
+
+
+def _gradient(p: Any, g: Any, decay: Any, o: Options) -> Any:
+    """The gradient of what is minimised: of the loss (its negative to maximise), with `decay` / 2 p² added."""
+    g = -g if "maximize" in o else g
+    return g + p * decay if "decay" in o else g
+
+
+def _average(mean: Any, g: Any, weight: Any) -> Any:
+    """mean + (g − mean) · weight."""
+    return mean + (g - mean) * weight
+
+
+@_rule(5, "maximize decay momentum nesterov", lambda o: int("momentum" in o))
+def sgd(m: Any, p: Any, g: Any, h: Numbers, o: Options, buffer: Any = None) -> Results:
+    """b ← kept·b + weight·g; p ← p − lr·b, with Nesterov's momentum p − lr·(g + μ·b)."""
+    lr, decay, momentum, kept, weight = h
+    g = _gradient(p, g, decay, o)
+    if "momentum" not in o:
+        return (p - g * lr,)
+    buffer = buffer * kept + g * weight
+    g = g + buffer * momentum if "nesterov" in o else buffer
+    return p - g * lr, buffer
+
+
+@_rule(8, "maximize decay decoupled amsgrad", lambda o: 2 + ("amsgrad" in o))
+def adam(
+    m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any, square: Any, largest: Any = None
+) -> Results:
+    """p ← p − size · m / (√v / root + ε), where size and root correct the bias of the averages m of g and v of g²."""
+    size, root, weight, kept, fresh, eps, decay, shrink = h
+    g = _gradient(p, g, decay, o)
+    p = p * shrink if "decoupled" in o else p
+    mean, square = _average(mean, g, weight), square * kept + g * g * fresh
+    if "amsgrad" in o:
+        largest = m.maximum(largest, square)
+        return p - mean / (m.sqrt(largest) / root + eps) * size, mean, square, largest
+    return p - mean / (m.sqrt(square) / root + eps) * size, mean, square
+
+
+@_rule(9, "maximize decay decoupled", lambda o: 2)
+def nadam(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any, square: Any) -> Results:
+    """p ← p − (a·g + b·m) / (√(v / correction) + ε)."""
+    a, b, correction, weight, kept, fresh, eps, decay, shrink = h
+    g = _gradient(p, g, decay, o)
+    p = p * shrink if "decoupled" in o else p
+    mean, square = _average(mean, g, weight), square * kept + g * g * fresh
+    denominator = m.sqrt(square / correction) + eps
+    return p - g / denominator * a - mean / denominator * b, mean, square
+
+
+@_rule(7, "maximize decay decoupled rectified", lambda o: 2)
+def radam(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any, square: Any) -> Results:
+    """p ← p − size · m, divided by √v + ε once its variance can be told."""
+    size, weight, kept, fresh, eps, decay, shrink = h
+    g = _gradient(p, g, decay, o)
+    p = p * shrink if "decoupled" in o else p
+    mean, square = _average(mean, g, weight), square * kept + g * g * fresh
+    moved = mean / (m.sqrt(square) + eps) if "rectified" in o else mean
+    return p - moved * size, mean, square
+
+
+@_rule(5, "maximize decay", lambda o: 2)
+def adamax(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any, norm: Any) -> Results:
+    """u ← max(β₂·u, |g| + ε); p ← p − size · m / u."""
+    size, weight, kept, eps, decay = h
+    g = _gradient(p, g, decay, o)
+    mean, norm = _average(mean, g, weight), m.maximum(norm * kept, m.abs(g) + eps)
+    return p - mean / norm * size, mean, norm
+
+
+@_rule(6, "maximize decay momentum centered", lambda o: 1 + ("momentum" in o) + ("centered" in o))
+def rmsprop(m: Any, p: Any, g: Any, h: Numbers, o: Options, square: Any, *more: Any) -> Results:
+    """v ← kept·v + (1 − kept)·g²; p ← p − lr · g / (√v + ε); centred: √(v − mean²)."""
+    lr, kept, fresh, eps, momentum, decay = h
+    g = _gradient(p, g, decay, o)
+    square = square * kept + g * g * fresh
+    if "centered" in o:
+        mean = _average(more[-1], g, fresh)
+        moved, rest = g / (m.sqrt(square - mean * mean) + eps), [mean]
+    else:
+        moved, rest = g / (m.sqrt(square) + eps), []
+    if "momentum" in o:
+        moved = more[0] * momentum + moved
+        rest = [moved, *rest]
+    return p - moved * lr, square, *rest
+
+
+@_rule(4, "maximize", lambda o: 2)
+def rprop(m: Any, p: Any, g: Any, h: Numbers, o: Options, before: Any, size: Any) -> Results:
+    """Where g keeps its sign, longer steps; where it changes, shorter ones, and none at once. p ← p − sign(g)·size."""
+    shorter, longer, least, most = h
+    g = _gradient(p, g, 0, o)
+    agree = m.sign(g * before)
+    factor = m.where(
+        agree > 0, m.full_like(g, longer), m.where(agree < 0, m.full_like(g, shorter), m.ones_like(g))
+    )
+    size = m.clip(size * factor, least, most)
+    g = m.where(agree < 0, m.zeros_like(g), g)
+    return p - m.sign(g) * size, g, size
+
+
+@_rule(3, "maximize decay", lambda o: 1)
+def adagrad(m: Any, p: Any, g: Any, h: Numbers, o: Options, total: Any) -> Results:
+    """s ← s + g²; p ← p − lr · g / (√s + ε)."""
+    lr, eps, decay = h
+    g = _gradient(p, g, decay, o)
+    total = total + g * g
+    return p - g / (m.sqrt(total) + eps) * lr, total
+
+
+@_rule(5, "maximize decay", lambda o: 2)
+def adadelta(m: Any, p: Any, g: Any, h: Numbers, o: Options, square: Any, moves: Any) -> Results:
+    """d = √(u + ε) / √(v + ε) · g, with averages v of g² and u of d²; p ← p − lr·d."""
+    lr, kept, fresh, eps, decay = h
+    g = _gradient(p, g, decay, o)
+    square = square * kept + g * g * fresh
+    moved = m.sqrt(moves + eps) / m.sqrt(square + eps) * g
+    return p - moved * lr, square, moves * kept + moved * moved * fresh
+
+
+@_rule(4, "maximize decay averaged", lambda o: 1)
+def asgd(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any) -> Results:
+    """p ← shrink·p − η·g; the average of p, once it is `averaged`: mean + (p − mean)·μ."""
+    eta, shrink, mu, decay = h
+    g = _gradient(p, g, decay, o)
+    p = p * shrink - g * eta
+    return p, _average(mean, p, mu) if "averaged" in o else p * 1
+
+
+@lru_cache(maxsize=256)
+def options_of(text: str) -> Options:
+    """The options that a string of words names."""
+    return frozenset(text.split())
+
+
+def update(p: np.ndarray, g: np.ndarray, h: np.ndarray, *state: np.ndarray, rule: str, options: str) -> Any:
+    """Parameter and state after a step. Python's floats leave float32 what it is."""
+    made = RULES[rule].step(np, p, g, h.tolist(), options_of(options), *state)
+    return made if state else made[0]
+
+
+def _shapes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    p, g, h, *state = avals
+    rule, options = RULES.get(attrs["rule"]), options_of(attrs["options"])
+    expect(rule is not None, "there is no rule {}", attrs["rule"])
+    assert rule is not None
+    expect(options <= rule.options, "{} are not all options of {}", attrs["options"], attrs["rule"])
+    expect(p.dtype.kind == "f", "a step of {}", p.dtype)
+    expect(
+        h == Aval((rule.numbers,), np.dtype("float64")), "{} takes other numbers than {}", attrs["rule"], h
+    )
+    expect(len(state) == rule.states(options), "{} tensors of state", len(state))
+    expect(all(a == p for a in (g, *state)), "gradient and state are not like the parameter")
+    return (p,) * (1 + len(state))
+
+
+@lru_cache(maxsize=1024)
+def _aligned(ndim: int, states: int) -> Labels:
+    dims = tuple(range(ndim))
+    return Labels((dims, dims, (None,), *(dims,) * states), (dims,) * (1 + states))
+
+
+def _labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    return _aligned(len(avals[0].shape), len(avals) - 3)
+
+
+primitive(
+    "update",
+    update,
+    _shapes,
+    labels=_labels,
+    attrs={"rule": "str", "options": "str"},
+    flops=lambda ins, outs, attrs: 12.0 * ins[0].size,
+)
