@@ -63,6 +63,20 @@ def torch(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         door.shutdown()
 
 
+@pytest.fixture(params=["driver", "one worker", "three workers"])
+def anywhere(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """distgrad with small tensors in the driver, and with all of them in small shards on workers in this process."""
+    door.shutdown()
+    if request.param == "driver":
+        door.attach(InProcess(2, Worker))
+    else:
+        door.attach(
+            InProcess(1 if request.param == "one worker" else 3, Worker), inline_bytes=0, shard_bytes=64
+        )
+    yield distgrad
+    door.shutdown()
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Begin a session with so many workers; all tensors are on the workers."""

@@ -1,6 +1,8 @@
 """Neural networks: modules, the functions without layers around them (`nn.functional`) and initial values."""
 
-from distgrad.nn import functional, init
+from distgrad.nn import activation, adaptive, functional, init
+from distgrad.nn.activation import *
+from distgrad.nn.adaptive import *
 from distgrad.nn.calls import (
     register_module_backward_hook,
     register_module_forward_hook,
@@ -41,3 +43,5 @@ __all__ = [
     "register_module_module_registration_hook",
     "register_module_parameter_registration_hook",
 ]
+__all__ += activation.__all__
+__all__ += adaptive.__all__

@@ -165,7 +165,8 @@ def hardshrink(input: Value, lambd: float = 0.5) -> Value:
 def softshrink(input: Value, lambd: float = 0.5) -> Value:
     """`input` moved towards 0 by `lambd`, and 0 where it is nearer: input - clip(input, -lambd, lambd)."""
     refuse(input, "bi", "softshrink_check")
-    if not 0 <= lambd <= (highest := float(np.finfo(input.dtype).max)):
+    highest = float(np.finfo(input.dtype).max)
+    if not 0 <= lambd <= highest:
         raise RuntimeError(
             f"lambda must be in range [0, {highest:g}] for input dtype {title(input.dtype)}, but found {lambd:g}"
         )

@@ -12,6 +12,7 @@ from distgrad.ops.activations import gelu, glu, logsigmoid, softplus
 from distgrad.ops.arithmetic import neg
 from distgrad.ops.base import Tensor, call
 from distgrad.ops.compare import where
+from distgrad.ops.making import zeros_like
 from distgrad.ops.piecewise import hardshrink, prelu, softshrink
 from distgrad.ops.pointwise import abs as absolute
 from distgrad.ops.pointwise import log, tanh
@@ -245,5 +246,5 @@ def gumbel_softmax(
     if not hard:
         return soft
     chosen = call("argmax", soft.detach(), dim, True)
-    ones = call("scatter", call("zeros_like", logits.detach()), dim, chosen, 1.0)
+    ones = call("scatter", zeros_like(logits.detach()), dim, chosen, 1.0)
     return ones - soft.detach() + soft
