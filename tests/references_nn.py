@@ -112,3 +112,15 @@ def _(g: Array, index: Array, rows: int, padding: int) -> Array:
         if index[at] != padding:
             out[index[at]] += g[at]
     return out
+
+
+# Normalisation.
+@reference("_standardize")
+def _(x: Array, w: Any, b: Any, dims: tuple[int, ...], eps: float, title: str) -> Any:
+    mean, var = x.mean(dims, keepdims=True), x.var(dims, keepdims=True)
+    return (x - mean) / np.sqrt(var + eps) * (1 if w is None else w) + (0 if b is None else b), mean, var
+
+
+@reference("_normalize_by")
+def _(x: Array, mean: Array, var: Array, w: Any = 1.0, b: Any = 0.0, eps: float = 1e-5) -> Any:
+    return (x - mean) / np.sqrt(var + eps) * w + b

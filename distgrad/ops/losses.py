@@ -323,10 +323,20 @@ def _flat(indices: Value) -> Value:
     return cast(reshaped(indices, (math.prod(indices.shape),)), INT64)
 
 
+def _embedding_weight(
+    g: Tensor, indices: Tensor, padding_idx: int, scale_grad_by_freq: bool, like: Like
+) -> Tensor:
+    if scale_grad_by_freq:
+        flat = call("reshape", indices, -1)
+        counts = _embedding_dense_backward(
+            flat.new_ones((*flat.shape, 1), dtype=g.dtype), flat, like.shape[0], -1
+        )
+        g = g / call("reshape", embedding(counts, flat), (*indices.shape, 1))
+    return _embedding_dense_backward(g, indices, like.shape[0], padding_idx)
+
+
 @op(
-    weight=lambda g, indices, padding_idx, like: _embedding_dense_backward(
-        g, indices, like.shape[0], padding_idx
-    ),
+    weight=_embedding_weight,
     method=False,
     samples=lambda: [
         (real(4, 3), whole(5, high=4)),
@@ -334,8 +344,21 @@ def _flat(indices: Value) -> Value:
         (real(4, 3), whole(high=4)),
     ],
 )
-def embedding(weight: Value, indices: Value, padding_idx: int = -1) -> Value:
-    """The rows of `weight` with these numbers; row `padding_idx` gets no gradient."""
+def embedding(
+    weight: Value,
+    indices: Value,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Value:
+    """The rows of `weight` with these numbers; row `padding_idx` gets no gradient.
+
+    With `scale_grad_by_freq` a row's gradient is divided by how often the row is asked for.
+    """
+    if sparse:
+        raise NotImplementedError(
+            "embedding(): sparse gradients are not supported, there are no sparse tensors"
+        )
     if len(weight.shape) != 2:
         raise RuntimeError("'weight' must be 2-D")
     if indices.dtype not in (INT32, INT64):

@@ -4,5 +4,6 @@ from distgrad.nn.functional.activation import *
 from distgrad.nn.functional.dropping import *
 from distgrad.nn.functional.likelihood import *
 from distgrad.nn.functional.loss import *
+from distgrad.nn.functional.normalization import *
 from distgrad.nn.functional.products import *
 from distgrad.nn.functional.sparse import *
