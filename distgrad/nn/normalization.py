@@ -247,7 +247,11 @@ class InstanceNorm3d(_InstanceNorm):
 
 
 def _shape(normalized_shape: Any) -> tuple[int, ...]:
-    return (normalized_shape,) if isinstance(normalized_shape, numbers.Integral) else tuple(normalized_shape)
+    return (
+        (int(normalized_shape),)
+        if isinstance(normalized_shape, numbers.Integral)
+        else tuple(normalized_shape)
+    )
 
 
 class LayerNorm(_Affine):
