@@ -2,7 +2,7 @@
 
 from math import e, inf, nan, pi
 
-from distgrad import autograd, distributions, functional, linalg, nn, optim, random, special
+from distgrad import autograd, functional, linalg, nn, optim, random, special
 from distgrad.autograd import Variable
 from distgrad.dtype import (
     Size,
@@ -21,6 +21,7 @@ from distgrad.dtype import (
     set_default_dtype,
 )
 from distgrad.nn.functional.activation import celu_, rrelu, rrelu_, selu_, threshold_
+from distgrad.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
 from distgrad.ops.activations import *
 from distgrad.ops.arithmetic import (
     add,

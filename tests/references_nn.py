@@ -124,3 +124,16 @@ def _(x: Array, w: Any, b: Any, dims: tuple[int, ...], eps: float, title: str) -
 @reference("_normalize_by")
 def _(x: Array, mean: Array, var: Array, w: Any = 1.0, b: Any = 0.0, eps: float = 1e-5) -> Any:
     return (x - mean) / np.sqrt(var + eps) * w + b
+
+
+# Losses of regression.
+def huber(x: Array, y: Array, how: str = "mean", delta: float = 1.0) -> Any:
+    d = np.abs(x - y)
+    return reduced(np.where(d < delta, d**2 / 2, delta * (d - delta / 2)), how)
+
+
+same(
+    huber_loss=huber,
+    smooth_l1_loss=lambda x, y, how="mean", beta=1.0: huber(x, y, how, beta) / beta,
+    soft_margin_loss=lambda x, y, how="mean": reduced(np.log(1 + np.exp(-x * y)), how),
+)

@@ -4,9 +4,11 @@ from distgrad.nn import functional, init, parameter
 from distgrad.nn.activation import *
 from distgrad.nn.adaptive import *
 from distgrad.nn.containers import *
+from distgrad.nn.distance import *
 from distgrad.nn.dropping import *
 from distgrad.nn.flattening import *
 from distgrad.nn.linear import *
+from distgrad.nn.loss import *
 from distgrad.nn.module import Module
 from distgrad.nn.normalization import *
 from distgrad.nn.parameter import *

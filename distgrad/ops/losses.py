@@ -1,4 +1,4 @@
-"""Losses, and rows chosen by index: nll, squared error, binary cross entropy, embedding, one_hot.
+"""Losses of classification, and rows chosen by index: nll, binary cross entropy, embedding, one_hot.
 
 The public functions in `distgrad.nn.functional` check what torch checks in Python and call these.
 """
@@ -18,7 +18,6 @@ from distgrad.ops.base import (
     broadcast_to,
     call,
     cast,
-    common_dtype,
     constant,
     elementwise,
     op,
@@ -32,12 +31,12 @@ from distgrad.ops.pointwise import log, log1p, refuse
 from distgrad.ops.regrouping import dealt, reshaped
 from distgrad.ops.samples import real, whole
 from distgrad.ops.special import sigmoid
-from distgrad.primitives.elementwise import broadcast_shape
 
 NONE, MEAN, SUM = "none", "mean", "sum"
 
 
-def _reduced(loss: Value, reduction: str) -> Value:
+def reduced(loss: Value, reduction: str) -> Value:
+    """The elements of a loss, their sum or their mean."""
     if reduction == NONE:
         return loss
     total = reduce("sum", loss, None, dtype=NAMES[loss.dtype])
@@ -48,32 +47,9 @@ def _reduced(loss: Value, reduction: str) -> Value:
     )
 
 
-def _each(g: Tensor, reduction: str, shape: tuple[int, ...]) -> Tensor:
+def share(g: Tensor, reduction: str, shape: tuple[int, ...]) -> Tensor:
     """The gradient of each element of the loss, not yet spread over them where they were summed."""
     return g / math.prod(shape) if reduction == MEAN else g
-
-
-# Squared error.
-def _mse_slope(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
-    shape = broadcast_shape(input.shape, target.shape)
-    return (input - target) * (2 * _each(g, reduction, shape))
-
-
-def _pairs() -> list[Any]:
-    return [(real(2, 3), real(2, 3, seed=1), kind) for kind in (NONE, MEAN, SUM)]
-
-
-@op(
-    input=_mse_slope,
-    target=lambda g, input, target, reduction: _mse_slope(g, target, input, reduction),
-    method=False,
-    samples=lambda: [*_pairs(), (real(2, 3), real(3), MEAN)],
-)
-def mse_loss(input: Value, target: Value, reduction: str = MEAN) -> Value:
-    """(input - target)**2, and of that the sum or mean."""
-    if common_dtype(input, target).kind != "f":
-        refuse(input, "bi", "mse_cpu")
-    return _reduced(session.emit("square", elementwise("subtract", input, target)), reduction)
 
 
 # Negative log likelihood.
@@ -217,7 +193,7 @@ def _logits_input(
         positive = pos_weight * target
         slope = (positive + 1 - target) * sigmoid(input) - positive
     slope = slope if weight is None else slope * weight
-    return slope * _each(g, reduction, tuple(slope.shape))
+    return slope * share(g, reduction, tuple(slope.shape))
 
 
 def _logits_target(
@@ -225,7 +201,7 @@ def _logits_target(
 ) -> Tensor:
     slope = -input if pos_weight is None else logsigmoid(-input) - pos_weight * logsigmoid(input)
     slope = slope if weight is None else slope * weight
-    return slope * _each(g, reduction, tuple(slope.shape))
+    return slope * share(g, reduction, tuple(slope.shape))
 
 
 def _probabilities(*shape: int, seed: int = 0) -> Tensor:
@@ -271,7 +247,7 @@ def binary_cross_entropy_with_logits(
         scale = elementwise("add", elementwise("multiply", elementwise("subtract", pos_weight, 1), target), 1)
         rest = elementwise("multiply", scale, rest)
     loss = elementwise("subtract", loss, rest)
-    return _reduced(loss if weight is None else elementwise("multiply", loss, weight), reduction)
+    return reduced(loss if weight is None else elementwise("multiply", loss, weight), reduction)
 
 
 # With probabilities x: loss = -y log x - (1 - y) log(1 - x), both logarithms at least -100.
@@ -281,13 +257,13 @@ SMALL = 1e-12
 def _bce_input(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     slope = (input - target) / clamp((1 - input) * input, min=SMALL)
     slope = slope if weight is None else slope * weight
-    return slope * _each(g, reduction, tuple(slope.shape))
+    return slope * share(g, reduction, tuple(slope.shape))
 
 
 def _bce_target(g: Tensor, input: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     slope = log1p(-input) - log(input)  # not bounded: as torch has it
     slope = slope if weight is None else slope * weight
-    return slope * _each(g, reduction, tuple(slope.shape))
+    return slope * share(g, reduction, tuple(slope.shape))
 
 
 def _chances() -> list[Any]:
@@ -315,7 +291,7 @@ def binary_cross_entropy(
         session.emit("multiply", session.emit("subtract", target, one), no),
         session.emit("multiply", target, yes),
     )
-    return _reduced(loss if weight is None else elementwise("multiply", loss, weight), reduction)
+    return reduced(loss if weight is None else elementwise("multiply", loss, weight), reduction)
 
 
 # Rows by index.

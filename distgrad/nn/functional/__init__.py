@@ -1,9 +1,11 @@
 """Activations, losses and layers as functions: `import distgrad.nn.functional as F`, as in torch."""
 
 from distgrad.nn.functional.activation import *
+from distgrad.nn.functional.distance import *
 from distgrad.nn.functional.dropping import *
 from distgrad.nn.functional.likelihood import *
 from distgrad.nn.functional.loss import *
+from distgrad.nn.functional.margin import *
 from distgrad.nn.functional.normalization import *
 from distgrad.nn.functional.products import *
 from distgrad.nn.functional.sparse import *

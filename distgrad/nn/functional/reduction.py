@@ -8,22 +8,28 @@ from typing import Any
 from distgrad.ops.base import Tensor
 from distgrad.record import grad_mode
 
-__all__ = ["no_gradient", "reduced", "reduction_name", "warn_of_sizes"]
+__all__ = ["legacy_name", "no_gradient", "reduced", "reduction_name", "warn_of_sizes"]
 
 
 def reduction_name(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
     """The reduction's name, checked; `size_average` and `reduce` are how it was said of old."""
     if size_average is not None or reduce is not None:
-        if reduce is False:
-            reduction = "none"
-        else:
-            reduction = "sum" if size_average is False else "mean"
-        warnings.warn(
-            f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.",
-            stacklevel=3,
-        )
+        reduction = legacy_name(size_average, reduce, stacklevel=4)
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
+    return reduction
+
+
+def legacy_name(size_average: bool | None, reduce: bool | None, stacklevel: int) -> str:
+    """The reduction that the two old arguments mean, and torch's warning."""
+    if reduce is False:
+        reduction = "none"
+    else:
+        reduction = "sum" if size_average is False else "mean"
+    warnings.warn(
+        f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.",
+        stacklevel=stacklevel,
+    )
     return reduction
 
 
