@@ -2,7 +2,7 @@
 
 from math import e, inf, nan, pi
 
-from distgrad import autograd, functional, linalg, nn, optim, random, special
+from distgrad import autograd, functional, linalg, nn, optim, random, special, utils
 from distgrad.autograd import Variable
 from distgrad.dtype import (
     Size,
@@ -100,6 +100,7 @@ from distgrad.ops.random import (
 from distgrad.ops.rearranging import *
 from distgrad.ops.reductions import *
 from distgrad.ops.rows import unbind
+from distgrad.ops.sampling import *
 from distgrad.ops.shape import *
 from distgrad.ops.slices import narrow, select
 from distgrad.ops.special import *

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -61,29 +62,50 @@ class Generator:
 default_generator = Generator()
 
 
+class _Own(threading.local):
+    generator: Generator | None = None
+
+
+_own = _Own()
+
+
+def own_generator(generator: Generator) -> None:
+    """Give this thread a generator of its own in the place of the default one."""
+    _own.generator = generator
+
+
+def generator_or_default(generator: Any = None) -> Generator:
+    """The generator that a program has given; else that of this thread, or the default one."""
+    if generator is None:
+        return _own.generator or default_generator
+    if not isinstance(generator, Generator):
+        raise TypeError(f"expected a torch.Generator, got {type(generator).__name__}")
+    return generator
+
+
 def manual_seed(seed: int) -> Generator:
     """Seed the random numbers: the same seed gives the same tensors, for every number of workers and every sharding."""
-    return default_generator.manual_seed(seed)
+    return generator_or_default().manual_seed(seed)
 
 
 def seed() -> int:
     """Seed the random numbers from the system; gives the seed back."""
-    return default_generator.seed()
+    return generator_or_default().seed()
 
 
 def initial_seed() -> int:
     """The seed in use."""
-    return default_generator.initial_seed()
+    return generator_or_default().initial_seed()
 
 
 def get_rng_state() -> Tensor:
     """The state of the random numbers."""
-    return default_generator.get_state()
+    return generator_or_default().get_state()
 
 
 def set_rng_state(state: Tensor) -> None:
     """Go on from a state of `get_rng_state`."""
-    default_generator.set_state(state)
+    generator_or_default().set_state(state)
 
 
 def drawn(
@@ -99,7 +121,7 @@ def drawn(
     """Random numbers of a kind ("uniform", "normal" or "integers") for the op `name`."""
     session.current_op.name = name
     cuts = None if sharding is None else hint(sharding_of(shape, sharding), numpy_dtype)
-    key = (generator or default_generator).draw()
+    key = generator_or_default(generator).draw()
     return session.emit(
         "random", key, shape=shape, kind=kind, dtype=NAMES[numpy_dtype], low=low, high=high, cuts=cuts
     )
@@ -218,7 +240,7 @@ def randperm(
     wanted = INT64 if dtype is None else dtype_of(dtype).numpy
     if wanted.kind == "b":
         raise NotImplementedError("\"randperm\" not implemented for 'Bool'")
-    key = session.fetch((generator or default_generator).draw())
+    key = session.fetch(generator_or_default(generator).draw())
     order = np.random.Generator(np.random.Philox(key=key.view(np.uint64))).permutation(n)
     return finished(session.constant(order.astype(wanted)), requires_grad, device)
 
