@@ -108,6 +108,7 @@ from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.printing import get_printoptions, printoptions, set_printoptions
 from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from distgrad.serialization import load, save
 from distgrad.session import init, is_initialized, memory, profile, shutdown, synchronize
 from distgrad.tensor import Tensor
 

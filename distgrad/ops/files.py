@@ -6,13 +6,14 @@ import contextlib
 import errno
 import fcntl
 import glob
+import io
 import math
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -110,14 +111,29 @@ def save(self: Tensor, path: Path) -> None:
     another, is read from. On a cluster `path` must be on a file system that all nodes share. What is no regular file,
     a pipe or a device, is written by the driver, which fetches the elements for that.
     """
+    value = self._value
+    write_file(path, _header(value.shape, value.dtype), [value])
+
+
+def write_file(path: Path, header: bytes, values: Sequence[Value]) -> None:
+    """Write a header and, one behind the other, the elements of values; as `Tensor.save` says it."""
     given = os.fsdecode(path)
     try:
         if _is_replaced(given):
-            _replace(os.path.realpath(given), self._value)
+            _replace(os.path.realpath(given), header, values)
         else:
-            _write_straight(given, self._value)
+            with open(given, "wb") as file:
+                write_stream(file, header, values)
     except (OSError, DistgradError) as error:
         raise _about(given, error) from None
+
+
+def write_stream(file: BinaryIO, header: bytes, values: Sequence[Value]) -> None:
+    """The same into something that is open. The driver fetches the elements for that, of one value after the other."""
+    file.write(header)
+    for value in values:
+        array = np.ascontiguousarray(session.fetch(value))
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _is_replaced(path: str) -> bool:
@@ -135,29 +151,27 @@ def _is_replaced(path: str) -> bool:
     return stat.S_ISREG(mode)
 
 
-def _replace(path: str, value: Value) -> None:
+def _replace(path: str, header: bytes, values: Sequence[Value]) -> None:
     """Have the workers write a file, and give it the name `path`."""
     _remove_leftovers(path)
     temporary = f"{path}.{secrets.token_hex(4)}.part"
-    with _part(temporary, value.shape, value.dtype) as offset:
+    wanted = sum(value.result.aval.nbytes for value in values)
+    with _part(temporary, header, wanted):
         session.current_op.name = "save"
-        written = session.emit("write_npy", value, path=temporary, offset=offset, shape=value.shape)
-        count, wanted = int(session.fetch(written)), value.result.aval.nbytes
-        if count != wanted:
-            raise OSError(f"{count:,} bytes were written, not {wanted:,}")
+        offset, written = len(header), Value.known(np.zeros((), np.int64))
+        for value in values:
+            count = session.emit("write_npy", value, path=temporary, offset=offset, shape=value.shape)
+            written = session.emit("add", written, count)
+            offset += value.result.aval.nbytes
+        found = int(session.fetch(written))
+        if found != wanted:
+            raise OSError(f"{found:,} bytes were written, not {wanted:,}")
         session.settle()  # tensors that are still to be read from `path` are read now
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(path, temporary)
         os.replace(temporary, path)
-
-
-def _write_straight(path: str, value: Value) -> None:
-    array = np.ascontiguousarray(session.fetch(value)).reshape(value.shape)
-    with open(path, "wb") as file:
-        _write_header(file, value.shape, value.dtype)
-        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _about(path: str, error: OSError | DistgradError) -> Exception:
@@ -171,8 +185,8 @@ def _about(path: str, error: OSError | DistgradError) -> Exception:
 
 
 @contextlib.contextmanager
-def _part(path: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[int]:
-    """A file with a header and room for the elements; where these begin. Raises OSError if the disk is too full.
+def _part(path: str, header: bytes, size: int) -> Iterator[None]:
+    """A file with a header and room for `size` bytes behind it. Raises OSError if the disk is too full.
 
     It is locked while it is written, so another save can tell that, and removed unless it has another name by then.
     """
@@ -180,9 +194,8 @@ def _part(path: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[int]:
         try:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write_header(file, shape, dtype)
+            file.write(header)
             offset = file.tell()
-            size = math.prod(shape) * dtype.itemsize
             file.truncate(offset + size)
             file.flush()
             if size and hasattr(os, "posix_fallocate"):  # a mapped write to a full disk would kill the worker
@@ -191,16 +204,17 @@ def _part(path: str, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[int]:
                 except OSError as error:
                     if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot tell
                         raise
-            yield offset
+            yield
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    npy.write_array_header_1_0(
-        file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    )
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    file = io.BytesIO()
+    entries = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, entries)
+    return file.getvalue()
 
 
 def _remove_leftovers(path: str) -> None:
