@@ -7,6 +7,7 @@ and sends its programs, one call for each worker and stage, without waiting. `fe
 from distgrad.session.core import Session
 from distgrad.session.door import (
     apply,
+    at_hand,
     bring,
     constant,
     current,
@@ -35,6 +36,7 @@ from distgrad.session.signature import current_op
 __all__ = [
     "Session",
     "apply",
+    "at_hand",
     "bring",
     "constant",
     "current",

@@ -308,6 +308,14 @@ def fetch(value: Value) -> np.ndarray:
     return _session.fetch(result)
 
 
+def at_hand(value: Value) -> bool:
+    """Whether the elements are in the driver, or are made there as soon as somebody asks."""
+    result = value.result
+    if result.promise is not None:
+        return result.promise.near and result.spec.nbytes <= _inline_bytes
+    return result.array is not None
+
+
 def bring(value: Value) -> None:
     """Have a small value in the driver, where the driver computes what is small."""
     if value.result.spec.nbytes <= _inline_bytes and value.sharding.count == 1:
