@@ -9,6 +9,7 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import CPU, OF_NUMPY, Size, device, dtype
+from distgrad.dual import forward, highest
 from distgrad.graph import Value
 from distgrad.printing import edge_indices, format_array
 from distgrad.sharding import Sharding
@@ -235,6 +236,8 @@ class Contents:
             suffixes.append(f"grad_fn=<{node.name()}>")
         elif self._requires_grad:
             suffixes.append("requires_grad=True")
+        if forward.on and (level := highest((self,))) >= 0:
+            suffixes.append(f"tangent={forward.at(self, level)}")
         return format_array(array, suffixes=suffixes, shape=shape)
 
     def __format__(self, spec: str) -> str:

@@ -248,7 +248,7 @@ class Saved:
     `tensor` is for the message alone, which names its latest grad_fn.
     """
 
-    __slots__ = ("counter", "edge", "is_output", "number", "tensor", "value")
+    __slots__ = ("counter", "edge", "is_output", "number", "tangents", "tensor", "value")
 
     def __init__(
         self,
@@ -264,6 +264,7 @@ class Saved:
         self.edge = edge
         self.is_output = is_output
         self.tensor = None if tensor is None else weakref.ref(tensor)
+        self.tangents: Any = None  # of forward mode, see `dual.py`
 
     def changed(self, owner: Node, where: Place | None) -> RuntimeError:
         """torch's error for a storage that was changed after this was saved."""

@@ -60,6 +60,7 @@ class Tensor(Contents):
         "_output",
         "_requires_grad",
         "_storage",
+        "_tangents",  # of forward mode, see `dual.py`; not set before there are any
         "_versions",
         "_view",
     )
@@ -77,7 +78,8 @@ class Tensor(Contents):
         self._output = 0
         self._accumulate: Any = None  # weak reference to the leaf's AccumulateGrad
 
-    if TYPE_CHECKING:  # operators that the ops attach
+    if TYPE_CHECKING:  # and operators that the ops attach
+        _tangents: Any
         __add__: Any
         __radd__: Any
         __sub__: Any
@@ -336,7 +338,15 @@ class Tensor(Contents):
 
 
 def unpack(saved: Saved, owner: Node, where: Any) -> Tensor:
-    """The tensor that `owner` saved, checked; in a graph again if ops are being recorded."""
+    """The tensor that `owner` saved, checked; in a graph again if ops are being recorded, with its tangents."""
+    if saved.tangents is None:
+        return _unpacked(saved, owner, where)
+    tensor = _unpacked(saved, owner, where)
+    tensor._tangents = saved.tangents
+    return tensor
+
+
+def _unpacked(saved: Saved, owner: Node, where: Any) -> Tensor:
     counter = saved.counter
     if counter is not None and counter.number != saved.number:
         raise saved.changed(owner, where)

@@ -40,6 +40,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.dual import forward, highest
 from distgrad.graph import Value, place
 from distgrad.ops import inplace as writing
 from distgrad.ops.helpers import (
@@ -348,6 +349,8 @@ def _function(kind: Kind) -> Callable[..., Any]:
         return bound(bind(args, kwargs) if tail is None else args + tail)
 
     def bound(args: tuple[Any, ...]) -> Any:
+        if forward.on and (level := highest(args)) >= 0:
+            return forward.run(kind, args, level)
         operands, tracked = unwrap(kind, args)
         current_op.name = name
         out = run(*operands)
@@ -402,7 +405,11 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
     """The method that writes an op's result into its first argument."""
 
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        bound = kind.bind((self, *args), kwargs)
+        return changed(self, kind.bind((self, *args), kwargs))
+
+    def changed(self: Tensor, bound: tuple[Any, ...]) -> Tensor:
+        if forward.on and (level := highest(bound)) >= 0:
+            return forward.change(kind, changed, bound, level)
         writing.check(self)
         if self._view is not None and self._view.layout.overlaps:
             bound = writing.alike(self, kind, bound)

@@ -1,0 +1,183 @@
+"""`backward` and `grad`: what users call to differentiate, with torch's checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distgrad.autograd.engine import deposit, finish, run
+from distgrad.ops.base import attach
+from distgrad.ops.helpers import constant
+from distgrad.ops.making import ones_like, zeros_like
+from distgrad.record import Edge
+from distgrad.tensor import Tensor
+
+Tensors = Tensor | Sequence[Tensor]
+
+
+def _tuple(tensors: Any) -> tuple[Any, ...]:
+    return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+
+
+def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[Edge], list[Tensor]]:
+    """The edges to start from and their gradients, checked; ones for scalars without a gradient."""
+    edges, found = [], []
+    for i, (out, g) in enumerate(zip(outputs, gradients, strict=False)):
+        if isinstance(g, Tensor):
+            given, aval = g._avals.result.spec.aval, out._avals.result.spec.aval
+            if given.shape != aval.shape:
+                raise RuntimeError(
+                    f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and "
+                    f"output[{i}] has a shape of {out.shape}."
+                )
+            g = g if given.dtype is aval.dtype else g.to(out.dtype)
+        elif g is None:
+            if out.requires_grad:
+                aval = out._avals.result.spec.aval
+                if aval.size != 1:
+                    raise RuntimeError("grad can be implicitly created only for scalar outputs")
+                g = ones_like(out) if aval.shape else Tensor(constant(1, aval.dtype))
+        else:
+            raise TypeError(f"gradients can be either Tensors or None, but got {type(g).__name__}")
+        found.append(g)
+    if len(outputs) != len(gradients):
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(gradients)} gradients")
+    for i, out in enumerate(outputs):
+        edge = out._edge
+        if edge[0] is None:
+            raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
+        edges.append(edge)
+    return edges, found
+
+
+def _gradients(given: Any, count: int) -> tuple[Any, ...]:
+    return (None,) * count if given is None else _tuple(given)
+
+
+def backward(
+    tensors: Tensors,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    grad_variables: Any = None,
+    inputs: Tensors | None = None,
+    *,
+    retain_variables: bool | None = None,
+) -> None:
+    """Accumulate the gradients of `tensors` with respect to the leaves of their graph in the leaves' `.grad`.
+
+    Args:
+        tensors: what to differentiate; each needs a gradient in `grad_tensors` unless it has one element.
+        grad_tensors: the vectors of the vector-Jacobian product, one for each tensor, or None.
+        retain_graph: keep the saved values, so that the graph can be walked again (default: `create_graph`).
+        create_graph: record backward itself, for derivatives of higher order.
+        grad_variables, retain_variables: old names of `grad_tensors` and `retain_graph`.
+        inputs: accumulate in these tensors only.
+    """
+    if grad_variables is not None:
+        if grad_tensors is not None:
+            raise RuntimeError(
+                "`grad_tensors` and `grad_variables` (deprecated) arguments both passed to "
+                "`backward()`. Please only use "
+                "`grad_tensors`."
+            )
+        grad_tensors = grad_variables
+    targets = None if inputs is None else _tuple(inputs)
+    if targets is not None and not targets:
+        raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
+    outputs = _tuple(tensors)
+    roots, gradients = _roots(outputs, _gradients(grad_tensors, len(outputs)))
+    keep = retain_variables if retain_graph is None else retain_graph
+    keep_graph = create_graph if keep is None else bool(keep)
+    if targets is None:
+        run(roots, gradients, keep_graph=keep_graph, create_graph=create_graph)
+    else:
+        _into(targets, roots, gradients, keep_graph, create_graph)
+    finish(create_graph)
+
+
+def _into(
+    targets: tuple[Tensor, ...],
+    roots: list[Edge],
+    gradients: list[Tensor],
+    keep_graph: bool,
+    create_graph: bool,
+) -> None:
+    """`backward(inputs=...)`: leaves get theirs deposited, others as if they retained it for this once."""
+    for i, tensor in enumerate(targets):
+        if not tensor.requires_grad:
+            raise RuntimeError(f"One of the differentiated Tensors does not require grad (at index {i})")
+    edges = [tensor._edge for tensor in targets]
+    found = run(
+        roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges, accumulate=False
+    )
+    for tensor, g in zip(targets, found, strict=True):
+        if g is not None:
+            deposit(tensor, g, create_graph)
+
+
+def grad(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Tensor, ...]:
+    """The gradients of `outputs` with respect to `inputs`, without touching `.grad`.
+
+    Args:
+        outputs, grad_outputs, retain_graph, create_graph: as `tensors` and so on of `backward`.
+        inputs: tensors that require grad, leaves or not.
+        allow_unused: give None for inputs that the outputs do not depend on, rather than raise.
+        is_grads_batched: not supported yet.
+        materialize_grads: give zeros for those.
+    """
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but "
+            "got: allow_unused=False."
+        )
+    if is_grads_batched:
+        raise NotImplementedError("is_grads_batched=True is not supported yet; call grad() once for each row")
+    if allow_unused is None:
+        allow_unused = materialize_grads
+    wanted, targets = _tuple(outputs), _tuple(inputs)
+    if not targets:
+        raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
+    roots, gradients = _roots(wanted, _gradients(grad_outputs, len(wanted)))
+    if any(not tensor.requires_grad for tensor in targets):
+        raise RuntimeError("One of the differentiated Tensors does not require grad")
+    edges = [tensor._edge for tensor in targets]
+    keep_graph = create_graph if retain_graph is None else bool(retain_graph)
+    found = run(
+        roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges, accumulate=False
+    )
+    results: list[Any] = []
+    for i, (tensor, g) in enumerate(zip(targets, found, strict=True)):
+        if g is None and not allow_unused:
+            raise RuntimeError(
+                f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
+                "allow_unused=True if this is the desired behavior."
+            )
+        results.append(zeros_like(tensor) if g is None and materialize_grads else g)
+    finish(create_graph)
+    return tuple(results)
+
+
+def _backward(
+    self: Tensor,
+    gradient: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+    *,
+    retain_variables: bool | None = None,
+) -> None:
+    """Accumulate the gradient of this tensor in the leaves' `.grad`; see `autograd.backward`."""
+    backward(self, gradient, retain_graph, create_graph, inputs=inputs, retain_variables=retain_variables)
+
+
+attach(backward=_backward)
