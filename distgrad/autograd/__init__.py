@@ -6,16 +6,20 @@ from typing import Any
 
 from distgrad.autograd import forward_ad, functional
 from distgrad.autograd.drivers import backward, grad
+from distgrad.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from distgrad.tensor import Tensor
 
 __all__ = [
+    "GradcheckError",
     "Variable",
     "backward",
     "enable_grad",
     "forward_ad",
     "functional",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "is_grad_enabled",
     "no_grad",
     "set_grad_enabled",
