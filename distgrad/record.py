@@ -9,13 +9,15 @@ import re
 import threading
 import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from distgrad.dtype import OF_NUMPY
 from distgrad.graph import Place, Value, origin
+from distgrad.handles import RemovableHandle
 from distgrad.sharding import Sharding
-from distgrad.storage import Version
+from distgrad.storage import Storage, Version
 
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after "
@@ -158,20 +160,43 @@ NO_EDGE: Edge = (None, 0)
 _count = itertools.count()
 
 
+class Hooks:
+    """What users want called, or filled, when gradients reach a node.
+
+    `on_tensor` are those of the tensors that the node has made, by output: a gradient in, a gradient or None out.
+    `before` and `after` are the node's own; `accumulated` those of a leaf whose `grad` has been added to. `retained`
+    are weak references to tensors that want their gradient, by output.
+    """
+
+    __slots__ = ("accumulated", "after", "before", "on_tensor", "retained")
+
+    def __init__(self) -> None:
+        self.on_tensor: dict[int, OrderedDict[int, Any]] = {}
+        self.before: OrderedDict[int, Any] = OrderedDict()
+        self.after: OrderedDict[int, Any] = OrderedDict()
+        self.accumulated: OrderedDict[int, Any] = OrderedDict()
+        self.retained: dict[int, Any] = {}
+
+
+def hooked(hooks: OrderedDict[int, Any], hook: Callable[..., Any]) -> RemovableHandle:
+    """Enter a hook among others; the handle takes it out again."""
+    handle = RemovableHandle(hooks)
+    hooks[handle.id] = hook
+    return handle
+
+
 class Node:
     """A step of backward: what `grad_fn` shows. Subclasses are named as torch names them.
 
     Nodes are numbered as they are made, so a node's number is above that of every node it leads to.
     """
 
-    __slots__ = ("__weakref__", "next_functions", "number", "retained")
+    __slots__ = ("__weakref__", "_hooks", "_metadata", "_number", "next_functions")
 
     def __init__(self, next_functions: tuple[Edge, ...]):
         self.next_functions = next_functions
-        self.number = next(_count)
-        self.retained: dict[int, Any] | None = (
-            None  # output -> weak reference to a tensor that wants its gradient
-        )
+        self._number = next(_count)
+        self._hooks: Hooks | None = None
 
     def name(self) -> str:
         """The name of the function, such as `MulBackward0`."""
@@ -179,8 +204,31 @@ class Node:
 
     @property
     def metadata(self) -> dict[Any, Any]:
-        """For users' notes; empty."""
-        return {}
+        """For users' notes, and where anomaly mode keeps the place of the forward call."""
+        try:
+            return self._metadata
+        except AttributeError:
+            self._metadata: dict[Any, Any] = {}
+            return self._metadata
+
+    @property
+    def _outputs(self) -> int:
+        """How many tensors the node has made that can get a gradient."""
+        return 1
+
+    def _hooks_of(self) -> Hooks:
+        """The hooks, made when the first is registered."""
+        if self._hooks is None:
+            self._hooks = Hooks()
+        return self._hooks
+
+    def register_hook(self, fn: Callable[..., Any]) -> RemovableHandle:
+        """Call `fn(grad_inputs, grad_outputs)` after the node has run; what it returns replaces `grad_inputs`."""
+        return hooked(self._hooks_of().after, fn)
+
+    def register_prehook(self, fn: Callable[..., Any]) -> RemovableHandle:
+        """Call `fn(grad_outputs)` before the node runs; what it returns replaces them."""
+        return hooked(self._hooks_of().before, fn)
 
     def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """The gradient for each of `next_functions` that is `wanted`, from those of the outputs (None: zero).
@@ -189,7 +237,11 @@ class Node:
         """
         raise NotImplementedError
 
-    def release(self) -> None:
+    def _undefined(self, wanted: Sequence[bool] | None) -> Sequence[Any]:
+        """The same where no output has a gradient: then nothing has one, and no formula runs."""
+        return (None,) * len(self.next_functions)
+
+    def _release(self) -> None:
         """Drop what was saved."""
 
     def __call__(self, *grads: Any) -> Any:
@@ -233,22 +285,44 @@ def title_of(node: Node) -> str:
 
 def retain(node: Node, output: int, tensor: Any) -> None:
     """Have the engine put the gradient of a node's output in `tensor.grad`."""
-    if node.retained is None:
-        node.retained = {}
-    node.retained[output] = weakref.ref(tensor)
+    node._hooks_of().retained[output] = weakref.ref(tensor)
 
 
 # Saved values.
 class Saved:
-    """A value kept for backward, with what is needed to make a tensor of it again.
+    """A tensor that was saved for backward, and the number of changes in place at that time.
 
-    `counter` and `number` tell whether the storage was changed since. `edge` is the tensor's place in the graph; an
-    output of the node that saves it (`is_output`) has no node there, so that there is no cycle. Where an operand is
-    saved in place of the output, it has: only the version is the output's.
-    `tensor` is for the message alone, which names its latest grad_fn.
+    As in torch the tensor itself is kept, not its value: what `.data` changes without being counted is seen. The
+    node must not have made the tensor: they would keep each other alive.
     """
 
-    __slots__ = ("counter", "edge", "is_output", "number", "tangents", "tensor", "value")
+    __slots__ = ("number", "tensor")
+
+    def __init__(self, tensor: Any):
+        self.tensor = tensor
+        versions = tensor._versions
+        self.number = 0 if versions is None else versions.number
+
+    def open(self, owner: Node, where: Place | None) -> Any:
+        """The tensor; an error if it was changed in place."""
+        tensor = self.tensor
+        versions = tensor._versions
+        if versions is not None and versions.number != self.number:
+            aval = tensor._avals.result.spec.aval
+            node, output = tensor.grad_fn, tensor._output
+            raise changed(aval, node, output, versions, self.number, where)
+        return tensor
+
+
+class SavedResult:
+    """A result of the node that saves it, or an argument as it was before the node's op changed it in place.
+
+    It is made a tensor again: on the same storage for a result, where `storage` tells it. `edge` is its place in the
+    graph; that of a result of the node (`is_output`) has no node, so that there is no cycle. Where an operand is saved
+    in place of the result, it has: only the version is the result's.
+    """
+
+    __slots__ = ("counter", "edge", "generation", "is_output", "number", "storage", "tangents", "value")
 
     def __init__(
         self,
@@ -256,35 +330,41 @@ class Saved:
         counter: Version | None,
         edge: Edge = NO_EDGE,
         is_output: bool = False,
-        tensor: Any = None,
+        storage: Storage | None = None,
     ):
         self.value = value
         self.counter = counter
         self.number = counter.number if counter is not None else 0
         self.edge = edge
         self.is_output = is_output
-        self.tensor = None if tensor is None else weakref.ref(tensor)
+        self.storage = storage
+        self.generation = 0 if storage is None else storage.generation
         self.tangents: Any = None  # of forward mode, see `dual.py`
 
-    def changed(self, owner: Node, where: Place | None) -> RuntimeError:
-        """torch's error for a storage that was changed after this was saved."""
+    def contents(self, owner: Node, where: Place | None) -> Value:
+        """The contents; an error if they were changed in place."""
         counter = self.counter
-        assert counter is not None
-        producer = owner if self.is_output else self.edge[0]
-        tensor = None if self.tensor is None else self.tensor()
-        if tensor is not None:
-            producer = tensor.grad_fn
-        made = ""
-        if producer is not None and not isinstance(producer, AccumulateGrad):
-            name = title_of(producer)
-            made = (
-                f", which is output {self.edge[1]} of {'torch::autograd::' * (name == 'CopySlices')}{name},"
-            )
-        lines = "" if where is None else f"\nSaved by {origin(where)}."
-        lines += "" if counter.changed is None else f"\nChanged by {origin(counter.changed)}."
-        return RuntimeError(
-            "one of the variables needed for gradient computation has been modified by an inplace operation: "
-            f"[{OF_NUMPY[self.value.dtype].tensor_type} {list(self.value.shape)}]{made} is at "
-            f"version {counter.number}; "
-            f"expected version {self.number} instead. {HINT}{lines}"
-        )
+        if counter is not None and counter.number != self.number:
+            node = owner if self.is_output else self.edge[0]
+            raise changed(self.value.result.spec.aval, node, self.edge[1], counter, self.number, where)
+        storage = self.storage
+        if storage is None or storage.generation == self.generation:
+            return self.value
+        return storage.value
+
+
+def changed(
+    aval: Any, producer: Node | None, output: int, counter: Version, expected: int, where: Place | None
+) -> RuntimeError:
+    """torch's error for a tensor that was changed after it was saved, with the lines of both."""
+    made = ""
+    if producer is not None and not isinstance(producer, AccumulateGrad):
+        name = title_of(producer)
+        made = f", which is output {output} of {'torch::autograd::' * (name == 'CopySlices')}{name},"
+    lines = "" if where is None else f"\nSaved by {origin(where)}."
+    lines += "" if counter.changed is None else f"\nChanged by {origin(counter.changed)}."
+    return RuntimeError(
+        "one of the variables needed for gradient computation has been modified by an inplace operation: "
+        f"[{OF_NUMPY[aval.dtype].tensor_type} {list(aval.shape)}]{made} is at version {counter.number}; "
+        f"expected version {expected} instead. {HINT}{lines}"
+    )

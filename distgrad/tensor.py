@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections import OrderedDict
+from collections.abc import Callable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +15,18 @@ from distgrad import session
 from distgrad.contents import Contents
 from distgrad.dtype import from_numpy_dtype, get_default_dtype
 from distgrad.graph import Value
+from distgrad.handles import RemovableHandle
 from distgrad.record import (
     FREED,
     NO_EDGE,
     AccumulateGrad,
     AsStridedBackward0,
     Edge,
+    Hooks,
     Node,
-    Saved,
+    SavedResult,
     grad_mode,
+    hooked,
     retain,
 )
 from distgrad.storage import Storage, Version, View
@@ -56,6 +61,7 @@ class Tensor(Contents):
         "__weakref__",
         "_accumulate",
         "_grad",
+        "_hooks",
         "_node",
         "_output",
         "_requires_grad",
@@ -77,6 +83,7 @@ class Tensor(Contents):
         self._node: Node | None = None
         self._output = 0
         self._accumulate: Any = None  # weak reference to the leaf's AccumulateGrad
+        self._hooks: Hooks | None = None  # a leaf's; others have theirs in the node
 
     if TYPE_CHECKING:  # and operators that the ops attach
         _tangents: Any
@@ -231,7 +238,7 @@ class Tensor(Contents):
     def retains_grad(self) -> bool:
         """Whether this is no leaf and `retain_grad()` was called."""
         node = self.grad_fn
-        kept = None if node is None or node.retained is None else node.retained.get(self._output)
+        kept = None if node is None or node._hooks is None else node._hooks.retained.get(self._output)
         return kept is not None and kept() is self
 
     def retain_grad(self) -> None:
@@ -240,6 +247,26 @@ class Tensor(Contents):
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         if self._node is not None:
             retain(self._node, self._output, self)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call `hook(grad)` when this tensor's gradient has been computed; a tensor that it returns replaces it."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        hooks = self._leaf_hooks() if self._node is None else self._node._hooks_of()
+        return hooked(hooks.on_tensor.setdefault(self._output, OrderedDict()), hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call `hook(self)` when backward has added to the `grad` of this leaf."""
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if self._node is not None:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        return hooked(self._leaf_hooks().accumulated, hook)
+
+    def _leaf_hooks(self) -> Hooks:
+        if self._hooks is None:
+            self._hooks = Hooks()
+        return self._hooks
 
     @property
     def grad(self) -> Tensor | None:
@@ -337,25 +364,23 @@ class Tensor(Contents):
         return self
 
 
-def unpack(saved: Saved, owner: Node, where: Any) -> Tensor:
-    """The tensor that `owner` saved, checked; in a graph again if ops are being recorded, with its tangents."""
+def restored(saved: SavedResult, owner: Node, where: Any) -> Tensor:
+    """A result that `owner` saved, checked; in a graph again if ops are being recorded, with its tangents."""
     if saved.tangents is None:
-        return _unpacked(saved, owner, where)
-    tensor = _unpacked(saved, owner, where)
+        return _restored(saved, owner, where)
+    tensor = _restored(saved, owner, where)
     tensor._tangents = saved.tangents
     return tensor
 
 
-def _unpacked(saved: Saved, owner: Node, where: Any) -> Tensor:
-    counter = saved.counter
-    if counter is not None and counter.number != saved.number:
-        raise saved.changed(owner, where)
+def _restored(saved: SavedResult, owner: Node, where: Any) -> Tensor:
+    value = saved.contents(owner, where)
     node, output = saved.edge
     if not grad_mode.enabled or not (saved.is_output or node is not None):
-        return Tensor(saved.value)
-    if isinstance(node, AccumulateGrad) and node.variable._value is saved.value:
+        return Tensor(value)
+    if isinstance(node, AccumulateGrad) and node.variable._value is value:
         return node.variable
-    tensor = Tensor(saved.value)
+    tensor = Tensor(value)
     tensor._requires_grad = True
     if isinstance(node, AccumulateGrad):
         tensor._accumulate = weakref.ref(node)

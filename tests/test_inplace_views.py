@@ -56,13 +56,22 @@ def test_a_storage_keeps_its_sharding(torch: ModuleType) -> None:
     assert x.sum().item() == 72
 
 
-def test_a_change_of_data_does_not_reach_saved_values(torch: ModuleType) -> None:
-    """torch would use the changed numbers for the gradient; here values never change."""
+def test_a_change_of_data_reaches_saved_tensors_unnoticed(torch: ModuleType) -> None:
+    """As in torch: what is saved is the tensor, with what its storage holds when backward asks for it."""
     x = torch.tensor([3.0], requires_grad=True)
     y = x * x
     x.data.mul_(10)
     y.backward()
-    assert (x.item(), x.grad.item()) == (30.0, 6.0)
+    assert (x.item(), x.grad.item()) == (30.0, 60.0)
+
+
+def test_a_change_of_data_reaches_a_saved_result(torch: ModuleType) -> None:
+    x = torch.arange(4.0, requires_grad=True)
+    y = x.exp()
+    z = y.sum()
+    y.data[0] = 100.0
+    z.backward()
+    assert x.grad[0].item() == 100.0
 
 
 def test_an_op_on_itself_in_place_is_differentiated(torch: ModuleType) -> None:

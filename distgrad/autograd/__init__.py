@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.autograd import forward_ad, functional
+from distgrad.autograd import forward_ad, function, functional
 from distgrad.autograd.drivers import backward, grad
+from distgrad.autograd.function import Function, NestedIOFunction
 from distgrad.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from distgrad.tensor import Tensor
 
 __all__ = [
+    "Function",
     "GradcheckError",
+    "NestedIOFunction",
     "Variable",
     "backward",
     "enable_grad",
     "forward_ad",
+    "function",
     "functional",
     "grad",
     "gradcheck",

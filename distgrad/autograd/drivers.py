@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad.autograd.engine import deposit, finish, run
+from distgrad.autograd.engine import finish, run
 from distgrad.ops.base import attach
 from distgrad.ops.helpers import constant
 from distgrad.ops.making import ones_like, zeros_like
@@ -89,31 +89,15 @@ def backward(
     roots, gradients = _roots(outputs, _gradients(grad_tensors, len(outputs)))
     keep = retain_variables if retain_graph is None else retain_graph
     keep_graph = create_graph if keep is None else bool(keep)
-    if targets is None:
-        run(roots, gradients, keep_graph=keep_graph, create_graph=create_graph)
-    else:
-        _into(targets, roots, gradients, keep_graph, create_graph)
+    edges = None if targets is None else [_accumulating(tensor) for tensor in targets]
+    run(roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges)
     finish(create_graph)
 
 
-def _into(
-    targets: tuple[Tensor, ...],
-    roots: list[Edge],
-    gradients: list[Tensor],
-    keep_graph: bool,
-    create_graph: bool,
-) -> None:
-    """`backward(inputs=...)`: leaves get theirs deposited, others as if they retained it for this once."""
-    for i, tensor in enumerate(targets):
-        if not tensor.requires_grad:
-            raise RuntimeError(f"One of the differentiated Tensors does not require grad (at index {i})")
-    edges = [tensor._edge for tensor in targets]
-    found = run(
-        roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges, accumulate=False
-    )
-    for tensor, g in zip(targets, found, strict=True):
-        if g is not None:
-            deposit(tensor, g, create_graph)
+def _accumulating(tensor: Tensor) -> Edge:
+    """Where `backward(inputs=...)` leads: tensors that are no leaves retain their gradient from now on, as in torch."""
+    tensor.retain_grad()
+    return tensor._edge
 
 
 def grad(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad import session
+from distgrad.autograd.hooks import conclude, deposited, prepare, reach
 from distgrad.graph import place
 from distgrad.ops.arithmetic import add
 from distgrad.ops.convert import _own, _reshard
@@ -46,43 +47,83 @@ def run(
         session.current_op.caller = place("backward", 2)[1:]
         session.pass_begins()
     try:
-        captured: dict[Edge, Tensor | None] = dict.fromkeys(inputs or ())
-        needed = None if inputs is None else _needed([node for node, _ in roots], {n for n, _ in inputs})
-        waiting: list[tuple[int, Node]] = []  # a heap of (-number, node): nodes that have a gradient
-        buffers: dict[Node, list[Any]] = {}  # for each of them the gradients of its outputs so far
-        for edge, g in zip(roots, gradients, strict=True):
-            _feed(waiting, buffers, edge, g)
-        while waiting:
-            _, node = heapq.heappop(waiting)
-            grads = buffers.pop(node)
-            if needed is not None and node not in needed:
-                continue
-            if captured:
-                for output, g in enumerate(grads):
-                    if g is not None and (node, output) in captured:
-                        captured[node, output] = g
-            if node.retained is not None:
-                _fill_retained(node, grads)
-            if type(node) is AccumulateGrad:
-                if accumulate:
-                    deposit(node.variable, grads[0], create_graph)
-                continue
-            if needed is not None and not needed[node]:
-                continue
-            edges = node.next_functions
-            wanted = None if needed is None else [n in needed for n, _ in edges]
-            for edge, g in zip(edges, node.apply(grads, wanted), strict=True):
-                if g is not None:
-                    _feed(waiting, buffers, edge, g)
-            if not keep_graph:
-                node.release()
-        return [captured[edge] for edge in inputs or ()]
+        captured: dict[Edge, Tensor | None] = {} if accumulate else dict.fromkeys(inputs or ())
+        targets = {node for node, _ in inputs or ()}
+        needed = None if inputs is None else _needed([node for node, _ in roots], targets, accumulate)
+        _walk(roots, gradients, keep_graph, needed, captured)
+        return [captured[edge] for edge in inputs or () if captured]
     finally:
         grad_mode.enabled = before
         session.current_op.caller = caller
 
 
-def _feed(waiting: list[tuple[int, Node]], buffers: dict[Node, list[Any]], edge: Edge, g: Tensor) -> None:
+def _walk(
+    roots: Sequence[Edge],
+    gradients: Sequence[Tensor],
+    keep_graph: bool,
+    needed: dict[Node, bool] | None,
+    captured: dict[Edge, Tensor | None],
+) -> None:
+    """Go through the nodes; None for a gradient that is undefined, as a formula or a hook may give it."""
+    waiting: list[tuple[int, Node]] = []  # a heap of (-number, node): nodes that have a gradient
+    buffers: dict[Node, list[Any]] = {}  # for each of them the gradients of its outputs so far
+    undefined = False  # whether one was fed that is None
+    for edge, g in zip(roots, gradients, strict=True):
+        _feed(waiting, buffers, edge, g)
+    while waiting:
+        _, node = heapq.heappop(waiting)
+        grads = buffers.pop(node)
+        if needed is not None:
+            if node not in needed:
+                continue
+            runs = needed[node]
+            if captured and runs:  # as in torch, before the hooks of a tensor on the way to another one
+                _capture(captured, node, grads)
+        if type(node) is AccumulateGrad:
+            leaf = node.variable
+            if needed is not None and not runs:
+                _capture(captured, node, grads if leaf._hooks is None else reach(leaf._hooks, grads, 1))
+            elif leaf._hooks is None and node._hooks is None:
+                if grads[0] is not None:
+                    deposit(leaf, grads[0], grad_mode.enabled)
+            else:
+                arrive(node, grads)
+            continue
+        hooks = node._hooks
+        if hooks is not None:
+            grads = reach(hooks, grads, node._outputs)
+        if needed is None:
+            wanted = None
+        else:
+            if not runs:
+                _capture(captured, node, grads)
+                continue
+            wanted = [n in needed for n, _ in node.next_functions]
+        if hooks is not None:
+            grads = prepare(hooks, grads)
+        if (undefined or hooks is not None) and all(g is None for g in grads):
+            found = node._undefined(wanted)
+        else:
+            found = node.apply(grads, wanted)
+        if hooks is not None and hooks.after:
+            found = conclude(hooks, found, grads)
+        if not keep_graph:
+            node._release()
+        for edge, g in zip(node.next_functions, found, strict=True):
+            if g is not None:
+                _feed(waiting, buffers, edge, g)
+            elif edge[0] is not None and (needed is None or edge[0] in needed):
+                undefined = True
+                _feed(waiting, buffers, edge, None)
+
+
+def _capture(captured: dict[Edge, Tensor | None], node: Node, grads: Sequence[Any]) -> None:
+    for output, g in enumerate(grads):
+        if g is not None and (node, output) in captured:
+            captured[node, output] = g
+
+
+def _feed(waiting: list[tuple[int, Node]], buffers: dict[Node, list[Any]], edge: Edge, g: Any) -> None:
     """Add a gradient to those that wait for a node's output."""
     node, output = edge
     if node is None:
@@ -90,15 +131,19 @@ def _feed(waiting: list[tuple[int, Node]], buffers: dict[Node, list[Any]], edge:
     grads = buffers.get(node)
     if grads is None:
         buffers[node] = [g] if output == 0 else [None] * output + [g]
-        heapq.heappush(waiting, (-node.number, node))
+        heapq.heappush(waiting, (-node._number, node))
         return
     if len(grads) <= output:
         grads += [None] * (output + 1 - len(grads))
-    grads[output] = g if grads[output] is None else add(grads[output], g)
+    if g is not None:
+        grads[output] = g if grads[output] is None else add(grads[output], g)
 
 
-def _needed(roots: list[Node | None], targets: set[Node | None]) -> dict[Node, bool]:
-    """The nodes on a way to one of the targets; True for those that must run, False for targets that need not."""
+def _needed(roots: list[Node | None], targets: set[Node | None], accumulate: bool) -> dict[Node, bool]:
+    """The nodes on a way to one of the targets; True for those that must run.
+
+    Targets must run if they are to `accumulate`; else not, unless another target is behind them.
+    """
     seen = {node for node in roots if node is not None}
     stack = list(seen)
     while stack:
@@ -107,23 +152,26 @@ def _needed(roots: list[Node | None], targets: set[Node | None]) -> dict[Node, b
                 seen.add(node)
                 stack.append(node)
     needed: dict[Node, bool] = {}
-    for node in sorted(seen, key=lambda node: node.number):
+    for node in sorted(seen, key=lambda node: node._number):
         runs = any(n in needed for n, _ in node.next_functions)
         if runs or node in targets:
-            needed[node] = runs
+            needed[node] = runs or accumulate
     return needed
 
 
-def _fill_retained(node: Node, grads: list[Any]) -> None:
-    assert node.retained is not None
-    for output, reference in node.retained.items():
-        tensor = reference()
-        if tensor is not None and output < len(grads) and grads[output] is not None:
-            g = grads[output]
-            if tensor._grad is None:
-                tensor._grad = _own(g) if grad_mode.enabled else Tensor(g._value)
-            else:
-                tensor._grad = add(tensor._grad, g)
+def arrive(node: AccumulateGrad, grads: list[Any]) -> None:
+    """A gradient for a leaf that has hooks, or whose node has."""
+    leaf, hooks = node.variable, node._hooks
+    if leaf._hooks is not None:
+        grads = reach(leaf._hooks, grads, 1)
+    if hooks is not None:
+        grads = prepare(hooks, grads)
+    if grads[0] is not None:
+        deposit(leaf, grads[0], grad_mode.enabled)
+    if leaf._hooks is not None:
+        deposited(leaf._hooks, leaf)
+    if hooks is not None:
+        conclude(hooks, (), grads)
 
 
 def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:

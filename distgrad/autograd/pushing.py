@@ -23,7 +23,7 @@ from distgrad.ops.kind import Kind
 from distgrad.ops.making import zeros_like
 from distgrad.ops.moves import Chain
 from distgrad.ops.node import OpNode, SavedList, _like, fitted
-from distgrad.record import AsStridedBackward0, Saved, enable_grad, grad_mode
+from distgrad.record import AsStridedBackward0, SavedResult, enable_grad, grad_mode
 from distgrad.storage import View
 from distgrad.tensor import Tensor
 
@@ -186,7 +186,7 @@ def _remember(args: Args, before: Args, outs: list[Tensor]) -> None:
 
 
 def _mark(saved: Any, item: Any) -> None:
-    if type(saved) is Saved:
+    if type(saved) is SavedResult:  # of others the tensor itself was saved
         saved.tangents = tangents_of(item)
     elif type(saved) is SavedList:
         for one, its in zip(saved, item, strict=True):

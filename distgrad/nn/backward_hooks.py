@@ -151,4 +151,4 @@ def hook_last_node(module: Any, hooks: list[Any], args: Any, result: Any) -> Non
     if node is None:
         return
     for hook in hooks:
-        node.register_hook(lambda inputs, outputs, hook=hook: hook(module, inputs, outputs))  # type: ignore[attr-defined]
+        node.register_hook(lambda inputs, outputs, hook=hook: hook(module, inputs, outputs))

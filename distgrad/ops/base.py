@@ -59,7 +59,7 @@ from distgrad.ops.helpers import (
 from distgrad.ops.kind import Kind
 from distgrad.ops.node import Like, OpNode, SavedList, make_view
 from distgrad.ops.table import OPS, Op, call, register
-from distgrad.record import NO_EDGE, Edge, Saved, grad_mode
+from distgrad.record import NO_EDGE, Edge, Saved, SavedResult, grad_mode
 from distgrad.scalars import HIGHEST_INT, LOWEST_INT, checked
 from distgrad.session import current_op
 from distgrad.tensor import Tensor
@@ -330,14 +330,14 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
             saved[name] = SavedList(map(_keep, item, operand))
         else:
             before = changed is not None and item is changed
-            saved[name] = Saved(operand, None, item._edge) if before else _keep(item, operand)
+            saved[name] = SavedResult(operand, None, item._edge) if before else _keep(item, operand)
     return node
 
 
 def _keep(item: Any, operand: Any) -> Any:
     if isinstance(item, Tensor):
-        return Saved(operand, item._counter, item._edge, False, item)
-    return Saved(operand, None) if type(operand) is Value else operand
+        return Saved(item)
+    return SavedResult(operand, None) if type(operand) is Value else operand
 
 
 def _function(kind: Kind) -> Callable[..., Any]:
@@ -368,10 +368,10 @@ def _function(kind: Kind) -> Callable[..., Any]:
             tensor._node = node
             tensor._requires_grad = True
             if node.plan.out:
-                node.saved["out"] = Saved(out, tensor._counter, is_output=True)
-            if kind.guard in node.saved:
-                kept = node.saved[kind.guard]
-                node.saved[kind.guard] = Saved(kept.value, tensor._counter, kept.edge, is_output=True)
+                node.saved["out"] = SavedResult(out, tensor._counter, NO_EDGE, True, tensor._storage)
+            if type(kept := node.saved.get(kind.guard)) is Saved:
+                item = kept.tensor
+                node.saved[kind.guard] = SavedResult(item._value, tensor._counter, item._edge, True)
         return tensor
 
     functools.update_wrapper(call, kind.body)
@@ -385,9 +385,11 @@ def _several(kind: Kind, args: tuple[Any, ...], outs: Sequence[Value], node: Any
     for i, out in enumerate(outs):
         tensor = output(kind, args, out, i, node)
         tensors.append(tensor)
-        saved.append(None if tensor._node is not None else Saved(out, tensor._counter, (None, i)))
-    if node is not None and node.plan.out:
-        node.saved["out"] = saved
+        saved.append(None if tensor._node is not None else SavedResult(out, tensor._counter, (None, i)))
+    if node is not None:
+        node.made = len(outs)
+        if node.plan.out:
+            node.saved["out"] = saved
     return tuple(tensors) if kind.returns is None else kind.returns(tensors)
 
 
@@ -425,8 +427,8 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
         value = writing.write(self, value, place(name))
         if node is not None:
             if node.plan.out:
-                node.saved["out"] = Saved(value, self._counter, is_output=True)
-            writing.rebase(self, node)
+                node.saved["out"] = SavedResult(value, self._counter, NO_EDGE, True)
+            writing.rebase(self, node, 0, 0 if kind.formulas[0].place == 0 else None)
         return self
 
     functools.update_wrapper(call, kind.body)

@@ -12,9 +12,10 @@ from distgrad.graph import Place, Value
 from distgrad.ops.helpers import cast, title
 from distgrad.ops.kind import Kind
 from distgrad.ops.moves import Path
-from distgrad.ops.node import Like, OpNode
+from distgrad.ops.node import Like
 from distgrad.ops.table import call
 from distgrad.record import AsStridedBackward0, Edge, Node, grad_mode, retain, title_of
+from distgrad.sharding import Sharding
 from distgrad.tensor import Tensor
 
 LEAF = "a leaf Variable that requires grad is being used in an in-place operation."
@@ -35,64 +36,67 @@ READ_FIRST = {
     "index_copy",
     "index_add",
 }  # in torch, before anything is written
-NO_GRAD_VIEW = (
-    "created in no_grad mode and is being modified inplace with grad mode enabled. "
-    "Given that this use case is "
-    "ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the "
-    "view and the inplace either "
-    "both inside the no_grad block (if you don't want the inplace to be tracked) or both "
-    "outside (if you want the inplace "
-    "to be tracked)."
+SEVERAL_VIEWS = (
+    "This view is the output of a function that returns multiple views. Such functions do not allow the output views "
+    "to be modified inplace. You should replace the inplace operation by an out-of-place one."
+)
+CUSTOM_VIEW = (
+    "This view was created inside a custom Function (or because an input was returned as-is) and the autograd logic to "
+    "handle view+inplace would override the custom backward associated with the custom Function, leading to incorrect "
+    "gradients. This behavior is forbidden. You can fix this by cloning the output of the custom Function."
+)
+UNRECORDED_VIEW = (
+    "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both "
+    "the view and the inplace either both inside the {} block (if you don't want the inplace to be tracked) or both "
+    "outside (if you want the inplace to be tracked)."
 )
 
 
-def _output_of(tensor: Tensor) -> str | None:
+def view_refused(tensor: Tensor, creation: str) -> RuntimeError:
+    """torch's error for writing to a view that was made in such a way that the history could not be told."""
     node = tensor._node
-    return None if node is None else f"Output {tensor._output} of {title_of(node)} is a view"
-
-
-def no_grad_view(tensor: Tensor) -> str:
-    """The error for a view that was made while nothing was recorded, or for a view of that."""
-    output = _output_of(tensor)
-    return f"A view was {NO_GRAD_VIEW}" if output is None else f"{output} of a view which was {NO_GRAD_VIEW}"
-
-
-def multi_view(tensor: Tensor, op: str) -> str:
-    """The error for a view that came together with others from `op`, or for a view of that."""
-    output = _output_of(tensor) or f"Output 0 of {op} is a view"
-    return (
-        f"{output} and is being modified inplace. This view is the output of a function that returns multiple views. "
-        "Such functions do not allow the output views to be modified inplace. You should replace the inplace operation "
-        "by an out-of-place one."
-    )
+    output = None if node is None else f"Output {tensor._output} of {title_of(node)} is a view"
+    if creation == "no_grad":
+        made = "A view was" if output is None else f"{output} of a view which was"
+        return RuntimeError(
+            f"{made} created in no_grad mode and is being modified inplace with grad mode enabled. "
+            + UNRECORDED_VIEW.format("no_grad")
+        )
+    output = output or f"Output 0 of {creation} is a view"
+    why = CUSTOM_VIEW if creation == "function" else SEVERAL_VIEWS
+    return RuntimeError(f"{output} and is being modified inplace. {why}")
 
 
 class CopySlices(Node):
     """History of a tensor of which a view was changed in place by the op of node `inner`.
 
     The gradient of the changed elements goes through `inner`, that of all others straight to the tensor before.
+    `place` says which of inner's edges leads to the view before the change, if one does.
     """
 
-    __slots__ = ("first", "inner", "path")
+    __slots__ = ("cuts", "inner", "path", "place")
 
-    def __init__(self, base: Edge, inner: OpNode, path: Path):
+    def __init__(self, base: Edge, inner: Node, path: Path, place: int | None, cuts: Sharding):
         self.inner = inner
         self.path = path  # from the tensor to the view
-        self.first = int(
-            inner.kind.formulas[0].place == 0
-        )  # whether inner's first edge is the view before the change
-        super().__init__((base, *inner.next_functions[self.first :]))
+        self.place = place
+        self.cuts = cuts  # of the view
+        edges = inner.next_functions
+        super().__init__((base, *(edges if place is None else edges[:place] + edges[place + 1 :])))
 
     def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """Split the gradient, run `inner`, and put the parts together."""
         if wanted is None:
             wanted = [node is not None for node, _ in self.next_functions]
-        whole, path = grads[0], self.path
+        whole, path, place = grads[0], self.path, self.place
         g = call("_follow", whole, path.narrow())
         if path.repeated:  # what was written is read where it stands first
-            g = call("slice_pad", g, path.first, self.inner.likes[0].sharding)
-        results = list(self.inner.apply([g], wanted if self.first else wanted[1:]))
-        before = results.pop(0) if self.first else None
+            g = call("slice_pad", g, path.first, self.cuts)
+        rest = list(wanted[1:])
+        if place is not None:
+            rest.insert(place, wanted[0])
+        results = list(self.inner.apply([g], rest))
+        before = results.pop(place) if place is not None else None
         if not wanted[0]:
             return [None, *results]
         if before is None:
@@ -101,9 +105,9 @@ class CopySlices(Node):
             before = call("sum", before, path.repeated, True)
         return [call("_put_along", whole, before, path.narrow()), *results]
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Drop what `inner` saved."""
-        self.inner.release()
+        self.inner._release()
 
 
 def check(tensor: Tensor) -> None:
@@ -158,7 +162,7 @@ def check_view(tensor: Tensor) -> None:
     """Raise where the history of a changed view could not be told."""
     creation = tensor._view.creation if tensor._view is not None else None
     if creation is not None:
-        raise RuntimeError(no_grad_view(tensor) if creation == "no_grad" else multi_view(tensor, creation))
+        raise view_refused(tensor, creation)
 
 
 def suits(tensor: Tensor, value: Value) -> Value:
@@ -192,22 +196,25 @@ def write(tensor: Tensor, value: Value, where: Place) -> Value:
     return value
 
 
-def rebase(tensor: Tensor, node: OpNode) -> None:
-    """Make `node` the history of a tensor that was changed in place."""
+def rebase(tensor: Tensor, node: Node, output: int = 0, place: int | None = None) -> None:
+    """Make `node` the history of a tensor that was changed in place.
+
+    `place` says which edge of the node leads to the tensor before the change, if one does.
+    """
     view = tensor._view
     if view is None or view.base is None:
-        _move(tensor, node)
+        _move(tensor, node, output)
     else:
         base = view.base
-        changed: Node = CopySlices(base._edge, node, view.chain.found.route)
+        changed: Node = CopySlices(base._edge, node, view.chain.found.route, place, tensor.sharding)
         if base._view is not None and base._view.layout.overlaps:
             changed = AsStridedBackward0((changed, 0), base._view.chain.found.path.again(), base.sharding)
-        _move(base, changed)
+        _move(base, changed, 0)
 
 
-def _move(tensor: Tensor, node: Node) -> None:
+def _move(tensor: Tensor, node: Node, output: int) -> None:
     before = tensor._node
-    if before is not None and before.retained is not None and tensor.retains_grad:
-        del before.retained[tensor._output]
-        retain(node, 0, tensor)
-    tensor._node, tensor._output, tensor._requires_grad = node, 0, True
+    if before is not None and before._hooks is not None and tensor.retains_grad:
+        del before._hooks.retained[tensor._output]
+        retain(node, output, tensor)
+    tensor._node, tensor._output, tensor._requires_grad = node, output, True

@@ -13,10 +13,10 @@ from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind, Plan
 from distgrad.ops.moves import Chain, Step
 from distgrad.ops.table import OPS
-from distgrad.record import Node, Saved, grad_mode
+from distgrad.record import Node, Saved, SavedResult, grad_mode
 from distgrad.sharding import Sharding
 from distgrad.storage import View
-from distgrad.tensor import Tensor, freed, unpack
+from distgrad.tensor import Tensor, freed, restored
 
 
 class Like(NamedTuple):
@@ -47,12 +47,18 @@ def _like(spec: Spec) -> Like:
 class OpNode(Node):
     """Backward node of an op. Subclasses carry the `kind` and torch's name."""
 
-    __slots__ = ("likes", "plan", "saved", "where")
+    __slots__ = ("likes", "made", "plan", "saved", "where")
     kind: Kind
     likes: list[Any]  # for each formula the spec of its argument, a list of them for a list
     plan: Plan  # which formulas run and what is saved for them
     saved: Any  # from the arguments' names to what was saved of them; None once it was dropped
     where: Any  # the user's line that called the op
+    made: int  # how many results, where there are several and each is differentiable
+
+    @property
+    def _outputs(self) -> int:
+        """How many results have gradients."""
+        return self.made if self.kind.multi else 1
 
     def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """Run the formulas."""
@@ -91,12 +97,14 @@ class OpNode(Node):
 
     def _restore(self, item: Any) -> Any:
         if type(item) is Saved:
-            return unpack(item, self, self.where)
+            return item.open(self, self.where)
+        if type(item) is SavedResult:
+            return restored(item, self, self.where)
         if type(item) is SavedList:
             return [self._restore(i) for i in item]
         return item
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Drop what was saved, if there are tensors in it."""
         if self.plan.holds:
             self.saved = None

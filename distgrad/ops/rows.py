@@ -97,8 +97,10 @@ def _iter(self: Tensor) -> Iterator[Tensor]:
         return iter(unbind(self))
     kind, args = KINDS[unbind], (self, 0)
     operands, tracked = unwrap(kind, args)
-    tracked = tracked and grad_mode.enabled
-    return _rows(self, args, record(kind, args, operands) if tracked else None)
+    node = record(kind, args, operands) if tracked and grad_mode.enabled else None
+    if node is not None:
+        node.made = len(self)
+    return _rows(self, args, node)
 
 
 def _rows(self: Tensor, args: Any, node: Any) -> Iterator[Tensor]:
