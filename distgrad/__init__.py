@@ -40,6 +40,7 @@ from distgrad.ops.arithmetic import (
 from distgrad.ops.binary import *
 from distgrad.ops.compare import *
 from distgrad.ops.convert import clone
+from distgrad.ops.decompositions import *
 from distgrad.ops.einsum import *
 from distgrad.ops.files import *
 from distgrad.ops.gathering import *

@@ -25,3 +25,7 @@ class OutOfMemoryError(DistgradError, MemoryError):
 
 class ConnectError(DistgradError, ConnectionError):
     """No Ray cluster answered at the address given to `init`."""
+
+
+class LinAlgError(RuntimeError):
+    """A matrix that an algorithm cannot take: singular, or not positive definite."""

@@ -26,6 +26,10 @@ CUT = {"rtol": 1e-10, "atol": 1e-11}  # between cuts, which change the order of 
 # Arguments that have no derivative although the result depends on them; nor do they in torch.
 NO_DERIVATIVE = {
     ("nll_loss_forward", "weight"),
+    ("_cholesky", "input"),
+    ("cholesky", "input"),
+    ("linalg_eigh", "A"),
+    ("eigvalsh", "A"),
     ("binary_cross_entropy", "weight"),
     ("binary_cross_entropy_with_logits", "weight"),
     ("binary_cross_entropy_with_logits", "pos_weight"),
@@ -39,6 +43,8 @@ NO_DERIVATIVE = {
 
 # Ops of which further results are what backward needs, and no more; as in torch they do not require grad.
 SAVED_RESULTS = {"_standardize"}
+# These read one triangle of a matrix, and their gradient is that of symmetric ones: see test_decompositions.py.
+SYMMETRIC = ("_cholesky", "cholesky", "linalg_eigh", "eigvalsh")
 
 
 # What distgrad gives.
@@ -190,6 +196,8 @@ def check_second(call: Call, outcome: Outcome) -> None:
         return
     arrays = call.arrays()
     by = [None if g is None else direction(2, i, shape=g.shape) for i, g in enumerate(outcome.first)]
+    if call.name in SYMMETRIC:
+        by = [None if u is None else (u + u.mT) / 2 for u in by]
     step, tolerance = steps(outcome, 10 * STEP, SECOND)
     ahead, back = (call.with_arrays(moved(arrays, by, h)) for h in (step, -step))
     slopes = [outcome.first for outcome in outcomes([ahead, back], second=False)]

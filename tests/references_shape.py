@@ -249,7 +249,57 @@ same(
     cumsum=running(np.cumsum),
     cumprod=running(np.cumprod),
     _recurrence=recurrence,
-    _svd=lambda x: tuple(np.linalg.svd(x, full_matrices=False)),
+    linalg_svd=lambda x: tuple(np.linalg.svd(x, full_matrices=False)),
+)
+
+
+# Matrices.
+def triangle(a: Array, upper: bool, unit: bool = False) -> Array:
+    if a.shape[-1] != a.shape[-2]:
+        raise ValueError(a.shape)
+    a = np.triu(a) if upper else np.tril(a)
+    return a - a * np.eye(a.shape[-1]) + np.eye(a.shape[-1]) if unit else a
+
+
+def solved(a: Array, b: Array) -> Array:
+    vectors = b.ndim == 1 or b.shape == a.shape[:-1]
+    return np.linalg.solve(a, b[..., None])[..., 0] if vectors else np.linalg.solve(a, b)
+
+
+def solved_triangular(a: Array, b: Array, *, upper: bool, left: bool = True) -> Array:
+    a = triangle(a, upper)
+    return np.linalg.solve(a, b) if left else np.linalg.solve(a.mT, b.mT).mT
+
+
+def factor(a: Array, upper: bool = False) -> Array:
+    lower = np.linalg.cholesky(a)
+    return lower.mT if upper else lower
+
+
+def product_with_itself(a: Array, upper: bool) -> Array:
+    return a.mT @ a if upper else a @ a.mT
+
+
+same(
+    _solve_triangular=lambda a, b, upper, unit: np.linalg.solve(triangle(a, upper, unit), b),
+    solve_triangular=solved_triangular,
+    _cholesky=np.linalg.cholesky,
+    cholesky=factor,
+    cholesky_solve=lambda b, a, upper=False: np.linalg.solve(
+        product_with_itself(triangle(a, upper), upper), b
+    ),
+    cholesky_inverse=lambda a, upper=False: np.linalg.inv(product_with_itself(triangle(a, upper), upper)),
+    _solve=np.linalg.solve,
+    solve=solved,
+    inv=np.linalg.inv,
+    slogdet=lambda a: tuple(map(np.asarray, np.linalg.slogdet(a))),
+    det=np.linalg.det,
+    logdet=lambda a: np.log(np.linalg.det(a)),
+    linalg_eigh=lambda a, uplo="L": tuple(np.linalg.eigh(a, uplo)),
+    eigvalsh=np.linalg.eigvalsh,
+    linalg_qr=lambda a: tuple(np.linalg.qr(a)),
+    pinv=np.linalg.pinv,
+    matrix_power=np.linalg.matrix_power,
 )
 
 

@@ -30,7 +30,7 @@ def _svd_input(g: list[Tensor | None], A: Tensor) -> Tensor:
 
     Where singular values are equal nothing is said of which vectors they have, and that part is left out.
     """
-    u, s, vh = _svd(A)
+    u, s, vh = linalg_svd(A)
     gu, gs, gvh = [*g, None, None][:3]  # there are none for the last that are not used
     row, column = call("unsqueeze", s, -2), call("unsqueeze", s, -1)
     total = u * 0 if gs is None else u * call("unsqueeze", gs, -2)
@@ -51,8 +51,15 @@ def _matrices() -> list[Any]:
     return [real(2, 3), real(3, 2, seed=1), real(2, 2, 2)]
 
 
-@op(name="LinalgSvdBackward0", multi=True, A=_svd_input, method=False, samples=_matrices)
-def _svd(A: Value) -> tuple[Value, Value, Value]:
+@op(
+    name="LinalgSvdBackward0",
+    multi=True,
+    returns=("U", "S", "Vh"),
+    A=_svd_input,
+    method=False,
+    samples=_matrices,
+)
+def linalg_svd(A: Value) -> tuple[Value, Value, Value]:
     """(U, S, Vh) with A = U @ diag(S) @ Vh."""
     u, s, vh = session.apply("svd", [A], {})
     return u, s, vh
@@ -102,7 +109,7 @@ def _extreme(x: Tensor, largest: bool, dim: int, keepdim: bool) -> Tensor:
 
 def _of_singular_values(A: Tensor, ord: Any, dims: Ints, keepdim: bool) -> Tensor:
     rest = [d for d in range(A.dim()) if d not in dims]
-    s = _svd(call("permute", A, (*rest, *dims)))[1]
+    s = linalg_svd(call("permute", A, (*rest, *dims)))[1]
     found = call("sum", s, -1) if ord == "nuc" else _extreme(s, ord > 0, s.dim() - 1, False)
     return kept(found, dims, False, A.dim()) if keepdim else found
 

@@ -1,12 +1,15 @@
-"""Decompositions of matrices, each matrix whole: svd."""
+"""Decompositions of matrices and what is solved by them, each matrix whole: LAPACK with one BLAS thread."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from scipy.linalg import lapack
 
-from distgrad.primitives.base import Attrs, Aval, Labels, primitive
+from distgrad.errors import LinAlgError
+from distgrad.primitives.base import Attrs, Aval, LabelRule, Labels, ShapeRule, expect, primitive
 from distgrad.primitives.blas import ONE_THREAD
 
 NOT_FINITE = (
@@ -14,34 +17,150 @@ NOT_FINITE = (
 )
 
 
+def _each(*stacks: np.ndarray) -> Iterator[tuple[tuple[int, ...], list[np.ndarray]]]:
+    """The matrices of stacks of one batch shape, with their place in it."""
+    for at in np.ndindex(stacks[0].shape[:-2]):
+        yield at, [stack[at] for stack in stacks]
+
+
+def _element(at: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Which one it is, as torch's messages say it."""
+    return f"(Batch element {np.ravel_multi_index(at, shape)}): " if at else ""
+
+
 def svd(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x = u * s @ vh, with s falling, of the last two dimensions; as many columns of u and rows of vh as s is long."""
     if not np.isfinite(x).all():
-        raise RuntimeError(NOT_FINITE)
+        raise LinAlgError(NOT_FINITE)
     with ONE_THREAD:
         u, s, vh = np.linalg.svd(x, full_matrices=False)
     return u, s, vh
 
 
-def _shapes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
-    (x,) = avals
-    if len(x.shape) < 2 or x.dtype.kind != "f":
-        raise ValueError(f"svd: no matrix of floats, but {x}")
-    *batch, m, n = x.shape
-    k = min(m, n)
-    return tuple(Aval((*batch, *shape), x.dtype) for shape in ((m, k), (k,), (k, n)))
+def eigh(x: np.ndarray, lower: bool) -> tuple[np.ndarray, np.ndarray]:
+    """x = v * w @ v.T, with w rising, of symmetric matrices of which one triangle is read."""
+    if not np.isfinite(x).all():
+        raise LinAlgError(NOT_FINITE.replace("svd", "eigh"))
+    with ONE_THREAD:
+        w, v = np.linalg.eigh(x, "L" if lower else "U")
+    return w, v
 
 
-def _labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
-    batch = tuple(range(len(avals[0].shape) - 2))
-    return Labels(((*batch, None, None),), ((*batch, None, None), (*batch, None), (*batch, None, None)))
+def qr(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x = q @ r, r upper triangular, q with as many columns as the shorter side."""
+    with ONE_THREAD:
+        q, r = np.linalg.qr(x)
+    return q, r
 
 
-primitive(
-    "svd",
-    svd,
-    _shapes,
-    labels=_labels,
-    whole=True,
-    flops=lambda ins, outs, attrs: 20.0 * ins[0].size * outs[1].shape[-1],
-)
+def cholesky(x: np.ndarray) -> np.ndarray:
+    """The lower triangular factor of x = l @ l.T, of which the lower triangle is read."""
+    out = np.zeros(x.shape, x.dtype)
+    (potrf,) = lapack.get_lapack_funcs(("potrf",), (x,))
+    for at, (matrix,) in _each(x):
+        with ONE_THREAD:
+            out[at], info = potrf(matrix, lower=True, clean=True)
+        if info > 0:
+            raise LinAlgError(
+                f"linalg.cholesky: {_element(at, x.shape[:-2])}The factorization could not be completed because the "
+                f"input is not positive-definite (the leading minor of order {info} is not positive-definite)."
+            )
+    return out
+
+
+def solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """x with a @ x = b, by LU with row exchanges."""
+    out = np.empty(b.shape, b.dtype)
+    (gesv,) = lapack.get_lapack_funcs(("gesv",), (a, b))
+    for at, (matrix, right) in _each(a, b):
+        if not right.size:
+            continue
+        with ONE_THREAD:
+            *_, out[at], info = gesv(matrix, right)
+        if info > 0:
+            raise LinAlgError(
+                f"linalg.solve: {_element(at, a.shape[:-2])}The solver failed because the input matrix is singular."
+            )
+    return out
+
+
+def solve_triangular(a: np.ndarray, b: np.ndarray, upper: bool, unit: bool) -> np.ndarray:
+    """x with a @ x = b, a triangular, with ones on the diagonal if it is `unit`; a zero there gives infinities."""
+    out = np.empty(b.shape, b.dtype)
+    (trtrs,) = lapack.get_lapack_funcs(("trtrs",), (a, b))
+    for at, (matrix, right) in _each(a, b):
+        if not right.size:
+            continue
+        with ONE_THREAD:
+            out[at], info = trtrs(matrix, right, lower=not upper, unitdiag=unit)
+        if info > 0:  # LAPACK gives up: so does nobody else
+            out[at] = _substituted(matrix, right, upper)
+    return out
+
+
+def _substituted(a: np.ndarray, b: np.ndarray, upper: bool) -> np.ndarray:
+    out = np.array(b)
+    for i in range(len(a))[:: -1 if upper else 1]:
+        rest = slice(i + 1, None) if upper else slice(0, i)
+        out[i] = (b[i] - a[i, rest] @ out[rest]) / a[i, i]
+    return out
+
+
+def slogdet(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sign of the determinant and the logarithm of its absolute value."""
+    with ONE_THREAD:
+        sign, logarithm = np.linalg.slogdet(x)
+    return np.asarray(sign), np.asarray(logarithm)
+
+
+# Shapes are written as those of NumPy's generalised functions: of a matrix (m, n), with k the shorter side.
+def _shapes(signature: str) -> ShapeRule:
+    ins, outs = (side.split() for side in signature.split("->"))
+
+    def rule(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+        first = avals[0]
+        expect(len(avals) == len(ins), "{} operands, not {}", len(ins), len(avals))
+        expect(len(first.shape) >= 2 and first.dtype.kind == "f", "no matrix of floats, but {}", first)
+        batch, sizes = first.shape[:-2], dict[str, int]()
+        for names, aval in zip(ins, avals, strict=True):
+            expect(aval.dtype == first.dtype, "{} beside {}", aval.dtype, first.dtype)
+            expect(aval.shape[: -len(names)] == batch, "{} beside a batch of {}", aval.shape, batch)
+            for name, n in zip(names, aval.shape[-len(names) :], strict=True):
+                expect(sizes.setdefault(name, n) == n, "{} is {} and {} long", name, sizes[name], n)
+        sizes.setdefault("k", min(first.shape[-2:]))
+        return tuple(Aval((*batch, *(sizes[n] for n in names.strip("."))), first.dtype) for names in outs)
+
+    return rule
+
+
+def _labels(signature: str) -> LabelRule:
+    ins, outs = (side.split() for side in signature.split("->"))
+
+    def rule(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+        batch = tuple(range(len(avals[0].shape) - 2))
+        named = [tuple((*batch, *(None,) * len(names.strip("."))) for names in side) for side in (ins, outs)]
+        return Labels(named[0], named[1])
+
+    return rule
+
+
+def _declare(name: str, kernel: Callable[..., Any], signature: str, flops: float, **attrs: str) -> None:
+    """`flops` are for each element of the first operand, times its last length."""
+    primitive(
+        name,
+        kernel,
+        _shapes(signature),
+        labels=_labels(signature),
+        attrs=attrs,
+        whole=True,
+        flops=lambda ins, outs, attrs: flops * ins[0].size * ins[0].shape[-1],
+    )
+
+
+_declare("svd", svd, "mn -> mk k kn", 20)
+_declare("eigh", eigh, "nn -> n nn", 9, lower="bool")
+_declare("qr", qr, "mn -> mk kn", 4)
+_declare("cholesky", cholesky, "nn -> nn", 0.33)
+_declare("solve", solve, "nn nk -> nk", 2)
+_declare("solve_triangular", solve_triangular, "nn nk -> nk", 1, upper="bool", unit="bool")
+_declare("slogdet", slogdet, "nn -> . .", 0.67)
