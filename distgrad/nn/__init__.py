@@ -3,6 +3,7 @@
 from distgrad.nn import functional, init, parameter
 from distgrad.nn.activation import *
 from distgrad.nn.adaptive import *
+from distgrad.nn.attention import *
 from distgrad.nn.containers import *
 from distgrad.nn.distance import *
 from distgrad.nn.dropping import *
@@ -13,3 +14,4 @@ from distgrad.nn.module import Module
 from distgrad.nn.normalization import *
 from distgrad.nn.parameter import *
 from distgrad.nn.sparse import *
+from distgrad.nn.transformer import *

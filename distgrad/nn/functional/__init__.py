@@ -1,6 +1,7 @@
 """Activations, losses and layers as functions: `import distgrad.nn.functional as F`, as in torch."""
 
 from distgrad.nn.functional.activation import *
+from distgrad.nn.functional.attention import *
 from distgrad.nn.functional.distance import *
 from distgrad.nn.functional.dropping import *
 from distgrad.nn.functional.likelihood import *
