@@ -20,6 +20,7 @@ from distgrad.distributions.discrete import Bernoulli, Binomial, Geometric, Pois
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.gamma import Beta, Chi2, Dirichlet, Gamma, StudentT
 from distgrad.distributions.kl import kl_divergence, register_kl
+from distgrad.distributions.multivariate import MultivariateNormal
 from distgrad.distributions.transformed import Independent, LogNormal, TransformedDistribution
 from distgrad.distributions.transforms import (
     AbsTransform,
@@ -63,6 +64,7 @@ __all__ = [
     "LogNormal",
     "LowerCholeskyTransform",
     "Multinomial",
+    "MultivariateNormal",
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from distgrad.ops.decompositions import eigvalsh
 from distgrad.ops.rearranging import tril
 from distgrad.tensor import Tensor
 
@@ -192,5 +193,8 @@ lower_cholesky = _Tested(
     "LowerCholesky()", lambda x: _lower(x) & (x.diagonal(dim1=-2, dim2=-1) > 0).all(-1), event_dim=2
 )
 square = _Tested("Square()", lambda x: (x == x).all(-1).all(-1), event_dim=2)
+positive_definite = _Tested(
+    "PositiveDefinite()", lambda x: _symmetric(x) & (eigvalsh(x) > 0).all(-1), event_dim=2
+)
 symmetric = _Tested("Symmetric()", _symmetric, event_dim=2)
 real_vector = independent(real, 1)

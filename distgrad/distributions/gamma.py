@@ -7,9 +7,9 @@ others 2018, without their series).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
+from distgrad.autograd.function import Function, once_differentiable
 from distgrad.distributions import constraints
 from distgrad.distributions.distribution import Distribution, parameters
 from distgrad.distributions.utils import broadcast_all, normal, tiny, uniform
@@ -18,38 +18,48 @@ from distgrad.ops.compare import where
 from distgrad.ops.pointwise import log, log1p
 from distgrad.ops.probability import _beta_quantile, _beta_slope, _gamma_quantile, _gamma_slope, xlogy
 from distgrad.ops.special import digamma, gammainc, lgamma
-from distgrad.record import is_grad_enabled, no_grad
 from distgrad.tensor import Tensor
 
 
-def _follow(value: Tensor, *slopes: tuple[Tensor, Callable[[], Tensor]]) -> Tensor:
-    """`value` with a gradient in each parameter, which is the slope that goes with it."""
-    for parameter, slope in slopes:
-        if parameter.requires_grad and is_grad_enabled():
-            value = value + slope() * (parameter - parameter.detach())
-    return value
+class _StandardGamma(Function):
+    """Quantiles of the Gamma distribution with rate 1, in the dtype of its shape parameter."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, u: Tensor) -> Tensor:
+        """From uniform float64 numbers."""
+        ctx.save_for_backward(a, u)
+        return _gamma_quantile(a.double(), u).to(a.dtype).clamp(min=tiny(a))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """The slope of the quantile."""
+        a, u = ctx.saved_tensors
+        return g * _gamma_slope(a.double(), u).to(a.dtype), None
+
+
+class _StandardBeta(Function):
+    """Quantiles of the Beta distribution, in the dtype of its parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, u: Tensor) -> Tensor:
+        """From uniform float64 numbers."""
+        ctx.save_for_backward(a, b, u)
+        return _beta_quantile(a.double(), b.double(), u).to(a.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        """The slopes of the quantile; that in b follows from I(x; a, b) = 1 - I(1 - x; b, a), DLMF 8.17.4."""
+        a, b, u = ctx.saved_tensors
+        for_a = _beta_slope(a.double(), b.double(), u).to(a.dtype)
+        for_b = -_beta_slope(b.double(), a.double(), 1 - u).to(a.dtype)
+        return g * for_a, g * for_b, None
 
 
 def standard_gamma(concentration: Tensor, shape: Any) -> Tensor:
     """Samples of the Gamma distribution with rate 1, of a shape to which `concentration` is expanded."""
-    a, u = concentration.expand(shape), uniform(concentration, shape, double=True)
-    with no_grad():
-        wide = a.double()
-        value = _gamma_quantile(wide, u).to(a.dtype).clamp(min=tiny(a))
-    return _follow(value, (a, lambda: _gamma_slope(wide, u).to(a.dtype)))
-
-
-def standard_beta(a: Tensor, b: Tensor) -> Tensor:
-    """Samples of the Beta distribution. The slope in b follows from I(x; a, b) = 1 - I(1 - x; b, a), DLMF 8.17.4."""
-    u = uniform(a, a.shape, double=True)
-    with no_grad():
-        wide_a, wide_b = a.double(), b.double()
-        value = _beta_quantile(wide_a, wide_b, u).to(a.dtype)
-    return _follow(
-        value,
-        (a, lambda: _beta_slope(wide_a, wide_b, u).to(a.dtype)),
-        (b, lambda: -_beta_slope(wide_b, wide_a, 1 - u).to(a.dtype)),
-    )
+    return _StandardGamma.apply(concentration.expand(shape), uniform(concentration, shape, double=True))
 
 
 class Gamma(Distribution):
@@ -161,7 +171,7 @@ class Beta(Distribution):
         """The quantile of a uniform number."""
         shape = self._extended_shape(sample_shape)
         a, b = self.concentration1.expand(shape), self.concentration0.expand(shape)
-        return standard_beta(a, b)
+        return _StandardBeta.apply(a, b, uniform(a, shape, double=True))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(a - 1) log(value) + (b - 1) log(1 - value) - log B(a, b)."""
