@@ -2,7 +2,7 @@
 
 from math import e, inf, nan, pi
 
-from distgrad import autograd, distributions, functional, linalg, nn, optim, random, special, utils
+from distgrad import autograd, distributions, func, functional, linalg, nn, optim, random, special, utils
 from distgrad.autograd import Variable
 from distgrad.dtype import (
     Size,

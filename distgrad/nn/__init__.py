@@ -1,6 +1,6 @@
 """Neural networks: modules, the functions without layers around them (`nn.functional`) and initial values."""
 
-from distgrad.nn import functional, init, parameter
+from distgrad.nn import functional, init, parameter, utils
 from distgrad.nn.activation import *
 from distgrad.nn.adaptive import *
 from distgrad.nn.attention import *

@@ -8,7 +8,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from distgrad.dtype import FLOAT64
+from distgrad.ops.base import call
 from distgrad.ops.making import eye as _identity
+from distgrad.ops.probability import ndtri
+from distgrad.ops.random import drawn
 from distgrad.ops.random import normal_ as _normal
 from distgrad.ops.random import uniform_ as _uniform
 from distgrad.record import no_grad
@@ -29,6 +33,11 @@ __all__ = [
     "normal",
     "normal_",
     "ones_",
+    "orthogonal",
+    "orthogonal_",
+    "sparse",
+    "sparse_",
+    "trunc_normal_",
     "uniform",
     "uniform_",
     "xavier_normal",
@@ -175,6 +184,64 @@ def kaiming_normal_(
     return tensor if std is None else normal_(tensor, 0.0, std, generator)
 
 
+# Others.
+def trunc_normal_(
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Any = None,
+) -> Tensor:
+    """Numbers from the normal distribution, of which none is outside of [a, b]: its quantiles at uniform numbers."""
+    if mean < a - 2 * std or mean > b + 2 * std:
+        warnings.warn(
+            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be "
+            "incorrect.",
+            stacklevel=2,
+        )
+    low, high = (a - mean) / std, (b - mean) / std
+    side = -1.0 if low > 0 else 1.0  # above the mean probabilities are told apart from the other end
+    low, high = sorted((side * low, side * high))
+    bottom, top = (0.5 * math.erfc(-x / math.sqrt(2.0)) for x in (low, high))
+    with no_grad():
+        shape, cuts = tuple(tensor.shape), tensor.sharding
+        uniform = drawn("trunc_normal_", shape, "uniform", FLOAT64, sharding=cuts, generator=generator)
+        quantiles = ndtri(Tensor(uniform) * (top - bottom) + bottom)
+        return tensor.copy_((quantiles * (side * std) + mean).clamp(a, b))
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
+    """A matrix, of all but the first dimension together, with orthogonal rows or columns of length `gain`.
+
+    All such matrices are equally likely: it is U V^T for the singular vectors of a normal one. By Saxe et al. (2013).
+    """
+    if tensor.dim() < 2:
+        raise ValueError("Only tensors with 2 or more dimensions are supported")
+    if tensor.numel() == 0:
+        return tensor
+    with no_grad():
+        rows = tensor.shape[0]
+        matrix = _normal(tensor.new_empty((rows, tensor.numel() // rows)), generator=generator)
+        u, _, vh = call("_svd", matrix)
+        return tensor.copy_(call("matmul", u, vh).reshape(tensor.shape) * gain)
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """A matrix of normal numbers, of which in each column the part `sparsity` is 0. By Martens (2010)."""
+    if tensor.dim() != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    rows = tensor.shape[0]
+    none = math.ceil(sparsity * rows)
+    with no_grad():
+        _normal(tensor, 0.0, std, generator=generator)
+        if none:
+            lots = _uniform(tensor.new_empty(tensor.shape), generator=generator)
+            last = lots.sort(0)[0][none - 1]  # of those that are to be 0
+            tensor.masked_fill_(lots <= last, 0.0)
+    return tensor
+
+
 # The names of old.
 def _old(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     name = function.__name__
@@ -196,3 +263,4 @@ def _old(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 uniform, normal, constant, eye = _old(uniform_), _old(normal_), _old(constant_), _old(eye_)
 dirac, xavier_uniform, xavier_normal = _old(dirac_), _old(xavier_uniform_), _old(xavier_normal_)
 kaiming_uniform, kaiming_normal = _old(kaiming_uniform_), _old(kaiming_normal_)
+orthogonal, sparse = _old(orthogonal_), _old(sparse_)
