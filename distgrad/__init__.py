@@ -20,6 +20,7 @@ from distgrad.dtype import (
     promote_types,
     set_default_dtype,
 )
+from distgrad.func import vmap
 from distgrad.nn.functional.activation import celu_, rrelu, rrelu_, selu_, threshold_
 from distgrad.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
 from distgrad.ops.activations import *

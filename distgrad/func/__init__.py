@@ -1,3 +1,17 @@
-"""Functions of functions: `distgrad.func`, as `torch.func`."""
+"""Functions of functions: vmap and the derivatives that compose with it, as `torch.func`."""
 
-from distgrad.func.functional_call import *
+from distgrad.func.batch import vmap
+from distgrad.func.functional_call import functional_call, stack_module_state
+from distgrad.func.gradient import grad, grad_and_value, vjp
+from distgrad.func.jacobian import hessian, jacrev
+
+__all__ = [
+    "functional_call",
+    "grad",
+    "grad_and_value",
+    "hessian",
+    "jacrev",
+    "stack_module_state",
+    "vjp",
+    "vmap",
+]

@@ -27,7 +27,7 @@
    matter, so they are not looked at); `method=` names, or False; the first argument must be a tensor.
    `alike=lambda self, *args: args`: it may write into a tensor whose elements overlap, with these arguments, which
    write the same wherever an element is seen (None: not with these). Functions of other ops alone are `@composite`:
-   plain functions on Tensors, in the same table.
+   plain functions on Tensors, in the same table. `listed=False` keeps an op out of it.
    `operators(__mul__=mul)` and `attach(T=property(...))` add other members.
 """
 
@@ -58,13 +58,11 @@ from distgrad.ops.helpers import (
 )
 from distgrad.ops.kind import Kind
 from distgrad.ops.node import Like, OpNode, SavedList, make_view
-from distgrad.ops.table import OPS, Op, call, register
+from distgrad.ops.table import OPS, UNLISTED, Op, call, register
 from distgrad.record import NO_EDGE, Edge, Saved, SavedResult, grad_mode
-from distgrad.saving import active as saving
-from distgrad.saving import packed
 from distgrad.scalars import HIGHEST_INT, LOWEST_INT, checked
-from distgrad.session import current_op
-from distgrad.tensor import Tensor, restored
+from distgrad.session import batching, current_op
+from distgrad.tensor import Tensor
 
 __all__ = [
     "OPS",
@@ -105,6 +103,7 @@ def op(
     guard: str | None = None,
     method: bool | str | tuple[str, ...] = True,
     samples: Samples | None = None,
+    listed: bool = True,
     **formulas: Callable[..., Any],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare an op from its body; see the head of this file. Gives the function that users call."""
@@ -120,23 +119,26 @@ def op(
         function = _function(kind)
         KINDS[function] = kind
         names = _methods(title, method, bool(kind.names) and kind.names[0] in kind.tensors)
-        register(
-            Op(
-                title,
-                function,
-                body,
-                kind.names,
-                kind.defaults,
-                kind.positional,
-                kind.tensors,
-                kind.lists,
-                formulas,
-                view is not None,
-                names,
-                bool(inplace),
-                samples,
+        if listed:
+            register(
+                Op(
+                    title,
+                    function,
+                    body,
+                    kind.names,
+                    kind.defaults,
+                    kind.positional,
+                    kind.tensors,
+                    kind.lists,
+                    formulas,
+                    view is not None,
+                    names,
+                    bool(inplace),
+                    samples,
+                )
             )
-        )
+        else:
+            UNLISTED[title] = function
         for attached in names:
             if inplace != "only":
                 setattr(Tensor, attached, function)
@@ -332,26 +334,14 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
             saved[name] = SavedList(map(_keep, item, operand))
         else:
             before = changed is not None and item is changed
-            saved[name] = _before(operand, item._edge) if before else _keep(item, operand)
+            saved[name] = SavedResult(operand, None, item._edge) if before else _keep(item, operand)
     return node
 
 
 def _keep(item: Any, operand: Any) -> Any:
     if isinstance(item, Tensor):
-        return (packed(item, item._edge) if saving.count else None) or Saved(item)
+        return Saved(item)
     return SavedResult(operand, None) if type(operand) is Value else operand
-
-
-def _before(value: Value, edge: Edge) -> Any:
-    """The contents of a tensor that is about to change."""
-    kept = SavedResult(value, None, edge)
-    return (packed(restored(kept, None, None), edge) if saving.count else None) or kept
-
-
-def _result(value: Value, tensor: Tensor, storage: Any = None) -> Any:
-    """A result of the node that made `tensor` and saves it."""
-    made = packed(tensor, NO_EDGE, True) if saving.count else None
-    return made or SavedResult(value, tensor._counter, NO_EDGE, True, storage)
 
 
 def _function(kind: Kind) -> Callable[..., Any]:
@@ -373,6 +363,8 @@ def _function(kind: Kind) -> Callable[..., Any]:
             first = out if type(out) is Value else out[0] if out else None
             if first is not None and first.result.spec.aval.dtype.kind == "f":
                 node = record(kind, args, operands)
+                if batching.used and node is not None:
+                    node.note_levels([out] if type(out) is Value else out)
         if type(out) is not Value:
             return _several(kind, args, out, node)
         tensor = Tensor(out)
@@ -382,7 +374,7 @@ def _function(kind: Kind) -> Callable[..., Any]:
             tensor._node = node
             tensor._requires_grad = True
             if node.plan.out:
-                node.saved["out"] = _result(out, tensor, tensor._storage)
+                node.saved["out"] = SavedResult(out, tensor._counter, NO_EDGE, True, tensor._storage)
             if type(kept := node.saved.get(kind.guard)) is Saved:
                 item = kept.tensor
                 node.saved[kind.guard] = SavedResult(item._value, tensor._counter, item._edge, True)
@@ -438,10 +430,12 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
             node = record(kind, bound, operands, self)
             if node is not None:
                 writing.check_view(self)
+                if batching.used:
+                    node.note_levels([value])
         value = writing.write(self, value, place(name))
         if node is not None:
             if node.plan.out:
-                node.saved["out"] = _result(value, self)
+                node.saved["out"] = SavedResult(value, self._counter, NO_EDGE, True)
             writing.rebase(self, node, 0, 0 if kind.formulas[0].place == 0 else None)
         return self
 

@@ -15,6 +15,7 @@ from distgrad.ops.moves import Path
 from distgrad.ops.node import Like
 from distgrad.ops.table import call
 from distgrad.record import AsStridedBackward0, Edge, Node, grad_mode, retain, title_of
+from distgrad.session import batching
 from distgrad.sharding import Sharding
 from distgrad.tensor import Tensor
 
@@ -185,6 +186,8 @@ def suits(tensor: Tensor, value: Value) -> Value:
 def write(tensor: Tensor, value: Value, where: Place) -> Value:
     """Put a value of the right shape and dtype into the tensor's storage; the storage keeps its sharding."""
     target = tensor._avals
+    if batching.used:
+        value = _of_samples(value, target)
     if value.sharding is not target.sharding and value.sharding != target.sharding:
         value = session.emit("reshard", value, cuts=target.sharding)
     if tensor._view is None:
@@ -194,6 +197,20 @@ def write(tensor: Tensor, value: Value, where: Place) -> Value:
     tensor._counter.number += 1
     tensor._counter.changed = where
     return value
+
+
+def _of_samples(value: Value, target: Value) -> Value:
+    """A value that belongs to the samples of `target`; torch's error if it belongs to others: there is room for one."""
+    mine, theirs = batching.levels(target), batching.levels(value)
+    if set(theirs) - set(mine):
+        raise RuntimeError(
+            f"vmap: {session.current_op.name}(self, *extra_args) is not possible because there exists a Tensor `other` "
+            "in extra_args that has more elements than `self`. This happened due to `other` being vmapped over but "
+            "`self` not being vmapped over in a vmap. Please try to use out-of-place operators instead of "
+            f"{session.current_op.name}. If said operator is being called inside the PyTorch framework, please file a "
+            "bug report instead."
+        )
+    return batching.mark_all(value, mine)
 
 
 def rebase(tensor: Tensor, node: Node, output: int = 0, place: int | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +13,12 @@ from distgrad.graph import Spec, Value
 from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind, Plan
 from distgrad.ops.moves import Chain, Step
-from distgrad.ops.table import OPS
+from distgrad.ops.table import OPS, call
 from distgrad.record import Node, Saved, SavedResult, grad_mode
-from distgrad.saving import Packed
+from distgrad.session import batching
 from distgrad.sharding import Sharding
 from distgrad.storage import View
-from distgrad.tensor import Tensor, freed, restored, unpacked
+from distgrad.tensor import Tensor, freed, restored
 
 
 class Like(NamedTuple):
@@ -48,12 +49,13 @@ def _like(spec: Spec) -> Like:
 class OpNode(Node):
     """Backward node of an op. Subclasses carry the `kind` and torch's name."""
 
-    __slots__ = ("likes", "made", "plan", "saved", "where")
+    __slots__ = ("levels", "likes", "made", "plan", "saved", "where")
     kind: Kind
     likes: list[Any]  # for each formula the spec of its argument, a list of them for a list
     plan: Plan  # which formulas run and what is saved for them
     saved: Any  # from the arguments' names to what was saved of them; None once it was dropped
     where: Any  # the user's line that called the op
+    levels: list[batching.Levels]  # of each output; not set where none is batched
     made: int  # how many results, where there are several and each is differentiable
 
     @property
@@ -61,12 +63,22 @@ class OpNode(Node):
         """How many results have gradients."""
         return self.made if self.kind.multi else 1
 
+    def note_levels(self, outs: Sequence[Value]) -> None:
+        """Remember at which levels the outputs are batched."""
+        found = [batching.levels(out) for out in outs]
+        if any(found):
+            self.levels = found
+
     def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """Run the formulas."""
         saved = self.saved
         if saved is None:
             raise freed()
         kind = self.kind
+        inside: set[int] = set()
+        if batching.used and (found := getattr(self, "levels", None)) is not None:
+            grads = [_marked(g, mine) for g, mine in zip_longest(grads, found, fillvalue=None)]
+            inside = {number for mine in found for number, _ in mine}
         at_hand: dict[str, Any] = {"g": grads if kind.multi else grads[0]}
         results: list[Any] = []
         for formula, need, like in zip(kind.formulas, self.plan.needs, self.likes, strict=True):
@@ -89,11 +101,11 @@ class OpNode(Node):
             gradient = formula.function(*args)
             if formula.is_list:
                 gradient = [None] * n if gradient is None else gradient
-                results += [fitted(g, one) for g, one in zip(gradient, like, strict=True)]
+                results += [fitted(g, one, inside) for g, one in zip(gradient, like, strict=True)]
             elif gradient is None or gradient._avals.result.spec is like:
                 results.append(gradient)
             else:
-                results.append(fitted(gradient, like))
+                results.append(fitted(gradient, like, inside))
         return results
 
     def _restore(self, item: Any) -> Any:
@@ -101,8 +113,6 @@ class OpNode(Node):
             return item.open(self, self.where)
         if type(item) is SavedResult:
             return restored(item, self, self.where)
-        if type(item) is Packed:
-            return unpacked(item, self)
         if type(item) is SavedList:
             return [self._restore(i) for i in item]
         return item
@@ -117,13 +127,33 @@ class SavedList(list[Any]):
     """Several saved tensors under one name."""
 
 
-def fitted(g: Any, like: Spec) -> Any:
-    """A gradient brought to the shape and dtype of the argument it is for: broadcasting and promotion undone."""
+def _marked(g: Any, levels: batching.Levels | None) -> Any:
+    """The gradient of an output as each of its samples has it."""
+    if g is None or not levels:
+        return g
+    found = batching.levels(g._avals)
+    for number, size in levels:
+        if (number, size) not in found:
+            g = call("mark_level", g, number, size)
+    return g
+
+
+def fitted(g: Any, like: Spec, inside: Collection[int] = ()) -> Any:
+    """A gradient brought to the shape and dtype of the argument it is for: broadcasting and promotion undone.
+
+    Of the levels that are `inside` the node, those that the argument does not have are summed over.
+    """
     if g is None:
         return None
     found = g._avals.result.spec
     if found is like:
         return g
+    if inside:
+        mine = batching.levels_of(like)
+        for number, size in reversed(batching.levels_of(found)):
+            if number in inside and (number, size) not in mine:
+                g = call("sum_level", g, number, size)
+        found = g._avals.result.spec
     if found.aval.shape != like.aval.shape:
         g = OPS["sum_to_size"].function(g, like.aval.shape)
     if found.aval.dtype != like.aval.dtype:

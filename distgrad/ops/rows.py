@@ -100,6 +100,8 @@ def _iter(self: Tensor) -> Iterator[Tensor]:
     node = record(kind, args, operands) if tracked and grad_mode.enabled else None
     if node is not None:
         node.made = len(self)
+        if session.batching.used:
+            node.note_levels(operands[:1] * len(self))
     return _rows(self, args, node)
 
 

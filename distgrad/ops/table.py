@@ -63,6 +63,10 @@ def register(op: Op) -> None:
     OPS[op.name] = op
 
 
+UNLISTED: dict[str, Callable[..., Any]] = {}  # functions of ops that are no part of the table
+
+
 def call(name: str, *args: Any, **kwargs: Any) -> Any:
     """Call an op by name: for formulas that need ops of files that import theirs."""
-    return OPS[name].function(*args, **kwargs)
+    function = UNLISTED[name] if name in UNLISTED else OPS[name].function
+    return function(*args, **kwargs)

@@ -203,6 +203,7 @@ ShapeRule = Callable[[Sequence[Aval], Attrs], tuple[Aval, ...]]
 LabelRule = Callable[[Sequence[Aval], Attrs], Labels]
 Fit = Callable[[Layout, Sequence[Aval], Attrs], bool]
 RegroupRule = Callable[[Sequence[Aval], Sequence[Sharding], Attrs, int], Layout]
+BatchRule = Callable[[Any, "Primitive", Sequence[Any], Sequence[bool], Attrs], Sequence[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,8 +211,7 @@ class Primitive:
     """One kernel with its rules.
 
     `kernel(*arrays, **attrs)` gives the result (a tuple where there are several). With `into=True` it also
-    takes `out=` (always an array of the right shape and dtype) and returns it, or a tuple of them where
-    there are several results (only with `whole=True`); with
+    takes `out=` (one result only; always an array of the right shape and dtype) and returns it; with
     `over=True` that may be one of the operands. With `placed=True` it also takes `at=`, a `Place`. With
     `onto=True` it also takes `onto=`, an array in C order with which it merges its partial result ("add" or
     "disjoint"), which costs less than to make that and merge it. With `whole=True` it runs on whole shards,
@@ -220,7 +220,8 @@ class Primitive:
     lie where they are needed along each dimension, so tile by tile as well; of every regrouping, `fits` tells
     whether a layout, which may have come over the wire, is one that its rule can have made. `flops` is the number of
     operations for each element of the result or, where it is a function of (avals in, avals out, attrs), in
-    all.
+    all. `batch(batch, primitive, operands, which of them are batched, attrs)` is its rule for `vmap`, see
+    `batching.py`.
     """
 
     name: str
@@ -239,6 +240,7 @@ class Primitive:
     shifts: bool = False
     source: bool = False
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
+    batch: BatchRule | None = None
 
     def operations(self, ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
         """The number of operations for operands and results like these."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from string import ascii_letters
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, expect, primitive
+from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, expect, primitive
+from distgrad.primitives.batching import Batch
 from distgrad.primitives.blas import matmul
 from distgrad.primitives.reductions import reduce_into
 
@@ -220,10 +222,21 @@ def _flops(ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
     return 2.0 * outs[0].size * summed
 
 
+def _batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    """A letter more: in both operands that of a batch, in one that of rows or columns."""
+    a, b, out = letters(attrs["subscripts"])
+    new = next(c for c in ascii_letters if c not in a + b)
+    a, b = (new * flag + word for word, flag in zip((a, b), flags, strict=True))
+    return batch.apply(made.name, xs, {"subscripts": f"{a},{b}->{new}{out}"})
+
+
 primitive(
     "contract",
     contract,
     _contracted,
+    batch=_batched,
     labels=lambda avals, attrs: _labels_of(attrs["subscripts"]),
     attrs={"subscripts": "str"},
     into=True,

@@ -10,6 +10,7 @@ from scipy.linalg import lapack
 
 from distgrad.errors import LinAlgError
 from distgrad.primitives.base import Attrs, Aval, LabelRule, Labels, ShapeRule, expect, primitive
+from distgrad.primitives.batching import shifted
 from distgrad.primitives.blas import ONE_THREAD
 
 NOT_FINITE = (
@@ -151,6 +152,7 @@ def _declare(name: str, kernel: Callable[..., Any], signature: str, flops: float
         kernel,
         _shapes(signature),
         labels=_labels(signature),
+        batch=shifted(),
         attrs=attrs,
         whole=True,
         flops=lambda ins, outs, attrs: flops * ins[0].size * ins[0].shape[-1],

@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Shape, ShapeRule, expect, primitive
+from distgrad.primitives.base import (
+    DTYPES,
+    Attrs,
+    Aval,
+    Labels,
+    Primitive,
+    Shape,
+    ShapeRule,
+    expect,
+    primitive,
+)
+from distgrad.primitives.batching import Batch
 
 Out = np.ndarray | None
 
@@ -49,6 +60,21 @@ def _aligned(*shapes: Shape) -> Labels:
 def aligned(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     """Label i for dimension i of the result; operands align to the right, None where they are broadcast."""
     return _aligned(*[a.shape for a in avals])
+
+
+def line_up(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    """The batching rule: operands align to the right, so those with few dimensions get ones behind the batch."""
+    shapes = [x.shape[flag:] for x, flag in zip(xs, flags, strict=True)]
+    n = len(broadcast_shape(*shapes))
+    ins = [
+        batch.emit("expand_dims", x, dims=tuple(range(1, 1 + n - len(shape))))
+        if flag and len(shape) < n
+        else x
+        for x, flag, shape in zip(xs, flags, shapes, strict=True)
+    ]
+    return batch.apply(made.name, ins, attrs)
 
 
 def elementwise(dtype: str = "last") -> ShapeRule:
@@ -258,7 +284,17 @@ def declare(
     for name, kernel in kernels.items():
         over = isinstance(kernel, np.ufunc) or kernel in OVER
         rule = _checked_rule(kernel, shape)
-        primitive(name, kernel, rule, labels=aligned, attrs=attrs, into=True, over=over, flops=flops)
+        primitive(
+            name,
+            kernel,
+            rule,
+            labels=aligned,
+            batch=line_up,
+            attrs=attrs,
+            into=True,
+            over=over,
+            flops=flops,
+        )
 
 
 def _chosen(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, Place, expect, expect_dims, primitive
+from distgrad.primitives.base import Attrs, Aval, Labels, Place, Primitive, expect, expect_dims, primitive
+from distgrad.primitives.batching import Batch, back, front, shifted
 from distgrad.primitives.grouped import add_elements, add_rows
 from distgrad.primitives.reductions import collapse, contiguous, row_starts
 
@@ -359,12 +361,55 @@ def _index_put_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels((labels, (None,), _replaced(labels, 0, None)), (labels,))
 
 
+# Batching: with indices for each sample, what works on rows works on elements.
+def _take_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    (x, idx), (_, each), dim, size = xs, flags, attrs["dim"], attrs["size"]
+    if not each:
+        return batch.apply(made.name, xs, {**attrs, "dim": dim + 1})
+    if flags[0]:
+        shape = _replaced(x.shape, dim + 1, idx.shape[1])
+        places = batch.spread(batch.places(idx, size, attrs["wrap"]), shape, dim + 1)  # type: ignore[arg-type]
+        return (batch.emit("gather", x, places, dim=dim + 1, size=size),)
+    flat = batch.emit("reshape", idx, shape=(math.prod(idx.shape),))
+    ndim = len(x.shape)
+    x = batch.emit("permute", x, dims=front(ndim, dim)) if dim else x
+    rows = batch.emit(made.name, x, flat, **{**attrs, "dim": 0})
+    rows = batch.emit("reshape", rows, shape=(*idx.shape, *rows.shape[1:]))
+    return (batch.emit("permute", rows, dims=(0, *(d + 1 for d in back(ndim, dim)))) if dim else rows,)
+
+
+def _index_add_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    (idx, src), (each, _), dim, size = xs, flags, attrs["dim"], attrs["size"]
+    src = batch.full(src, flags[1])
+    if not each:
+        return batch.apply(made.name, (idx, src), {"dim": dim + 1, "size": size})
+    places = batch.spread(batch.places(idx, size), src.shape, dim + 1)
+    return (batch.emit("scatter_add", places, src, dim=dim + 1, size=size),)
+
+
+def _index_put_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    base, idx, src = (x if i == 1 else batch.full(x, flags[i]) for i, x in enumerate(xs))
+    if flags[1]:
+        places = batch.spread(batch.places(idx, attrs["size"]), src.shape, 1)
+        return (batch.emit("scatter", base, places, src, dim=1, size=attrs["size"]),)
+    order = (1, 0, *range(2, len(base.shape)))
+    base, src = (batch.emit("permute", x, dims=order) for x in (base, src))
+    return (batch.emit("permute", batch.emit(made.name, base, idx, src, **attrs), dims=order),)
+
+
 ALONG = {"dim": "int", "size": "int"}
 primitive(
     "take",
     take,
     _taken,
     labels=_take_labels,
+    batch=_take_batched,
     attrs={**ALONG, "wrap": "bool"},
     into=True,
     placed=True,
@@ -375,13 +420,30 @@ primitive(
     gather,
     _gathered,
     labels=_gather_labels,
+    batch=shifted("dim"),
     attrs=ALONG,
     into=True,
     placed=True,
 )
-primitive("scatter_add", scatter_add, _added_each, labels=_scatter_add_labels, attrs=ALONG, into=True)
 primitive(
-    "index_add", index_add, _added, labels=_index_add_labels, attrs=ALONG, into=True, placed=True, onto=True
+    "scatter_add",
+    scatter_add,
+    _added_each,
+    labels=_scatter_add_labels,
+    batch=shifted("dim"),
+    attrs=ALONG,
+    into=True,
+)
+primitive(
+    "index_add",
+    index_add,
+    _added,
+    labels=_index_add_labels,
+    batch=_index_add_batched,
+    attrs=ALONG,
+    into=True,
+    placed=True,
+    onto=True,
 )
 for _kernel in (scatter, scatter_zeros, scatter_subtract):
     primitive(
@@ -389,6 +451,7 @@ for _kernel in (scatter, scatter_zeros, scatter_subtract):
         _kernel,
         _scattered,
         labels=_scatter_labels,
+        batch=shifted("dim"),
         attrs=ALONG,
         into=True,
     )
@@ -397,6 +460,7 @@ primitive(
     index_put,
     _put,
     labels=_index_put_labels,
+    batch=_index_put_batched,
     attrs={"size": "int"},
     into=True,
     placed=True,

@@ -12,12 +12,14 @@ from distgrad.primitives.base import (
     Aval,
     Labels,
     Place,
+    Primitive,
     Shape,
     expect,
     expect_cuts,
     expect_dims,
     primitive,
 )
+from distgrad.primitives.batching import Batch, shifted, up
 from distgrad.sharding import extent
 
 Ints = tuple[int, ...]
@@ -100,13 +102,39 @@ def _squeeze_dims_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels((_opened(labels, attrs["dims"], None),), (labels,))
 
 
+def _permute_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    return batch.apply(made.name, xs, {"dims": (0, *up(attrs["dims"]))})
+
+
+def _expand_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    (x,), shape = xs, attrs["shape"]
+    if len(x.shape) == 1 and shape:
+        x = batch.emit("expand_dims", x, dims=tuple(range(1, 1 + len(shape))))
+    cuts = batch.cuts(attrs["cuts"], x.dtype.itemsize)
+    return batch.apply(made.name, (x,), {"shape": (batch.size, *shape), "cuts": cuts})
+
+
 DIMS = {"dims": "ints"}
-primitive("permute", permute, _permuted, labels=_permuted_labels, attrs=DIMS, view=True, flops=0)
+primitive(
+    "permute",
+    permute,
+    _permuted,
+    labels=_permuted_labels,
+    batch=_permute_batched,
+    attrs=DIMS,
+    view=True,
+    flops=0,
+)
 primitive(
     "expand",
     expand,
     _expanded,
     labels=_expanded_labels,
+    batch=_expand_batched,
     attrs={"shape": "shape", "cuts": "cuts"},
     placed=True,
     view=True,
@@ -117,6 +145,7 @@ primitive(
     expand_dims,
     _widened,
     labels=_expand_dims_labels,
+    batch=shifted("dims"),
     attrs=DIMS,
     view=True,
     flops=0,
@@ -126,6 +155,7 @@ primitive(
     squeeze_dims,
     _squeezed,
     labels=_squeeze_dims_labels,
+    batch=shifted("dims"),
     attrs=DIMS,
     view=True,
     flops=0,

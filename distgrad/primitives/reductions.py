@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Shape, ShapeRule, expect_dims, primitive
+from distgrad.primitives.batching import shifted
 from distgrad.primitives.blas import matmul
 
 Out = np.ndarray | None
@@ -207,6 +208,7 @@ def _declare(
         _reduction(ufunc, identity, result),
         _reduced(result),
         labels=_reduced_labels(merge),
+        batch=shifted("dims"),
         attrs={"dims": "ints", "keepdim": "bool", **attrs},
         into=True,
         flops=lambda ins, outs, attrs: ins[0].size,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,13 @@ from distgrad.primitives.base import (
     Labels,
     Layout,
     Place,
+    Primitive,
     expect,
     expect_cuts,
     expect_dims,
     primitive,
 )
+from distgrad.primitives.batching import NO_DYNAMIC_SHAPE, Batch, back, front, refused, shifted
 from distgrad.primitives.rules import holding, settled
 from distgrad.sharding import Cut, Region, Sharding, default_sharding, extent
 
@@ -78,11 +81,27 @@ def _reshape(a: np.ndarray, *, at: Place, shape: tuple[int, ...]) -> np.ndarray:
     return a.reshape(extent(at.outs[0]))
 
 
+def _reshape_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    """The batch stays in front; where samples are cut, and the batch is not, it is behind for a while: a cut of their
+    first dimension then is one of the whole again.
+    """
+    (x,), shape = xs, attrs["shape"]
+    if batch.cut.count > 1 or x.sharding.count == 1:
+        return batch.apply(made.name, xs, {"shape": (batch.size, *shape)})
+    n, m = len(x.shape), len(shape) + 1
+    x = batch.emit("permute", x, dims=back(n, n - 1))
+    x = batch.emit(made.name, x, shape=(*shape, batch.size))
+    return (batch.emit("permute", x, dims=front(m, m - 1)),)
+
+
 primitive(
     "reshape",
     _reshape,
     _reshaped,
     regroup=_reshape_rule,
+    batch=_reshape_batched,
     fits=settled(_reshape_rule),
     attrs={"shape": "shape"},
     placed=True,
@@ -165,6 +184,7 @@ primitive(
     _cat,
     _cat_shape,
     regroup=_cat_rule,
+    batch=shifted("dim"),
     fits=_cat_fits,
     attrs={"dim": "int", "sizes": "ints"},
     into=True,
@@ -205,11 +225,36 @@ def _compress(a: np.ndarray, mask: np.ndarray, *, at: Place, size: int, cuts: Sh
     return a[mask]
 
 
+def _chosen(batch: Batch, mask: Any, batched: bool, size: int, cuts: Sharding | None) -> Any:
+    """The positions that a mask chooses: the same for all samples."""
+    if batched:
+        raise RuntimeError(NO_DYNAMIC_SHAPE.format("masked_select"))
+    where = batch.emit("iota", shape=mask.shape, dim=0, cuts=mask.sharding)
+    return batch.emit("compress", where, mask, size=size, cuts=cuts)
+
+
+def _compress_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    (a, mask), size = xs, attrs["size"]
+    chosen = _chosen(batch, mask, flags[1], size, attrs["cuts"])
+    return (batch.emit("take", a, chosen, dim=1, size=mask.shape[0], wrap=False),)
+
+
+def _uncompress_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    a, mask = xs
+    chosen = _chosen(batch, mask, flags[1], a.shape[1] if flags[0] else a.shape[0], attrs["cuts"])
+    return (batch.emit("index_add", chosen, a, dim=1, size=mask.shape[0]),)
+
+
 primitive(
     "compress",
     _compress,
     _compressed,
     regroup=_compress_rule,
+    batch=_compress_batched,
     fits=settled(_compress_rule),
     attrs={"size": "int", "cuts": "cuts"},
     placed=True,
@@ -244,6 +289,7 @@ primitive(
     _uncompress,
     _uncompressed,
     regroup=_uncompress_rule,
+    batch=_uncompress_batched,
     fits=settled(_uncompress_rule),
     attrs={"cuts": "cuts"},
     placed=True,
@@ -275,6 +321,7 @@ primitive(
     _shard_counts,
     _counted,
     labels=lambda avals, attrs: Labels(((0,),), ((None,),), "add"),
+    batch=refused(NO_DYNAMIC_SHAPE.format("nonzero")),
     attrs={"cuts": "cuts"},
     placed=True,
 )
@@ -299,11 +346,18 @@ def _reshard(a: np.ndarray, *, at: Place, cuts: Sharding) -> np.ndarray:
     return a[tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(at.outs[0], at.ins[0], strict=True))]
 
 
+def _reshard_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    return batch.apply(made.name, xs, {"cuts": batch.cuts(attrs["cuts"], xs[0].dtype.itemsize)})
+
+
 primitive(
     "reshard",
     _reshard,
     _recut,
     regroup=_reshard_rule,
+    batch=_reshard_batched,
     fits=holding(lambda attrs, d, bounds: bounds),
     attrs={"cuts": "cuts"},
     placed=True,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, ShapeRule, expect, expect_dims, primitive
+from distgrad.primitives.batching import shifted
 from distgrad.primitives.reductions import collapse, contiguous, reduce_into, reduced_shape
 
 Out = np.ndarray | None
@@ -210,24 +211,41 @@ for _name, _find in {"argmax": np.argmax, "argmin": np.argmin}.items():
         _finder(_find),
         _found_shape,
         labels=_found,
+        batch=shifted("dim"),
         attrs={"dim": "int", "keepdim": "bool"},
         into=True,
         flops=lambda ins, outs, attrs: ins[0].size,
     )
 for _name, _ufunc in {"cumsum": np.add, "cumprod": np.multiply}.items():
     primitive(
-        _name, _running(_ufunc), _same, labels=_whole, attrs={"dim": "int", "dtype": "dtype"}, into=True
+        _name,
+        _running(_ufunc),
+        _same,
+        labels=_whole,
+        batch=shifted("dim"),
+        attrs={"dim": "int", "dtype": "dtype"},
+        into=True,
     )
-primitive("recurrence", recurrence, _floats(2), labels=_whole_both, attrs={"dim": "int"}, into=True, flops=2)
+primitive(
+    "recurrence",
+    recurrence,
+    _floats(2),
+    labels=_whole_both,
+    batch=shifted("dim"),
+    attrs={"dim": "int"},
+    into=True,
+    flops=2,
+)
 primitive(
     "sort",
     sort,
     _sorted,
     labels=_whole_twice,
+    batch=shifted("dim"),
     attrs={"dim": "int", "descending": "bool"},
     flops=20,
 )
-primitive("flip", flip, _same, labels=_whole, attrs={"dims": "ints"}, view=True)
+primitive("flip", flip, _same, labels=_whole, batch=shifted("dims"), attrs={"dims": "ints"}, view=True)
 for _name, _apply, _operands, _rule, _flops in (
     ("softmax", _softmax, 1, _whole, 15),
     ("log_softmax", _log_softmax, 1, _whole, 15),
@@ -238,6 +256,7 @@ for _name, _apply, _operands, _rule, _flops in (
         _normalizer(_apply),
         _floats(_operands),
         labels=_rule,
+        batch=shifted("dim"),
         attrs={"dim": "int"},
         into=True,
         flops=_flops,

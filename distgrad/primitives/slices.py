@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Layout, Place, expect, primitive
+from distgrad.primitives.base import Attrs, Aval, Layout, Place, Primitive, expect, primitive
+from distgrad.primitives.batching import Batch
 from distgrad.primitives.rules import holding, settled
 from distgrad.sharding import Bounds, Region, Sharding, extent
 
@@ -56,11 +58,22 @@ def _slice(a: np.ndarray, *, at: Place, slices: Slices) -> np.ndarray:
     return a[local(slices, at.outs[0], at.ins[0])]
 
 
+def _slice_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    return batch.apply(made.name, xs, {"slices": _behind(batch, attrs["slices"])})
+
+
+def _behind(batch: Batch, slices: Slices) -> Slices:
+    return ((0, batch.size, 1), *slices)
+
+
 primitive(
     "slice",
     _slice,
     lambda avals, attrs: (Aval(slice_shape(avals[0].shape, attrs["slices"]), avals[0].dtype),),
     regroup=_slice_rule,
+    batch=_slice_batched,
     fits=holding(_seen),
     attrs={"slices": "slices"},
     placed=True,
@@ -155,11 +168,29 @@ def _slice_put(
     return out
 
 
+def _slice_put_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    """What is put has the dimensions of the whole or none; one element along the batch stands for all of it."""
+    (base, *sources), parts = xs, attrs["parts"]
+    made_sources = []
+    for src, batched, slices in zip(sources, flags[1:], parts, strict=True):
+        more = len(slices) + 1 - len(src.shape)
+        if batched and more:
+            src = batch.emit("expand_dims", src, dims=tuple(range(1, 1 + more)))
+        elif src.shape and more:
+            src = batch.emit("expand_dims", src, dims=(0,))
+        made_sources.append(src)
+    whole = tuple(_behind(batch, slices) for slices in parts)
+    return batch.apply(made.name, (batch.full(base, flags[0]), *made_sources), {"parts": whole})
+
+
 primitive(
     "slice_put",
     _slice_put,
     _slice_put_shape,
     regroup=_slice_put_rule,
+    batch=_slice_put_batched,
     fits=settled(_slice_put_rule),
     attrs={"parts": "parts"},
     into=True,
@@ -210,11 +241,20 @@ def _pad(
     return out
 
 
+def _pad_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    (x,) = xs
+    cuts = batch.cuts(attrs["cuts"], x.dtype.itemsize)
+    return batch.apply(made.name, xs, {"slices": _behind(batch, attrs["slices"]), "cuts": cuts})
+
+
 primitive(
     "pad",
     _pad,
     _pad_shape,
     regroup=_pad_rule,
+    batch=_pad_batched,
     fits=holding(lambda attrs, d, bounds: _part_of(attrs["slices"][d], bounds)),
     attrs={"slices": "slices", "cuts": "cuts"},
     into=True,

@@ -27,6 +27,7 @@ from distgrad.primitives.base import (
     expect_cuts,
     primitive,
 )
+from distgrad.primitives.batching import refused
 from distgrad.sharding import Bounds, Region, extent
 
 Out = np.ndarray | None
@@ -278,6 +279,7 @@ def _declare(name: str, kernel: Any, rule: ShapeRule, flops: float, **attrs: str
         kernel,
         rule,
         labels=_made_labels,
+        batch=refused(f"vmap: {name} takes no batched operands"),
         attrs={"shape": "shape", **attrs, "cuts": "cuts"},
         into=True,
         placed=True,
@@ -294,6 +296,7 @@ primitive(
     write_npy,
     _written,
     labels=lambda avals, attrs: Labels((tuple(range(len(avals[0].shape))),), ((),), "add"),
+    batch=refused("vmap: a batched tensor cannot be saved to a file"),
     attrs={"path": "str", "offset": "int", "shape": "shape"},
     into=True,
     placed=True,

@@ -8,11 +8,13 @@ same additions go through that once, from front to end, and the rows that were t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import _sparsetools
 
-from distgrad.primitives.base import Attrs, Aval, Labels, primitive
+from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, primitive
+from distgrad.primitives.batching import Batch
 from distgrad.primitives.elementwise import cast
 from distgrad.primitives.grouped import is_crowded
 from distgrad.primitives.indexing import INT64, positions, within
@@ -98,11 +100,25 @@ def _labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels(((0,), (0,), (None, 1), (0, None))[: len(avals)], ((None, 1),), "add")
 
 
+def _batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    """As what it stands for: rows that are taken, weighted and added."""
+    idx, source, table, *weight = xs
+    rows = batch.by(
+        "take", (table, source), (flags[2], flags[1]), dim=0, size=table.shape[flags[2]], wrap=attrs["wrap"]
+    )
+    if weight:
+        rows = batch.by("multiply", (rows, *weight), (True, flags[3]))
+    return (batch.by("index_add", (idx, rows), (flags[0], True), dim=0, size=attrs["size"]),)
+
+
 primitive(
     "add_taken",
     add_taken,
     _shape,
     labels=_labels,
+    batch=_batched,
     attrs={"size": "int", "wrap": "bool"},
     into=True,
     whole=True,

@@ -7,11 +7,12 @@ LAPACK's nrm2), so such a sum is made in one pass and merged as any other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, expect_dims, primitive
+from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, expect_dims, primitive
+from distgrad.primitives.batching import Batch, front, up
 from distgrad.primitives.reductions import Ints, contiguous, reduce_into, reduced_shape
 
 Out = np.ndarray | None
@@ -109,11 +110,25 @@ def _root_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels(((None, *labels),), (labels,))
 
 
+def _sums_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    parts = batch.emit(made.name, *xs, dims=up(attrs["dims"]), keepdim=attrs["keepdim"])
+    return (batch.emit("permute", parts, dims=front(len(parts.shape), 1)),)
+
+
+def _root_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    return batch.apply(made.name, (batch.emit("permute", xs[0], dims=front(len(xs[0].shape), 1)),), attrs)
+
+
 primitive(
     "square_sums",
     square_sums,
     _sums_shape,
     labels=_sums_labels,
+    batch=_sums_batched,
     attrs={"dims": "ints", "keepdim": "bool"},
     into=True,
     flops=lambda ins, outs, attrs: 2 * ins[0].size,
@@ -123,6 +138,7 @@ primitive(
     root_of_squares,
     _root_shape,
     labels=_root_labels,
+    batch=_root_batched,
     attrs={"divisor": "float"},
     into=True,
     flops=10,

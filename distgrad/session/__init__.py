@@ -4,10 +4,12 @@
 and sends its programs, one call for each worker and stage, without waiting. `fetch` waits.
 """
 
+from distgrad.session import batching
 from distgrad.session.core import Session
 from distgrad.session.door import (
     apply,
     at_hand,
+    below,
     bring,
     constant,
     current,
@@ -18,7 +20,6 @@ from distgrad.session.door import (
     fetch_own,
     flush,
     init,
-    inline_bytes,
     is_initialized,
     memory,
     part,
@@ -38,6 +39,8 @@ __all__ = [
     "Session",
     "apply",
     "at_hand",
+    "batching",
+    "below",
     "bring",
     "constant",
     "current",
@@ -49,7 +52,6 @@ __all__ = [
     "fetch_own",
     "flush",
     "init",
-    "inline_bytes",
     "is_initialized",
     "memory",
     "part",

@@ -21,7 +21,7 @@ from distgrad.interrupts import held_back
 from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE, Primitive
 from distgrad.primitives.slices import Slices, slice_shape
-from distgrad.session import measure
+from distgrad.session import batching, measure
 from distgrad.session.core import LOST, Session
 from distgrad.session.inline import FEED, fulfilled, small
 from distgrad.session.room import Memory
@@ -196,6 +196,8 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
         values = small(primitive, inputs, attrs, _inline_bytes, _session is not None)
         if values is not None:
             return values
+    if batching.used and any(type(v.result) is batching.Batched for v in inputs):
+        return batching.apply_batched(primitive, inputs, attrs, below())
     if primitive.view and waits(inputs[0]):
         return (_arranged(primitive, inputs[0], attrs),)
     if _session is None and any(v.result.lost for v in inputs):
@@ -206,6 +208,11 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
         if values is not None:
             return values
     return session.record(primitive, inputs, attrs)
+
+
+def below() -> batching.Below:
+    """What is done with the values that batched ones are made of."""
+    return batching.Below(apply, put, _shard_bytes)
 
 
 # Parts of a value: read and written without the rest.
@@ -219,6 +226,8 @@ def put(base: Value, source: Value, slices: Slices) -> Value:
         raise ValueError(f"{source.result.aval} does not fill the slice {slices} of {base.result.aval}")
     if 0 in shape:
         return base
+    if batching.used and (batching.is_batched(base) or batching.is_batched(source)):
+        return batching.put_batched(base, source, slices, below())
     if waits(source):
         _write_out(source)
     known = base.array is not None and source.array is not None and _inline_bytes
@@ -303,6 +312,8 @@ def fetch(value: Value) -> np.ndarray:
     result = value.result
     if not result.lost:
         return fulfilled(result)
+    if type(result) is batching.Batched:
+        raise RuntimeError(batching.NO_ITEM)
     if _session is None:
         raise DistgradError(LOST)
     return _session.fetch(result)
@@ -318,7 +329,8 @@ def at_hand(value: Value) -> bool:
 
 def bring(value: Value) -> None:
     """Have a small value in the driver, where the driver computes what is small."""
-    if value.result.spec.nbytes <= _inline_bytes and value.sharding.count == 1:
+    result = value.result
+    if result.spec.nbytes <= _inline_bytes and value.sharding.count == 1 and not batching.is_batched(value):
         fetch(value)
 
 
@@ -380,14 +392,9 @@ def memory() -> Memory:
 
 def explain(values: Sequence[Value]) -> Explanation:
     """The plan that is pending for these values. Nothing is sent."""
-    return current().explain([v.result for v in values])
+    return current().explain([batching.innermost(v).result for v in values])
 
 
 def shard_bytes() -> int:
     """Bytes of a shard, about, where nothing else is asked for."""
     return _shard_bytes
-
-
-def inline_bytes() -> int:
-    """Bytes up to which the driver computes what is made of what it has."""
-    return _inline_bytes
