@@ -215,7 +215,8 @@ class Primitive:
     `over=True` that may be one of the operands. With `placed=True` it also takes `at=`, a `Place`. With
     `onto=True` it also takes `onto=`, an array in C order with which it merges its partial result ("add" or
     "disjoint"), which costs less than to make that and merge it. With `whole=True` it runs on whole shards,
-    never tile by tile. A kernel never writes to its operands else, never keeps them, and may return a view of
+    never tile by tile; with `heavy=True` large work on operands of one shard is cut by the result, so that all workers
+    take part. A kernel never writes to its operands else, never keeps them, and may return a view of
     one of them only when `view=True`. A regrouping of one operand with `shifts=True` runs on any pieces that
     lie where they are needed along each dimension, so tile by tile as well; of every regrouping, `fits` tells
     whether a layout, which may have come over the wire, is one that its rule can have made. `flops` is the number of
@@ -239,6 +240,7 @@ class Primitive:
     view: bool = False
     shifts: bool = False
     source: bool = False
+    heavy: bool = False
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
     batch: BatchRule | None = None
 

@@ -240,5 +240,6 @@ primitive(
     labels=lambda avals, attrs: _labels_of(attrs["subscripts"]),
     attrs={"subscripts": "str"},
     into=True,
+    heavy=True,
     flops=_flops,
 )

@@ -11,9 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 
 from distgrad.primitives.base import Attrs, Aval, Fit, Labels, Layout, Place, Primitive, RegroupRule
-from distgrad.sharding import Bounds, Cut, Sharding, default_sharding
+from distgrad.sharding import SHARED, Bounds, Cut, Sharding, default_sharding
 
 Grid = tuple[tuple[int, Cut], ...]
+
+# Work on operands of one shard is cut, so that it takes all workers, if each piece has as many operations (some 3 ms of
+# one processor: an exchange takes 2 or 3) and rows: a product of fewer spends its time on arranging the other matrix.
+SPREAD_WORK = 1 << 27
+SPREAD_ROWS = 128
 
 
 def layout(
@@ -28,7 +33,26 @@ def layout(
     if primitive.regroup is not None:
         return primitive.regroup(avals, shardings, attrs, shard_bytes)
     assert primitive.labels is not None
-    return solve(primitive.labels(avals, attrs), avals, outs, shardings, attrs.get("cuts"), shard_bytes)
+    labels = primitive.labels(avals, attrs)
+    made = solve(labels, avals, outs, shardings, attrs.get("cuts"), shard_bytes)
+    if primitive.heavy and made.shards == 1:
+        grid = _spread(labels, outs[0], primitive.operations(avals, outs, attrs))
+        return on_grid(labels, avals, outs, shardings, grid) if grid else made
+    return made
+
+
+def _spread(labels: Labels, out: Aval, operations: float) -> Grid:
+    """A cut of the result's first long dimension, where the work is worth that; else none.
+
+    Every worker has all of an operand in one shard, so nothing is moved for it; but sums over the rows of the result,
+    such as the gradients of weights, have to meet.
+    """
+    for label, n in zip(labels.outs[0], out.shape, strict=True):
+        most = min(operations / SPREAD_WORK, n / SPREAD_ROWS, SHARED)
+        if label is not None and most >= 2:
+            pieces = 1 << (int(most).bit_length() - 1)
+            return ((label, Cut.even(n, -(-n // pieces))),)
+    return ()
 
 
 def solve(
