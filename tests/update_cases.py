@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from primitive_cases import case, normal
 
+from distgrad.primitives import updates
 from distgrad.primitives.updates import RULES
 
 for _name, _rule in RULES.items():
@@ -20,3 +23,10 @@ for _name, _rule in RULES.items():
                 rule=_name,
                 options=" ".join(_chosen),
             )
+
+        # Several parameters, the last of them too large to be put together with others.
+        _shapes = ((3, 2), (), (5,), (2, updates.CHUNK // 2 + 3)) if _name == "sgd" else ((3, 2), (5,))
+        _size = sum(math.prod(_shape) for _shape in _shapes)
+        _state = [np.abs(normal(_size)) for _ in range(_rule.states(frozenset(_chosen)))]
+        _tensors = [normal(*_shape) for _shape in (*_shapes, *_shapes)]
+        case("update_all", None, _numbers, *_state, *_tensors, rule=_name, options=" ".join(_chosen))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from distgrad.ops.base import Tensor
+from distgrad.optim.buckets import Step
 from distgrad.optim.optimizer import Group
-from distgrad.optim.stepping import Step, Stepper, decaying, expect, expect_fused, expect_lr
+from distgrad.optim.stepping import Stepper, decaying, expect, expect_fused, expect_lr
 
 
 def expect_betas(betas: Any, eps: float) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, ClassVar
 
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import zeros_like
 from distgrad.optim.adam import expect_betas
+from distgrad.optim.buckets import Entry, Step, number_of, put_number
 from distgrad.optim.optimizer import Group, scalar_tensor
 from distgrad.optim.stepping import (
-    Step,
     Stepper,
     decaying,
     expect,
     expect_lr,
-    number_of,
-    put_number,
 )
 
 LATER: dict[str, Any] = {**Stepper.later, "decoupled_weight_decay": False}
@@ -85,9 +82,9 @@ class NAdam(Stepper):
             "exp_avg_sq": zeros_like(p),
         }
 
-    def _moment(self, state: dict[str, Any], group: Group) -> Hashable:
+    def _moment(self, entry: Entry, group: Group) -> Any:
         """The number of the step, and the product of all μ up to it: as in torch a tensor of the default dtype."""
-        step, product = self._count(state), state["mu_product"]
+        step, product = self._count(entry.state), entry.state["mu_product"]
         put_number(product, number_of(product) * float(product.dtype.numpy.type(_mu(group, step))))
         return step, number_of(product)
 

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import full_like, zeros_like
+from distgrad.optim.buckets import Step
 from distgrad.optim.optimizer import Group, scalar_tensor
-from distgrad.optim.stepping import Step, Stepper, decaying, expect, expect_fused, expect_lr
+from distgrad.optim.stepping import Stepper, decaying, expect, expect_fused, expect_lr
 
 
 class RMSprop(Stepper):

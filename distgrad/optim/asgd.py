@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import zeros_like
+from distgrad.optim.buckets import Entry, Step, number_of, put_number
 from distgrad.optim.optimizer import Group, scalar_tensor
 from distgrad.optim.stepping import (
-    Step,
     Stepper,
     decaying,
     expect,
     expect_lr,
-    number_of,
-    put_number,
 )
 
 
@@ -71,8 +68,9 @@ class ASGD(Stepper):
         eta = scalar_tensor(lr.item() if isinstance(lr, Tensor) else lr)
         return {"step": scalar_tensor(0), "eta": eta, "mu": scalar_tensor(1), "ax": zeros_like(p)}
 
-    def _moment(self, state: dict[str, Any], group: Group) -> Hashable:
+    def _moment(self, entry: Entry, group: Group) -> Any:
         """η and μ of this step; the state then holds those of the next."""
+        state = entry.state
         eta, mu, step = number_of(state["eta"]), number_of(state["mu"]), self._count(state)
         lr, lambd = group["lr"], group["lambd"]
         following = lr / ((1 + lambd * lr * step) ** group["alpha"])

@@ -11,9 +11,9 @@ from copy import deepcopy
 from typing import Any, ClassVar
 
 from distgrad.dtype import float32, get_default_dtype
+from distgrad.handles import RemovableHandle
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import tensor
-from distgrad.optim.hooks import RemovableHandle
 from distgrad.record import grad_mode
 
 Group = dict[str, Any]
@@ -119,11 +119,11 @@ class Optimizer:
         self.defaults.setdefault("differentiable", False)
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__} ("]
+        text = f"{type(self).__name__} ("
         for i, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {i}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
-        return "\n".join([*lines, ")"])
+            options = "".join([f"    {key}: {group[key]}\n" for key in sorted(group) if key != "params"])
+            text += f"\nParameter Group {i}\n{options}"
+        return f"{text})"
 
     @staticmethod
     def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:

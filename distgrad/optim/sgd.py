@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, ClassVar
 
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import zeros_like
+from distgrad.optim.buckets import Entry, Step
 from distgrad.optim.optimizer import Group
-from distgrad.optim.stepping import Step, Stepper, decaying, expect, expect_fused, expect_lr
+from distgrad.optim.stepping import Stepper, decaying, expect, expect_fused, expect_lr
 
 
 class SGD(Stepper):
@@ -74,16 +74,18 @@ class SGD(Stepper):
         return ("momentum_buffer",) if group["momentum"] != 0 else ()
 
     def _begin(self, p: Tensor, group: Group) -> dict[str, Any]:
-        return {}
+        return {slot: zeros_like(p) for slot in self._slots(group)}
 
-    def _moment(self, state: dict[str, Any], group: Group) -> Hashable:
+    def _entries(self, group: Group, slots: tuple[str, ...]) -> list[Entry]:
+        """A buffer that was saved as None is as good as none."""
+        for p in group["params"] if slots else ():
+            if p in self.state and self.state[p].get("momentum_buffer", p) is None:
+                del self.state[p]["momentum_buffer"]
+        return super()._entries(group, slots)
+
+    def _moment(self, entry: Entry, group: Group) -> bool:
         """Whether this is the first step, for which there is no buffer yet."""
-        return state.get("momentum_buffer") is None
-
-    def _tensors(self, p: Tensor, state: dict[str, Any], slots: tuple[str, ...]) -> list[Tensor]:
-        if slots and state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = zeros_like(p)
-        return super()._tensors(p, state, slots)
+        return entry.first
 
     def _check_state(self, group: Group, state: dict[str, Any]) -> None:
         pass

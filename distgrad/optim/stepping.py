@@ -1,4 +1,4 @@
-"""How an optimizer's step is done: for each parameter one primitive, which the workers run with what stands around it.
+"""How an optimizer's step is done: by few primitives, which the workers run with what stands around them.
 
 The step is recorded like any op and sent with the next forward and backward pass, or with what asks for a parameter
 first; with the pass before, if that was light. So it is no call of its own. What changes from step to step travels as
@@ -7,21 +7,19 @@ one array of numbers for all parameters that have made as many steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
+from typing import Any, ClassVar
 
 from distgrad import session
-from distgrad.graph import Place, Value, place
+from distgrad.graph import Place, place
 from distgrad.ops.base import Tensor
 from distgrad.ops.binary import clamp, maximum
 from distgrad.ops.compare import where
 from distgrad.ops.convert import clone
-from distgrad.ops.inplace import write
 from distgrad.ops.making import full_like, ones_like, zeros_like
 from distgrad.ops.pointwise import abs, sign, sqrt
+from distgrad.optim.buckets import Buckets, Entry, Step, number_of, put_number, update_one
 from distgrad.optim.optimizer import Group, Optimizer, differentiably, scalar_tensor
 from distgrad.primitives.updates import RULES, options_of
 from distgrad.record import enable_grad
@@ -41,13 +39,6 @@ FUSED_DEVICES = ["mps", "cuda", "xpu", "hpu", "cpu", "mtia", "privateuseone", "x
 CAPTURABLE_DEVICES = ["cuda", "xpu", "hpu", "privateuseone", "xla"]
 
 
-class Step(NamedTuple):
-    """What all parameters have in common that stand at the same point of time."""
-
-    options: str
-    numbers: list[Any]
-
-
 class Stepper(Optimizer):
     """An optimizer that changes each parameter by a rule of `primitives/updates.py`.
 
@@ -63,6 +54,10 @@ class Stepper(Optimizer):
     }
     capturable_words: ClassVar[str] = "params and state_steps"
 
+    def __init__(self, params: Any, defaults: dict[str, Any]):
+        super().__init__(params, defaults)
+        self._buckets: dict[int, Buckets] = {}  # by the number of the group
+
     def _slots(self, group: Group) -> tuple[str, ...]:
         """The names of the tensors of state that the rule works with, in its order."""
         raise NotImplementedError
@@ -73,9 +68,9 @@ class Stepper(Optimizer):
             name: zeros_like(p) for name in self._slots(group)
         }
 
-    def _moment(self, state: dict[str, Any], group: Group) -> Hashable:
+    def _moment(self, entry: Entry, group: Group) -> Any:
         """The point of time for which `_step` is asked; it begins a step of one parameter."""
-        return self._count(state)
+        return self._count(entry.state)
 
     def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
         """The options and numbers of a step at this point of time."""
@@ -97,41 +92,44 @@ class Stepper(Optimizer):
                 loss = closure()
         session.current_op.name = name = f"{type(self).__name__}.step"
         here = place(name, 2)
-        for group in self.param_groups:
-            self._step_group(group, here)
+        for number, group in enumerate(self.param_groups):
+            self._step_group(number, group, here)
         return loss
 
-    def _step_group(self, group: Group, here: Place) -> None:
-        differentiable = group["differentiable"]
-        slots = self._slots(group)
-        steps: dict[Hashable, tuple[str, Any]] = {}
-        told = _told(group, differentiable)
+    def _step_group(self, number: int, group: Group, here: Place) -> None:
+        slots, told = self._slots(group), _told(group, group["differentiable"])
+        entries = self._entries(group, slots)
+        if group["differentiable"]:
+            for entry in entries:
+                step = self._step(told, self._moment(entry, told), entry.state)
+                _differentiable(self.rule, entry, [entry.state[slot] for slot in slots], step)
+            return
+        buckets = self._buckets.setdefault(number, Buckets())
+        buckets.fit(entries, slots, self.scalars, session.inline_bytes())
+        for bucket, members in zip(buckets.buckets, buckets.members, strict=True):
+            states = [entries[i].state for i in members]
+            step = self._step(told, self._moment(entries[members[0]], told), states[0])
+            bucket.share(states)
+            bucket.update(self.rule, step, [entries[i].g for i in members], here)
+        for i in buckets.single:
+            step = self._step(told, self._moment(entries[i], told), entries[i].state)
+            update_one(self.rule, entries[i], [entries[i].state[slot] for slot in slots], step, here)
+
+    def _entries(self, group: Group, slots: tuple[str, ...]) -> list[Entry]:
+        """The parameters that have gradients, with their state, which is begun where there is none."""
+        stateful = bool(slots or self.scalars)
+        entries = []
         for p in group["params"]:
             g = p._grad if p._node is None else p.grad
-            if g is None:
-                continue
-            state = self.state[p] if slots or self.scalars else {}
-            if not state:
-                self._check_kinds(group, p)
-                state.update(self._begin(p, group))
-            self._check_state(group, state)
-            moment = self._moment(state, told)
-            made = steps.get(moment)
-            if made is None:
-                step = self._step(told, moment, state)
-                numbers: Any = step.numbers
-                if not differentiable:
-                    numbers = Value.known(np.array(numbers, np.float64))
-                made = steps[moment] = step.options, numbers
-            tensors = self._tensors(p, state, slots)
-            if differentiable:
-                _differentiable(self.rule, p, g, tensors, *made)
-            else:
-                _update(self.rule, p, g, tensors, made[0], made[1], here)
-
-    def _tensors(self, p: Tensor, state: dict[str, Any], slots: tuple[str, ...]) -> list[Tensor]:
-        """The tensors of state that the rule works with."""
-        return [state[slot] for slot in slots]
+            if g is not None:
+                state = self.state[p] if stateful else {}
+                first = not state
+                if first:
+                    self._check_kinds(group, p)
+                    state.update(self._begin(p, group))
+                self._check_state(group, state)
+                entries.append(Entry(p, g, state, first))
+        return entries
 
     def _count(self, state: dict[str, Any]) -> float:
         """Count a step: the number of this one."""
@@ -159,6 +157,7 @@ class Stepper(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._buckets = {}
         for group in self.param_groups:
             for name, default in self.later.items():
                 group.setdefault(name, default)
@@ -184,34 +183,10 @@ def _told(group: Group, differentiable: bool) -> Group:
     }
 
 
-def number_of(tensor: Tensor) -> float:
-    """A number of the state; the driver has it, unless it was loaded from elsewhere."""
-    array = tensor._value.array
-    return float(tensor.item() if array is None else array)
-
-
-def put_number(tensor: Tensor, number: float) -> None:
-    """Change a number of the state in place, in the driver."""
-    tensor._storage.value = Value.known(np.array(number, tensor._avals.dtype))
-    tensor._storage.generation += 1
-    tensor._counter.number += 1
-
-
-def _update(
-    rule: str, p: Tensor, g: Tensor, state: list[Tensor], options: str, numbers: Value, here: Place
-) -> None:
-    """A step in place, by one primitive."""
-    values = [t._value for t in state]
-    made = session.emit_all("update", p._value, g._value, numbers, *values, rule=rule, options=options)
-    for tensor, value in zip((p, *state), made, strict=True):
-        write(tensor, value, here)
-
-
-def _differentiable(
-    rule: str, p: Tensor, g: Tensor, state: list[Tensor], options: str, numbers: list[Any]
-) -> None:
+def _differentiable(rule: str, entry: Entry, state: list[Tensor], step: Step) -> None:
     """A step whose ops are recorded. What it reads is cloned: it is changed afterwards."""
-    made = RULES[rule].step(TENSORS, clone(p), g, numbers, options_of(options), *map(clone, state))
+    p, g = entry.p, entry.g
+    made = RULES[rule].step(TENSORS, clone(p), g, step.numbers, options_of(step.options), *map(clone, state))
     for tensor, value in zip((p, *state), made, strict=True):
         tensor.copy_(value)
 

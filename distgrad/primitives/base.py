@@ -211,7 +211,8 @@ class Primitive:
     """One kernel with its rules.
 
     `kernel(*arrays, **attrs)` gives the result (a tuple where there are several). With `into=True` it also
-    takes `out=` (one result only; always an array of the right shape and dtype) and returns it; with
+    takes `out=` (always an array of the right shape and dtype) and returns it, or a tuple of them where
+    there are several results (only with `whole=True`); with
     `over=True` that may be one of the operands. With `placed=True` it also takes `at=`, a `Place`. With
     `onto=True` it also takes `onto=`, an array in C order with which it merges its partial result ("add" or
     "disjoint"), which costs less than to make that and merge it. With `whole=True` it runs on whole shards,

@@ -1,7 +1,9 @@
-"""A step of an optimizer for one parameter: one kernel with several results, the new parameter and its new state.
+"""A step of an optimizer: one kernel with several results, new parameters and their new state.
 
-Written as ops, a step of Adam is fourteen nodes for each parameter, and the driver pays for each of them. As one
-node it costs the driver a fourteenth, and a worker goes through parameter, gradient and state once, tile by tile.
+Written as ops, a step of Adam is fourteen nodes for each parameter, and the driver pays for each of them. `update` is
+one node for a parameter, however that is cut, and a worker goes through parameter, gradient and state once, tile by
+tile. `update_all` is one node for all parameters that are not cut. The state of these is one flat tensor of each kind,
+so that the driver has not to keep account of it for each parameter, and for small ones the rule runs once on all.
 
 Each rule is stated once, over a namespace `m`: NumPy in the kernel; distgrad's own functions where a step is to be
 differentiated (`differentiable=True`), then on tensors. `p` is the parameter, `g` its gradient, `h` the numbers that
@@ -11,7 +13,7 @@ change from step to step (bias corrections, learning rates): the plan of a step 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -175,6 +177,9 @@ def asgd(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any) -> Results:
     return p, _average(mean, p, mu) if "averaged" in o else p * 1
 
 
+FLOPS = 12.0  # of a step, for each element
+
+
 @lru_cache(maxsize=256)
 def options_of(text: str) -> Options:
     """The options that a string of words names."""
@@ -200,6 +205,57 @@ def _shapes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
     expect(len(state) == rule.states(options), "{} tensors of state", len(state))
     expect(all(a == p for a in (g, *state)), "gradient and state are not like the parameter")
     return (p,) * (1 + len(state))
+
+
+CHUNK = 16 << 10  # elements for which a rule runs at a time: what it makes stays in the cache
+
+
+def update_all(
+    h: np.ndarray, *arrays: np.ndarray, rule: str, options: str, out: Results | None = None
+) -> Results:
+    """The same for several parameters whose state lies end to end.
+
+    The operands are the numbers, the flat state, the parameters and their gradients; the results are state and
+    parameters.
+    """
+    step, numbers, chosen = RULES[rule].step, h.tolist(), options_of(options)
+    count = RULES[rule].states(chosen)
+    state, rest = arrays[:count], arrays[count:]
+    params, gradients = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+    out = tuple(np.empty(a.shape, a.dtype) for a in (*state, *params)) if out is None else out
+    made, moved = out[:count], [p.reshape(-1) for p in out[count:]]
+    at = 0
+    for run in _runs([p.size for p in params]):
+        ps, gs = [params[i].reshape(-1) for i in run], [gradients[i].reshape(-1) for i in run]
+        p, g = (ps[0], gs[0]) if len(run) == 1 else (np.concatenate(ps), np.concatenate(gs))
+        target = moved[run[0]] if len(run) == 1 else p
+        for lo in range(0, p.size, CHUNK):
+            hi = min(lo + CHUNK, p.size)
+            part = slice(at + lo, at + hi)
+            new, *states = step(np, p[lo:hi], g[lo:hi], numbers, chosen, *[s[part] for s in state])
+            target[lo:hi] = new
+            for whole, s in zip(made, states, strict=True):
+                whole[part] = s
+        at += p.size
+        lo = 0
+        for i in run if len(run) > 1 else ():
+            moved[i][:] = p[lo : lo + moved[i].size]
+            lo += moved[i].size
+    return out
+
+
+def _runs(sizes: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Neighbours that are small enough to be put together, in order; each of the others alone."""
+    together: list[int] = []
+    total = 0
+    for i, size in enumerate(sizes):
+        if together and total + size > CHUNK:
+            yield together
+            together, total = [], 0
+        together.append(i)
+        total += size
+    if together:
+        yield together
 
 
 @lru_cache(maxsize=1024)
@@ -229,5 +285,37 @@ primitive(
     labels=_labels,
     batch=_batched,
     attrs={"rule": "str", "options": "str"},
-    flops=lambda ins, outs, attrs: 12.0 * ins[0].size,
+    flops=lambda ins, outs, attrs: FLOPS * ins[0].size,
+)
+
+
+def _all_shapes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    rule, options = RULES.get(attrs["rule"]), options_of(attrs["options"])
+    count = 0 if rule is None else rule.states(options)
+    h, state, rest = avals[0], avals[1 : 1 + count], avals[1 + count :]
+    params = rest[: len(rest) // 2]
+    expect(len(rest) == 2 * len(params) > 0, "{} parameters and gradients", len(rest))
+    expect(params == rest[len(params) :], "gradients are not like the parameters")
+    expect(all(p.dtype == params[0].dtype for p in params), "parameters of several dtypes")
+    flat = Aval((sum(p.size for p in params),), params[0].dtype)
+    _shapes((flat, flat, h, *state), attrs)
+    return (*state, *params)
+
+
+def _all_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    """Nothing is cut: who wants parameters cut has them moved one by one."""
+    free = [(None,) * len(a.shape) for a in avals]
+    outs = 1 + RULES[attrs["rule"]].states(options_of(attrs["options"]))
+    return Labels(tuple(free), (*free[1:outs], *free[outs : outs + (len(free) - outs) // 2]))
+
+
+primitive(
+    "update_all",
+    update_all,
+    _all_shapes,
+    labels=_all_labels,
+    attrs={"rule": "str", "options": "str"},
+    into=True,
+    whole=True,
+    flops=lambda ins, outs, attrs: FLOPS * sum(p.size for p in outs),
 )

@@ -398,3 +398,8 @@ def explain(values: Sequence[Value]) -> Explanation:
 def shard_bytes() -> int:
     """Bytes of a shard, about, where nothing else is asked for."""
     return _shard_bytes
+
+
+def inline_bytes() -> int:
+    """Bytes up to which the driver computes what is made of what it has."""
+    return _inline_bytes

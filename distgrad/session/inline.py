@@ -158,7 +158,9 @@ def apply(
     if primitive.placed:
         at = Place(tuple(_all(a.shape) for a in arrays), tuple(_all(out.aval.shape) for out in outs))
         attrs = {**attrs, "at": at}
-    if _is_pooled(primitive, outs[0]):
+    if len(outs) > 1 and primitive.into:
+        attrs = {**attrs, "out": tuple([_pool.take(out.aval.shape, out.aval.dtype) for out in outs])}
+    elif _is_pooled(primitive, outs[0]):
         attrs = {**attrs, "out": _pool.take(outs[0].aval.shape, outs[0].aval.dtype)}
     made = _quiet.run(primitive.kernel, *arrays, **attrs)
     if isinstance(made, tuple):

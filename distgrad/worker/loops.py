@@ -152,6 +152,13 @@ class LoopRunner(Registers):
                     kwargs["at"] = where
                 if step.primitive.onto and step.outs[0] in onto:
                     kwargs["onto"] = onto[step.outs[0]]
+                elif len(step.outs) > 1 and step.primitive.into:
+                    kwargs["out"] = tuple(
+                        [
+                            self.pool.take(extent(region), self.slots[slot].dtype)
+                            for region, slot in zip(where.outs, step.outs, strict=True)
+                        ]
+                    )
                 elif step.primitive.into:
                     made = regs[self.operands[n][self.over[n]]] if n in self.over else None
                     if made is None or id(made) not in own:
