@@ -35,8 +35,18 @@ HINT = (
 
 
 # Grad mode.
+class Pass:
+    """A backward pass. `partial`: it goes to some inputs alone."""
+
+    __slots__ = ("__weakref__", "partial")
+
+    def __init__(self, partial: bool):
+        self.partial = partial
+
+
 class _Mode(threading.local):
     enabled = True
+    current: Pass | None = None  # the backward pass that runs in this thread
 
 
 grad_mode = _Mode()
@@ -303,7 +313,7 @@ class Saved:
         versions = tensor._versions
         self.number = 0 if versions is None else versions.number
 
-    def open(self, owner: Node, where: Place | None) -> Any:
+    def open(self, owner: Node | None, where: Place | None) -> Any:
         """The tensor; an error if it was changed in place."""
         tensor = self.tensor
         versions = tensor._versions
@@ -341,7 +351,7 @@ class SavedResult:
         self.generation = 0 if storage is None else storage.generation
         self.tangents: Any = None  # of forward mode, see `dual.py`
 
-    def contents(self, owner: Node, where: Place | None) -> Value:
+    def contents(self, owner: Node | None, where: Place | None) -> Value:
         """The contents; an error if they were changed in place."""
         counter = self.counter
         if counter is not None and counter.number != self.number:

@@ -29,6 +29,7 @@ from distgrad.record import (
     hooked,
     retain,
 )
+from distgrad.saving import Packed
 from distgrad.storage import Storage, Version, View
 
 NON_LEAF_GRAD = (
@@ -364,7 +365,7 @@ class Tensor(Contents):
         return self
 
 
-def restored(saved: SavedResult, owner: Node, where: Any) -> Tensor:
+def restored(saved: SavedResult, owner: Node | None, where: Any) -> Tensor:
     """A result that `owner` saved, checked; in a graph again if ops are being recorded, with its tangents."""
     if saved.tangents is None:
         return _restored(saved, owner, where)
@@ -373,7 +374,7 @@ def restored(saved: SavedResult, owner: Node, where: Any) -> Tensor:
     return tensor
 
 
-def _restored(saved: SavedResult, owner: Node, where: Any) -> Tensor:
+def _restored(saved: SavedResult, owner: Node | None, where: Any) -> Tensor:
     value = saved.contents(owner, where)
     node, output = saved.edge
     if not grad_mode.enabled or not (saved.is_output or node is not None):
@@ -388,6 +389,20 @@ def _restored(saved: SavedResult, owner: Node, where: Any) -> Tensor:
         tensor._node = owner if node is None else node
         tensor._output = output
     return tensor
+
+
+def unpacked(packed: Packed, owner: Node | None) -> Tensor:
+    """What a hook packed, as its pair gives it back, in the place of the graph where it was."""
+    found = packed.unpack(packed.item)
+    if not isinstance(found, Tensor):
+        kind = type(found).__name__
+        raise TypeError(
+            f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type {kind}"
+        )
+    made = _restored(SavedResult(found._value, None, packed.edge, packed.is_output), owner, None)
+    if (tangents := getattr(found, "_tangents", None)) is not None:
+        made._tangents = tangents
+    return made
 
 
 def freed() -> RuntimeError:

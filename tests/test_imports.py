@@ -18,7 +18,10 @@ FLOORS = {  # the longest name that fits counts
     9: [f"distgrad.{name}" for name in ("nn", "optim", "utils", "distributions", "serialization")],
     8: [f"distgrad.{name}" for name in ("autograd", "func", "functional", "linalg", "random", "special")],
     7: ["distgrad.ops"],
-    6: [f"distgrad.{name}" for name in ("tensor", "contents", "storage", "record", "printing", "dual")],
+    6: [
+        f"distgrad.{name}"
+        for name in ("tensor", "contents", "storage", "record", "printing", "dual", "saving")
+    ],
     5: ["distgrad.session"],
     4: ["distgrad.plan", "distgrad.cluster"],
     3: ["distgrad.worker"],

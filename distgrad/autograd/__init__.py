@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.autograd import forward_ad, function, functional
+from distgrad.autograd import forward_ad, function, functional, graph
 from distgrad.autograd.drivers import backward, grad
 from distgrad.autograd.function import Function, NestedIOFunction
 from distgrad.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
@@ -24,6 +24,7 @@ __all__ = [
     "grad",
     "gradcheck",
     "gradgradcheck",
+    "graph",
     "is_grad_enabled",
     "no_grad",
     "set_grad_enabled",

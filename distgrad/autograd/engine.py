@@ -16,7 +16,7 @@ from distgrad.graph import place
 from distgrad.ops.arithmetic import add
 from distgrad.ops.convert import _own, _reshard
 from distgrad.ops.inplace import OVERLAP, write
-from distgrad.record import AccumulateGrad, Edge, Node, grad_mode
+from distgrad.record import AccumulateGrad, Edge, Node, Pass, grad_mode
 from distgrad.tensor import Tensor
 
 
@@ -42,6 +42,7 @@ def run(
         The gradient of each of `inputs`, None where there is none; an empty list with `accumulate`.
     """
     before, grad_mode.enabled = grad_mode.enabled, create_graph
+    around, grad_mode.current = grad_mode.current, Pass(inputs is not None)
     caller = session.current_op.caller
     if session.is_initialized():  # else no op asks where it was called
         session.current_op.caller = place("backward", 2)[1:]
@@ -53,7 +54,7 @@ def run(
         _walk(roots, gradients, keep_graph, needed, captured)
         return [captured[edge] for edge in inputs or () if captured]
     finally:
-        grad_mode.enabled = before
+        grad_mode.enabled, grad_mode.current = before, around
         session.current_op.caller = caller
 
 

@@ -15,7 +15,8 @@ from distgrad.autograd.results import Wrapping
 from distgrad.ops.base import Like
 from distgrad.ops.node import fitted
 from distgrad.record import NO_EDGE, AccumulateGrad, Edge, Node, Saved, SavedResult, grad_mode, no_grad
-from distgrad.tensor import Tensor, freed, restored
+from distgrad.saving import Packed, packed
+from distgrad.tensor import Tensor, freed, restored, unpacked
 
 __all__ = ["Function", "FunctionCtx", "InplaceFunction", "NestedIOFunction", "once_differentiable"]
 
@@ -95,8 +96,10 @@ class BackwardCFunction(FunctionCtx, Node):
                 f"save_for_backward can only save variables, but argument {i} is of type {type(item).__name__}"
             )
         if item._node is self:
-            return SavedResult(item._value, item._counter, (None, item._output), True, _plain_storage(item))
-        return Saved(item)
+            return packed(item, (None, item._output), True) or SavedResult(
+                item._value, item._counter, (None, item._output), True, _plain_storage(item)
+            )
+        return packed(item, item._edge) or Saved(item)
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -114,10 +117,10 @@ class BackwardCFunction(FunctionCtx, Node):
         return self.saved_tensors
 
     def _opened(self, item: Any) -> Any:
-        if type(item) is SavedResult:
+        if type(item) in (SavedResult, Packed):
             before, grad_mode.enabled = grad_mode.enabled, True  # in the graph, whatever the mode is
             try:
-                return restored(item, self, None)
+                return unpacked(item, self) if type(item) is Packed else restored(item, self, None)
             finally:
                 grad_mode.enabled = before
         return item.open(self, None) if type(item) is Saved else item

@@ -60,9 +60,11 @@ from distgrad.ops.kind import Kind
 from distgrad.ops.node import Like, OpNode, SavedList, make_view
 from distgrad.ops.table import OPS, UNLISTED, Op, call, register
 from distgrad.record import NO_EDGE, Edge, Saved, SavedResult, grad_mode
+from distgrad.saving import active as saving
+from distgrad.saving import packed
 from distgrad.scalars import HIGHEST_INT, LOWEST_INT, checked
 from distgrad.session import batching, current_op
-from distgrad.tensor import Tensor
+from distgrad.tensor import Tensor, restored
 
 __all__ = [
     "OPS",
@@ -334,14 +336,26 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
             saved[name] = SavedList(map(_keep, item, operand))
         else:
             before = changed is not None and item is changed
-            saved[name] = SavedResult(operand, None, item._edge) if before else _keep(item, operand)
+            saved[name] = _before(operand, item._edge) if before else _keep(item, operand)
     return node
 
 
 def _keep(item: Any, operand: Any) -> Any:
     if isinstance(item, Tensor):
-        return Saved(item)
+        return (packed(item, item._edge) if saving.count else None) or Saved(item)
     return SavedResult(operand, None) if type(operand) is Value else operand
+
+
+def _before(value: Value, edge: Edge) -> Any:
+    """The contents of a tensor that is about to change."""
+    kept = SavedResult(value, None, edge)
+    return (packed(restored(kept, None, None), edge) if saving.count else None) or kept
+
+
+def _result(value: Value, tensor: Tensor, storage: Any = None) -> Any:
+    """A result of the node that made `tensor` and saves it."""
+    made = packed(tensor, NO_EDGE, True) if saving.count else None
+    return made or SavedResult(value, tensor._counter, NO_EDGE, True, storage)
 
 
 def _function(kind: Kind) -> Callable[..., Any]:
@@ -374,7 +388,7 @@ def _function(kind: Kind) -> Callable[..., Any]:
             tensor._node = node
             tensor._requires_grad = True
             if node.plan.out:
-                node.saved["out"] = SavedResult(out, tensor._counter, NO_EDGE, True, tensor._storage)
+                node.saved["out"] = _result(out, tensor, tensor._storage)
             if type(kept := node.saved.get(kind.guard)) is Saved:
                 item = kept.tensor
                 node.saved[kind.guard] = SavedResult(item._value, tensor._counter, item._edge, True)
@@ -435,7 +449,7 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
         value = writing.write(self, value, place(name))
         if node is not None:
             if node.plan.out:
-                node.saved["out"] = SavedResult(value, self._counter, NO_EDGE, True)
+                node.saved["out"] = _result(value, self)
             writing.rebase(self, node, 0, 0 if kind.formulas[0].place == 0 else None)
         return self
 

@@ -15,10 +15,11 @@ from distgrad.ops.kind import Kind, Plan
 from distgrad.ops.moves import Chain, Step
 from distgrad.ops.table import OPS, call
 from distgrad.record import Node, Saved, SavedResult, grad_mode
+from distgrad.saving import Packed
 from distgrad.session import batching
 from distgrad.sharding import Sharding
 from distgrad.storage import View
-from distgrad.tensor import Tensor, freed, restored
+from distgrad.tensor import Tensor, freed, restored, unpacked
 
 
 class Like(NamedTuple):
@@ -113,6 +114,8 @@ class OpNode(Node):
             return item.open(self, self.where)
         if type(item) is SavedResult:
             return restored(item, self, self.where)
+        if type(item) is Packed:
+            return unpacked(item, self)
         if type(item) is SavedList:
             return [self._restore(i) for i in item]
         return item

@@ -1,5 +1,5 @@
 """What programs find under `torch.utils`."""
 
-from distgrad.utils import data
+from distgrad.utils import checkpoint, data
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data"]
