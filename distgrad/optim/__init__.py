@@ -1,5 +1,6 @@
 """Optimizers, as `torch.optim`."""
 
+from distgrad.optim import lr_scheduler, swa_utils
 from distgrad.optim.adam import Adam, AdamW
 from distgrad.optim.adam_relatives import Adamax, NAdam, RAdam
 from distgrad.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
@@ -20,4 +21,6 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "lr_scheduler",
+    "swa_utils",
 ]
