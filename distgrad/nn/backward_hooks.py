@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from distgrad.record import Edge, Node, grad_mode
+from distgrad.autograd.function import Function
+from distgrad.ops.node import Like
+from distgrad.record import Node, grad_mode
 from distgrad.tensor import Tensor
 
 Grads = tuple[Any, ...]
@@ -17,24 +19,19 @@ NO_INPUTS = (
 )
 
 
-class BackwardHookFunctionBackward(Node):
-    """Passes the gradients of several tensors on, by way of `change`."""
+class BackwardHookFunction(Function):
+    """Hands several tensors on, so that there is one node for all of them, which hooks can be put on."""
 
-    __slots__ = ("change",)
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        """The tensors, those that require no grad among them."""
+        ctx.mark_non_differentiable(*(arg for arg in args if not arg.requires_grad))
+        return args
 
-    def __init__(self, edges: tuple[Edge, ...], change: Callable[[Grads], Sequence[Any] | None]):
-        super().__init__(edges)
-        self.change = change
-
-    def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
-        """What `change` makes of the gradients, where there is somebody to get them."""
-        edges = self.next_functions
-        passed = tuple(
-            None if edges[i][0] is None else g
-            for i, g in enumerate(grads + [None] * (len(edges) - len(grads)))
-        )
-        found = self.change(passed)
-        return passed if found is None else found
+    @staticmethod
+    def backward(ctx: Any, *args: Any) -> Any:
+        """The gradients."""
+        return args
 
 
 class BackwardHook:
@@ -49,7 +46,12 @@ class BackwardHook:
     def inputs(self, args: Grads) -> Grads:
         """The arguments, behind a node that calls the hooks."""
         self.inputs_count = len(args)
-        args, self.input_places = _through(args, self._reached_inputs)
+        given = args
+        args, self.input_places, node = _through(args)
+        if node is not None:
+            values = [given[i]._avals for i in self.input_places]
+            self.likes = [Like(value.shape, value.dtype, value.sharding) for value in values]
+            node.register_hook(lambda grads, _: self._reached_inputs(grads))
         return args
 
     def outputs(self, result: Any) -> Any:
@@ -61,13 +63,10 @@ class BackwardHook:
                 stacklevel=5,
             )
         items = result if isinstance(result, tuple) else (result,)
-        places: list[int] = []
-
-        def reached(grads: Grads) -> Sequence[Any]:
-            return self._reached_outputs(_spread(places, grads, len(items)), places)
-
-        items, found = _through(items, reached)
-        places += found or ()
+        count = len(items)
+        items, places, node = _through(items)
+        if node is not None:
+            node.register_hook(lambda _, grads: self._reached_outputs(_spread(places, grads, count), places))
         return items if isinstance(result, tuple) else items[0]
 
     def _reached_outputs(self, grads: Grads, places: list[int]) -> Sequence[Any]:
@@ -86,7 +85,7 @@ class BackwardHook:
             self._without_inputs(grads)
         else:
             self.grad_outputs = grads
-        return [grads[i] for i in places]
+        return tuple(grads[i] for i in places)
 
     def _without_inputs(self, grads: Grads) -> None:
         warnings.warn(NO_INPUTS, stacklevel=6)
@@ -104,7 +103,9 @@ class BackwardHook:
         if outputs is None:  # no gradient came through the outputs
             return None
         assert self.input_places is not None
-        grads = _spread(self.input_places, passed, self.inputs_count)
+        # What requires no grad gets none; torch shows zeros.
+        shown = tuple(like.zeros() if g is None else g for g, like in zip(passed, self.likes, strict=True))
+        grads = _spread(self.input_places, shown, self.inputs_count)
         for hook in self.hooks:
             found = hook(self.module, grads, outputs)
             if found is None:
@@ -116,7 +117,7 @@ class BackwardHook:
                     f"{len(grads)}"
                 )
             grads = found
-        return [grads[i] for i in self.input_places]
+        return tuple(None if g is None else grads[i] for i, g in zip(self.input_places, passed, strict=True))
 
 
 def _spread(places: Sequence[int], items: Grads, count: int) -> Grads:
@@ -126,19 +127,31 @@ def _spread(places: Sequence[int], items: Grads, count: int) -> Grads:
     return tuple(found)
 
 
-def _through(items: Grads, change: Callable[[Grads], Sequence[Any] | None]) -> tuple[Grads, list[int] | None]:
-    """The items, tensors among them led through one node; and which they are. As they were if none requires grad."""
+def _through(items: Grads) -> tuple[Grads, Any, Node | None]:
+    """The items, tensors among them led through one node; which they are, and the node.
+
+    As they were, and None, if no tensor requires grad.
+    """
     places = [i for i, item in enumerate(items) if isinstance(item, Tensor)]
     if not grad_mode.enabled or not any(items[i].requires_grad for i in places):
-        return items, None
-    node = BackwardHookFunctionBackward(tuple(items[i]._edge for i in places), change)
+        return items, None, None
+    behind = BackwardHookFunction.apply(*(items[i] for i in places))
     led = list(items)
-    for output, i in enumerate(places):
-        led[i] = behind = items[i]._alias()
-        behind._versions = items[i]._counter
-        if items[i].requires_grad:
-            behind._node, behind._output, behind._requires_grad = node, output, True
-    return tuple(led) if type(items) is tuple else type(items)(*led), places
+    for i, tensor in zip(places, behind, strict=True):
+        led[i] = tensor
+    node = next(tensor.grad_fn for tensor in behind if tensor.requires_grad)
+    return tuple(led) if type(items) is tuple else type(items)(*led), places, node
+
+
+OLD = (
+    "Using {}. This hook will be missing some {}. Please use register_full_backward_hook to get the documented "
+    "behavior."
+)
+NOT_TENSORS = (
+    "non-full backward hooks on a Module that does not {} a single Tensor or a tuple of Tensors is deprecated and will "
+    "be removed in future versions"
+)
+SEVERAL = "a non-full backward hook when {} is deprecated and will be removed in future versions"
 
 
 def hook_last_node(module: Any, hooks: list[Any], args: Any, result: Any) -> None:
@@ -152,3 +165,27 @@ def hook_last_node(module: Any, hooks: list[Any], args: Any, result: Any) -> Non
         return
     for hook in hooks:
         node.register_hook(lambda inputs, outputs, hook=hook: hook(module, inputs, outputs))
+    missing = _missing(args, result, node)
+    if missing:
+        warnings.warn(missing, FutureWarning, stacklevel=5)
+
+
+def _tensors(items: Any) -> Grads | None:
+    items = items if isinstance(items, tuple) else (items,)
+    return items if all(isinstance(item, Tensor) for item in items) else None
+
+
+def _missing(args: Any, result: Any, node: Node) -> str | None:
+    """torch's warning of gradients that an old hook does not see; None if it sees all."""
+    outputs, inputs = _tensors(result), _tensors(args)
+    if outputs is None:
+        return OLD.format(NOT_TENSORS.format("return"), "grad_output")
+    if inputs is None:
+        return OLD.format(NOT_TENSORS.format("take as input"), "grad_input")
+    makers = {t.grad_fn for t in outputs if t.grad_fn is not None}
+    if len(makers) > 1:
+        said = SEVERAL.format("outputs are generated by different autograd Nodes")
+        return OLD.format(said, "grad_output")
+    if {t.grad_fn for t in inputs if t.grad_fn is not None} != {edge[0] for edge in node.next_functions}:
+        return OLD.format(SEVERAL.format("the forward contains multiple autograd Nodes"), "grad_input")
+    return None
