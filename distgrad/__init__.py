@@ -41,6 +41,7 @@ from distgrad.ops.arithmetic import (
 from distgrad.ops.binary import *
 from distgrad.ops.compare import *
 from distgrad.ops.convert import clone
+from distgrad.ops.convolution import *
 from distgrad.ops.decompositions import *
 from distgrad.ops.einsum import *
 from distgrad.ops.files import *
@@ -77,6 +78,7 @@ from distgrad.ops.masks import *
 from distgrad.ops.methods import *
 from distgrad.ops.norms import *
 from distgrad.ops.ordering import *
+from distgrad.ops.padding import *
 from distgrad.ops.paths import *
 from distgrad.ops.piecewise import *
 from distgrad.ops.pointwise import *

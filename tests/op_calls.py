@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import references_conv  # noqa: F401
 import references_index  # noqa: F401  (enters its part of them)
 import references_nn  # noqa: F401
 import references_shape  # noqa: F401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -255,6 +256,66 @@ for _subscripts in words(
             _make(*(SIZES[c] for c in _b)),
             subscripts=_subscripts,
         )
+
+
+# Convolutions, as loops over all offsets.
+def windows(x: np.ndarray, k: Any, size: Any, stride: Any, padding: Any, dilation: Any) -> np.ndarray:
+    """What one offset reads: a view of x between enough zeros."""
+    n, far = len(size), 20
+    wide = np.pad(x, [(0, 0)] * (x.ndim - n) + [(far, far)] * n)
+    first = [far + i * d - p for i, d, p in zip(k, dilation, padding, strict=True)]
+    return wide[(..., *(slice(a, a + t * s, s) for a, t, s in zip(first, size, stride, strict=True)))]
+
+
+def convolved(x: np.ndarray, w: np.ndarray, size: Any, **how: Any) -> np.ndarray:
+    g = "g" * (x.ndim == len(size) + 3)
+    return sum(
+        np.einsum(f"n{g}c...,{g}oc->n{g}o...", windows(x, k, size, **how), w[(..., *k)])
+        for k in np.ndindex(*w.shape[-len(size) :])
+    )
+
+
+def convolved_input(y: np.ndarray, w: np.ndarray, size: Any, **how: Any) -> np.ndarray:
+    """The transposed of `convolved`, column by column."""
+    x = np.zeros((*y.shape[: -len(size) - 1], w.shape[-len(size) - 1], *size))
+    for at in np.ndindex(x.shape[1:]):
+        one = np.zeros((1, *x.shape[1:]))
+        one[(0, *at)] = 1
+        x[(slice(None), *at)] = (
+            (convolved(one, w, y.shape[-len(size) :], **how) * y).reshape(len(y), -1).sum(1)
+        )
+    return x
+
+
+def convolved_weight(x: np.ndarray, y: np.ndarray, size: Any, **how: Any) -> np.ndarray:
+    g, n = "g" * (x.ndim == len(size) + 3), len(size)
+    t = "xyz"[:n]
+    w = np.zeros((*x.shape[1 : -n - 1], y.shape[-n - 1], x.shape[-n - 1], *size))
+    for k in np.ndindex(*size):
+        w[(..., *k)] = np.einsum(f"n{g}c{t},n{g}o{t}->{g}oc", windows(x, k, y.shape[-n:], **how), y)
+    return w
+
+
+for _x, _w, _size, _how in (
+    ((3, 2, 5), (4, 2, 3), (4,), ((2,), (2,), (1,))),
+    ((2, 3, 4, 5), (2, 3, 2, 3), (3, 3), ((1, 1), (0, 0), (1, 1))),
+    ((2, 3, 2, 4, 3), (3, 2, 2, 2, 2), (3, 2), ((1, 2), (1, 0), (2, 1))),
+    ((2, 2, 2, 3, 2), (3, 2, 1, 2, 2), (2, 4, 1), ((1, 1, 1), (0, 1, 0), (1, 1, 1))),
+    ((3, 4, 3, 5), (2, 4, 1, 1), (3, 5), ((1, 1), (0, 0), (1, 1))),
+    ((3, 1, 3, 5), (2, 1, 1, 3), (3, 5), ((1, 1), (0, 1), (1, 1))),
+):  # fmt: skip
+    _n = len(_size)
+    _attrs = dict(zip(("stride", "padding", "dilation"), _how, strict=True))
+    _y = (*_x[: -_n - 1], _w[-_n - 2], *_size)
+    for _make in (normal, integers):
+        for _name, _want, _a, _b, _made in (
+            ("convolve", convolved, _x, _w, _size),
+            ("convolve_input", convolved_input, _y, _w, _x[-_n:]),
+            ("convolve_weight", convolved_weight, _x, _y, _w[-_n:]),
+        ):
+            _all = {**_attrs, "size": _made}
+            case(_name, partial(_want, **_all), _make(*_a), _make(*_b), **_all)
+
 
 # Layout.
 case("permute", lambda x: x.transpose(2, 0, 1), normal(3, 4, 5), dims=(2, 0, 1))

@@ -5,6 +5,7 @@ from distgrad.nn.activation import *
 from distgrad.nn.adaptive import *
 from distgrad.nn.attention import *
 from distgrad.nn.containers import *
+from distgrad.nn.conv import *
 from distgrad.nn.distance import *
 from distgrad.nn.dropping import *
 from distgrad.nn.flattening import *
@@ -12,6 +13,7 @@ from distgrad.nn.linear import *
 from distgrad.nn.loss import *
 from distgrad.nn.module import Module
 from distgrad.nn.normalization import *
+from distgrad.nn.padding import *
 from distgrad.nn.parameter import *
 from distgrad.nn.sparse import *
 from distgrad.nn.transformer import *

@@ -2,6 +2,7 @@
 
 from distgrad.primitives import (
     contract,
+    convolution,
     decompositions,
     elementwise,
     indexing,
@@ -28,6 +29,7 @@ __all__ = [
     "Place",
     "Primitive",
     "contract",
+    "convolution",
     "decompositions",
     "elementwise",
     "indexing",

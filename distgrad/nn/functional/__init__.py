@@ -2,11 +2,13 @@
 
 from distgrad.nn.functional.activation import *
 from distgrad.nn.functional.attention import *
+from distgrad.nn.functional.conv import *
 from distgrad.nn.functional.distance import *
 from distgrad.nn.functional.dropping import *
 from distgrad.nn.functional.likelihood import *
 from distgrad.nn.functional.loss import *
 from distgrad.nn.functional.margin import *
 from distgrad.nn.functional.normalization import *
+from distgrad.nn.functional.padding import *
 from distgrad.nn.functional.products import *
 from distgrad.nn.functional.sparse import *

@@ -1,0 +1,574 @@
+"""Convolutions of one, two and three spatial dimensions, and transposed ones.
+
+Each of the three ops here is linear in two arguments, and its gradients are the two others (`primitives/convolution.py`
+has the form that all belong to). Groups become a dimension of the primitives.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from distgrad import session
+from distgrad.dtype import BOOL
+from distgrad.graph import Value
+from distgrad.ops.base import Ints, Tensor, call, composite, op
+from distgrad.ops.helpers import title
+from distgrad.ops.regrouping import reshaped
+from distgrad.ops.samples import real
+from distgrad.tensor import C_NAMES
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_tbc",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "convolution",
+]
+
+BACKWARD = "ConvolutionBackwardBackward0"
+Some = int | Sequence[int]
+SAME_INPUT = " should be the same or input should be a MKLDNN tensor and weight is a dense tensor"
+
+
+# The three ops. x is (N, C, *spatial), w (O, C / groups, *kernel), y (N, O, *spatial).
+def _samples() -> list[Any]:
+    return [
+        (real(2, 2, 5), real(3, 2, 2), (2,), (1,), (1,), 1, (3,), real(3)),
+        (real(3, 4, 3, 4), real(2, 2, 2, 2), (1, 2), (1, 0), (2, 1), 2, (3, 2)),
+        (real(2, 3, 2, 3), real(2, 3, 1, 1), (1, 1), (0, 0), (1, 1), 1, (2, 3)),
+    ]
+
+
+def _turned() -> list[Any]:
+    """The same with y in place of x, and the size of x."""
+    found = []
+    for x, w, *rest, groups, size in (sample[:7] for sample in _samples()):
+        y = real(x.shape[0], w.shape[0], *size, seed=2)
+        found.append((y, w, *rest, groups, tuple(x.shape[2:]), real(w.shape[1] * groups, seed=3)))
+    return found
+
+
+def _weights() -> list[Any]:
+    return [
+        (x, real(x.shape[0], w.shape[0], *size, seed=2), *rest, tuple(w.shape[2:]))
+        for x, w, *rest, size in (sample[:7] for sample in _samples())
+    ]
+
+
+@op(
+    name=lambda input, weight, stride, padding, dilation, groups, size, bias, node: node,
+    input=lambda g, weight, stride, padding, dilation, groups, like: _convolve_input(
+        g, weight, stride, padding, dilation, groups, tuple(like.shape[2:]), None, BACKWARD
+    ),
+    weight=lambda g, input, stride, padding, dilation, groups, like: _convolve_weight(
+        input, g, stride, padding, dilation, groups, tuple(like.shape[2:])
+    ),
+    bias=lambda g: _channel_sums(g),
+    method=False,
+    samples=_samples,
+)
+def _convolve(
+    input: Value,
+    weight: Value,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    size: Ints,
+    bias: Value | None = None,
+    node: str = "ConvolutionBackward0",
+) -> Value:
+    """y of x and w, plus a bias for each channel. `padding` is that in front, the rest follows from `size`."""
+    x, w = _split(input, 1, groups), _split(weight, 0, groups)
+    y = session.emit("convolve", x, w, stride=stride, padding=padding, dilation=dilation, size=size)
+    return _plus(_joined(y, 1, groups), bias)
+
+
+@op(
+    name=lambda input, weight, stride, padding, dilation, groups, size, bias, node: node,
+    input=lambda g, weight, stride, padding, dilation, groups, like: _convolve(
+        g, weight, stride, padding, dilation, groups, tuple(like.shape[2:]), None, BACKWARD
+    ),
+    weight=lambda g, input, stride, padding, dilation, groups, like: _convolve_weight(
+        g, input, stride, padding, dilation, groups, tuple(like.shape[2:])
+    ),
+    bias=lambda g: _channel_sums(g),
+    method=False,
+    samples=_turned,
+)
+def _convolve_input(
+    input: Value,
+    weight: Value,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    size: Ints,
+    bias: Value | None = None,
+    node: str = "ConvolutionBackward0",
+) -> Value:
+    """x of y and w (the gradient, or a transposed convolution), plus a bias for each channel."""
+    y, w = _split(input, 1, groups), _split(weight, 0, groups)
+    x = session.emit("convolve_input", y, w, stride=stride, padding=padding, dilation=dilation, size=size)
+    return _plus(_joined(x, 1, groups), bias)
+
+
+@op(
+    name=BACKWARD,
+    input=lambda g, other, stride, padding, dilation, groups, like: _convolve_input(
+        other, g, stride, padding, dilation, groups, tuple(like.shape[2:]), None, BACKWARD
+    ),
+    other=lambda g, input, stride, padding, dilation, groups, like: _convolve(
+        input, g, stride, padding, dilation, groups, tuple(like.shape[2:]), None, BACKWARD
+    ),
+    method=False,
+    samples=_weights,
+)
+def _convolve_weight(
+    input: Value, other: Value, stride: Ints, padding: Ints, dilation: Ints, groups: int, size: Ints
+) -> Value:
+    """w of x and y."""
+    x, y = _split(input, 1, groups), _split(other, 1, groups)
+    w = session.emit("convolve_weight", x, y, stride=stride, padding=padding, dilation=dilation, size=size)
+    return _joined(w, 0, groups)
+
+
+def _split(x: Value, at: int, groups: int) -> Value:
+    """Dimension `at` as (group, rest)."""
+    if groups == 1:
+        return x
+    return reshaped(x, (*x.shape[:at], groups, x.shape[at] // groups, *x.shape[at + 1 :]))
+
+
+def _joined(x: Value, at: int, groups: int) -> Value:
+    """The inverse of `_split`."""
+    if groups == 1:
+        return x
+    return reshaped(x, (*x.shape[:at], x.shape[at] * x.shape[at + 1], *x.shape[at + 2 :]))
+
+
+def _plus(y: Value, bias: Value | None) -> Value:
+    if bias is None:
+        return y
+    return session.emit("add", y, session.emit("expand_dims", bias, dims=tuple(range(1, len(y.shape) - 1))))
+
+
+def _channel_sums(g: Tensor) -> Tensor:
+    return call("sum", g, (0, *range(2, g.dim())))
+
+
+# Arguments as torch takes them, and what it says of wrong ones.
+def spatial(value: Some, n: int) -> Ints | None:
+    """One integer, or one for each spatial dimension, as a tuple of n; None if they are another number."""
+    several: Any = value if isinstance(value, (tuple, list)) else (value,)
+    found = tuple(map(operator.index, several))
+    return found * n if len(found) == 1 else found if len(found) == n else None
+
+
+class Plan(NamedTuple):
+    """The arguments of a convolution, as the ops take them."""
+
+    stride: Ints
+    padding: Ints
+    dilation: Ints
+    extra: Ints  # output_padding
+
+
+def batched(name: str, input: Tensor, n: int) -> tuple[Tensor, bool]:
+    """The input with a dimension for samples, and whether it had one."""
+    if input.dim() not in (n + 1, n + 2):
+        raise RuntimeError(
+            f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got input of size: "
+            f"{list(input.shape)}"
+        )
+    return (input, True) if input.dim() == n + 2 else (call("unsqueeze", input, 0), False)
+
+
+def _plan(weight: Tensor, stride: Some, padding: Some, dilation: Some, extra: Some, groups: int) -> Plan:
+    if weight.dim() < 3:
+        raise RuntimeError("weight should have at least three dimensions")
+    if groups <= 0:
+        raise RuntimeError("non-positive groups is not supported")
+    n = weight.dim() - 2
+    named = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": extra}
+    found = {name: spatial(value, n) for name, value in named.items()}
+    for name, value in found.items():
+        if value is None:
+            raise RuntimeError(
+                f"expected {name} to be a single integer value or a list of {n} values to match the convolution "
+                f"dimensions, but got {name}={list(named[name])}"  # type: ignore[arg-type]
+            )
+    plan = Plan(*found.values())  # type: ignore[arg-type]
+    if min(plan.padding) < 0:
+        raise RuntimeError("negative padding is not supported")
+    if min(plan.extra) < 0:
+        raise RuntimeError("negative output_padding is not supported")
+    if min(plan.stride) <= 0:
+        raise RuntimeError("non-positive stride is not supported")
+    return plan
+
+
+def _check_weight(input: Tensor, weight: Tensor, groups: int) -> None:
+    shape = list(weight.shape)
+    if input.dim() != weight.dim():
+        k = weight.dim()
+        raise RuntimeError(
+            f"Expected {k}-dimensional input for {k}-dimensional weight {shape}, but got "
+            f"{input.dim()}-dimensional input of size {list(input.shape)} instead"
+        )
+    if shape[0] < groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but got weight of "
+            f"size {shape} instead"
+        )
+    if shape[0] % groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight "
+            f"of size [{shape}] instead"
+        )
+
+
+def _check_channels(input: Tensor, weight: Tensor, given: str, channels: int, size: Sequence[int]) -> None:
+    if size[1] != channels:
+        raise RuntimeError(
+            f"Given {given}, weight of size {list(weight.shape)}, expected input{list(size)} to have {channels} "
+            f"channels, but got {size[1]} channels instead"
+        )
+
+
+def _check_bias(weight: Tensor, bias: Tensor | None, given: str, channels: int) -> None:
+    if bias is not None and tuple(bias.shape) != (channels,):
+        raise RuntimeError(
+            f"Given {given}weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} "
+            f"elements, but got bias of size {list(bias.shape)} instead"
+        )
+
+
+def _check_rest(input: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, groups: int) -> None:
+    """Dtypes, dilation and the kernel."""
+    kinds = [x._avals.dtype for x in (input, weight)]
+    if bias is not None and bias.dtype != input.dtype:
+        a, b = (C_NAMES[x.dtype.name] for x in (input, bias))
+        raise RuntimeError(f"Input type ({a}) and bias type ({b}) should be the same")
+    if kinds[0] != kinds[1]:
+        if groups > 1:
+            a, b = (f"torch.{title(k)}Tensor" for k in kinds)
+            raise RuntimeError(f"Input type ({a}) and weight type ({b}){SAME_INPUT}")
+        raise RuntimeError(f"expected scalar type {title(kinds[0])} but found {title(kinds[1])}")
+    if kinds[0] == BOOL:
+        raise NotImplementedError("\"slow_conv2d_cpu\" not implemented for 'Bool'")
+    if min(plan.dilation) <= 0:
+        pair = list(plan.dilation) if len(plan.dilation) > 1 else [1, *plan.dilation]
+        raise RuntimeError(f"dilation should be greater than zero, but got {pair}")
+    kernel = tuple(weight.shape[2:])
+    if 0 in kernel:
+        if len(kernel) == 3:
+            shown = " x ".join(map(str, kernel))
+            raise RuntimeError(f"kernel size should be greater than zero, but got: {shown} (TxHxW)")
+        high, wide = kernel if len(kernel) == 2 else (1, *kernel)
+        raise RuntimeError(
+            f"kernel size should be greater than zero, but got kernel_height: {high} kernel_width: {wide}"
+        )
+
+
+def _conv(
+    name: str,
+    n: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Some,
+    padding: Some | str,
+    dilation: Some,
+    groups: int,
+) -> Tensor:
+    x, whole = batched(name, input, n)
+    if isinstance(padding, str):
+        y = _named(x, weight, bias, stride, padding, dilation, groups)
+    else:
+        y = _convolution(x, weight, bias, stride, padding, dilation, groups)
+    return y if whole else call("squeeze", y, 0)
+
+
+def _named(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Some, padding: str, dilation: Some, groups: int
+) -> Tensor:
+    """`padding="same"` keeps the spatial lengths, with one zero more behind than in front where it must be."""
+    if padding not in ("same", "valid"):
+        raise RuntimeError(f"Invalid padding string: '{padding}'")
+    if padding == "valid":
+        return _convolution(x, weight, bias, stride, 0, dilation, groups)
+    if weight.dim() < 3:
+        raise RuntimeError("weight should have at least three dimensions")
+    if groups <= 0:
+        raise RuntimeError("non-positive groups is not supported")
+    n = weight.dim() - 2
+    for title_, value in (("stride", stride), ("dilation", dilation)):
+        if spatial(value, n) is None:
+            raise RuntimeError(f"{title_} cannot broadcast to {n} dimensions")
+    if any(s != 1 for s in spatial(stride, n) or ()):
+        raise RuntimeError("padding='same' is not supported for strided convolutions")
+    reach = [d * (k - 1) for d, k in zip(spatial(dilation, n) or (), weight.shape[2:], strict=True)]
+    return _convolution(
+        x, weight, bias, stride, [max(0, r // 2) for r in reach], dilation, groups, tuple(x.shape[2:])
+    )
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Some,
+    padding: Some,
+    dilation: Some,
+    groups: int,
+    size: Ints | None = None,
+) -> Tensor:
+    plan = _plan(weight, stride, padding, dilation, 0, groups)
+    _check_weight(x, weight, groups)
+    _check_channels(x, weight, f"groups={groups}", weight.shape[1] * groups, x.shape)
+    _check_bias(weight, bias, "", weight.shape[0])
+    lengths = [s + 2 * p for s, p in zip(x.shape[2:], plan.padding, strict=True)]
+    kernel = [d * (k - 1) + 1 for d, k in zip(plan.dilation, weight.shape[2:], strict=True)]
+    if size is None:
+        if any(s < k for s, k in zip(lengths, kernel, strict=True)):
+            shown, wanted = (" x ".join(map(str, what)) for what in (lengths, kernel))
+            raise RuntimeError(
+                f"Calculated padded input size per channel: ({shown}). Kernel size: ({wanted}). Kernel size can't be "
+                "greater than actual input size"
+            )
+        size = tuple((s - k) // t + 1 for s, k, t in zip(lengths, kernel, plan.stride, strict=True))
+    _check_rest(x, weight, bias, plan, groups)
+    return _convolve(x, weight, *plan[:3], groups, size, bias)
+
+
+def _conv_transpose(
+    name: str,
+    n: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Some,
+    padding: Some | str,
+    output_padding: Some,
+    groups: int,
+    dilation: Some,
+) -> Tensor:
+    if isinstance(padding, str):
+        raise TypeError(f"{name}(): argument 'padding' must be tuple of ints, not str")
+    y, whole = batched(name, input, n)
+    x = _transposed(y, weight, bias, stride, padding, output_padding, groups, dilation)
+    return x if whole else call("squeeze", x, 0)
+
+
+def _transposed(
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Some,
+    padding: Some,
+    output_padding: Some,
+    groups: int,
+    dilation: Some,
+) -> Tensor:
+    plan = _plan(weight, stride, padding, dilation, output_padding, groups)
+    _check_weight(y, weight, groups)
+    _check_channels(y, weight, "transposed=1", weight.shape[0], y.shape)
+    _check_bias(weight, bias, "transposed=1, ", weight.shape[1] * groups)
+    _check_rest(y, weight, bias, plan, groups)
+    _check_extra(plan)
+    size = tuple(
+        (t - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for t, k, s, p, d, e in zip(y.shape[2:], weight.shape[2:], *plan, strict=True)
+    )
+    if min(size) < 1:
+        given, made = (" x ".join(map(str, what)) for what in (y.shape[2:], size))
+        raise RuntimeError(
+            f"Given input size per channel: ({given}). Calculated output size per channel: ({made}). Output size is "
+            "too small"
+        )
+    return _convolve_input(y, weight, *plan[:3], groups, size, bias)
+
+
+def _check_extra(plan: Plan) -> None:
+    if all(e < max(s, d) for e, s, d in zip(plan.extra, plan.stride, plan.dilation, strict=True)):
+        return
+    names = ("depth", "height", "width")[-max(2, len(plan.extra)) :]
+    padded = [(0,) * (len(names) - len(plan.extra)) + plan.extra]
+    padded += [(1,) * (len(names) - len(v)) + v for v in (plan.stride, plan.dilation)]
+    shown = " ".join(
+        f"{what}_{name}: {v}"
+        for what, values in zip(("output_padding", "stride", "dilation"), padded, strict=True)
+        for name, v in zip(names, values, strict=True)
+    )
+    raise RuntimeError(f"output padding must be smaller than either stride or dilation, but got {shown}")
+
+
+# What users call.
+@composite(
+    method=False,
+    samples=lambda: [
+        (real(2, 2, 5), real(3, 2, 3), real(3)),
+        (real(2, 5), real(2, 1, 2), None, 2, 1, 2, 2),
+        (real(2, 2, 5), real(1, 2, 2), None, 1, "same", 3),
+    ],
+)
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Some = 1,
+    padding: Some | str = 0,
+    dilation: Some = 1,
+    groups: int = 1,
+) -> Tensor:
+    """(N, C, L) or (C, L), weight (O, C / groups, K): the sum of products over windows of length K, for each of O.
+
+    `padding` zeros stand at both ends, "same" keeps the length. Windows begin `stride` apart, their elements are
+    `dilation` apart. Each of the groups of channels has its own part of the output channels.
+    """
+    return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
+
+
+@composite(
+    method=False,
+    samples=lambda: [
+        (real(2, 2, 3, 4), real(2, 2, 2, 3), real(2)),
+        (real(2, 3, 4), real(2, 1, 2, 2), real(2), (2, 1), (1, 2), (1, 2), 2),
+        (real(1, 2, 3, 3), real(1, 2, 2, 3), None, 1, "same"),
+        (real(2, 1, 3, 3), real(2, 1, 2, 2), None, 1, "valid"),
+    ],
+)
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Some = 1,
+    padding: Some | str = 0,
+    dilation: Some = 1,
+    groups: int = 1,
+) -> Tensor:
+    """(N, C, H, W) or (C, H, W), weight (O, C / groups, K, L). See `conv1d`."""
+    return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+
+
+@composite(
+    method=False,
+    samples=lambda: [
+        (real(2, 2, 2, 3, 2), real(2, 2, 1, 2, 2), real(2), 1, (0, 1, 0)),
+        (real(2, 3, 2, 2), real(2, 1, 2, 1, 2), None, (2, 1, 1), 1, 1, 2),
+    ],
+)
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Some = 1,
+    padding: Some | str = 0,
+    dilation: Some = 1,
+    groups: int = 1,
+) -> Tensor:
+    """(N, C, D, H, W) or (C, D, H, W), weight (O, C / groups, J, K, L). See `conv1d`."""
+    return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
+
+
+@composite(
+    method=False,
+    samples=lambda: [
+        (real(2, 2, 3), real(2, 3, 2), real(3), 2, 1, 1),
+        (real(2, 3), real(2, 1, 3), None, 1, 0, 0, 2, 2),
+    ],
+)
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Some = 1,
+    padding: Some = 0,
+    output_padding: Some = 0,
+    groups: int = 1,
+    dilation: Some = 1,
+) -> Tensor:
+    """(N, C, L) or (C, L), weight (C, O / groups, K): the gradient of `conv1d` for its input, as an op of its own.
+
+    `output_padding` elements are added at the end, of the lengths that `stride` makes the same.
+    """
+    args = (stride, padding, output_padding, groups, dilation)
+    return _conv_transpose("conv_transpose1d", 1, input, weight, bias, *args)
+
+
+@composite(
+    method=False,
+    samples=lambda: [
+        (real(2, 2, 2, 3), real(2, 2, 2, 2), real(2), (2, 1), 0, (1, 0)),
+        (real(2, 2, 3), real(2, 1, 2, 2), real(2), 1, 1, 0, 2, (1, 2)),
+    ],
+)
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Some = 1,
+    padding: Some = 0,
+    output_padding: Some = 0,
+    groups: int = 1,
+    dilation: Some = 1,
+) -> Tensor:
+    """(N, C, H, W) or (C, H, W), weight (C, O / groups, K, L). See `conv_transpose1d`."""
+    args = (stride, padding, output_padding, groups, dilation)
+    return _conv_transpose("conv_transpose2d", 2, input, weight, bias, *args)
+
+
+@composite(
+    method=False, samples=lambda: [(real(2, 2, 1, 2, 2), real(2, 2, 1, 2, 2), real(2), (1, 2, 1), (0, 1, 0))]
+)
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Some = 1,
+    padding: Some = 0,
+    output_padding: Some = 0,
+    groups: int = 1,
+    dilation: Some = 1,
+) -> Tensor:
+    """(N, C, D, H, W) or (C, D, H, W), weight (C, O / groups, J, K, L). See `conv_transpose1d`."""
+    args = (stride, padding, output_padding, groups, dilation)
+    return _conv_transpose("conv_transpose3d", 3, input, weight, bias, *args)
+
+
+@composite(
+    method=False,
+    samples=lambda: [
+        (real(2, 2, 5), real(3, 2, 3), real(3), (1,), (1,), (1,), False, (0,), 1),
+        (real(2, 2, 3), real(2, 3, 2), real(3), (2,), (1,), (1,), True, (1,), 1),
+    ],
+)
+def convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Some,
+    padding: Some,
+    dilation: Some,
+    transposed: bool,
+    output_padding: Some,
+    groups: int,
+) -> Tensor:
+    """`conv1d` to `conv3d` and `conv_transpose1d` to `conv_transpose3d`, by the number of dimensions of the weight."""
+    if transposed:
+        return _transposed(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _convolution(input, weight, bias, stride, padding, dilation, groups)
+
+
+@composite(method=False, samples=lambda: [(real(4, 2, 2), real(2, 2, 3), real(3), 1)])
+def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+    """`conv1d` of input (length, N, C) with weight (K, C, O): (length, N, O)."""
+    turned = call("permute", input, 1, 2, 0)
+    out = _conv("conv_tbc", 1, turned, call("permute", weight, 2, 1, 0), bias, 1, pad, 1, 1)
+    return call("permute", out, 2, 0, 1)
