@@ -23,6 +23,7 @@ from distgrad.dtype import (
 from distgrad.func import vmap
 from distgrad.nn.functional.activation import celu_, rrelu, rrelu_, selu_, threshold_
 from distgrad.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
+from distgrad.nn.functional.recurrent import gru_cell, lstm_cell, rnn_relu_cell, rnn_tanh_cell
 from distgrad.ops.activations import *
 from distgrad.ops.arithmetic import (
     add,

@@ -1,6 +1,6 @@
 """What training does with parameters besides steps: clipping, vectors of them, reparametrizations."""
 
-from distgrad.nn.utils import parametrizations, parametrize, stateless
+from distgrad.nn.utils import parametrizations, parametrize, rnn, stateless
 from distgrad.nn.utils.clipping import *
 from distgrad.nn.utils.convert_parameters import *
 from distgrad.nn.utils.skipping import skip_init
