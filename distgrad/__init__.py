@@ -1,8 +1,26 @@
 """PyTorch's autograd for tensors whose shards live in Ray workers: `import distgrad as torch`."""
 
+import sys
 from math import e, inf, nan, pi
 
-from distgrad import autograd, distributions, func, functional, linalg, nn, optim, random, special, utils
+from distgrad import (
+    amp,
+    autograd,
+    backends,
+    cuda,
+    distributions,
+    func,
+    functional,
+    jit,
+    linalg,
+    missing,
+    nn,
+    optim,
+    random,
+    special,
+    utils,
+)
+from distgrad.amp import autocast
 from distgrad.autograd import Variable
 from distgrad.dtype import (
     Size,
@@ -13,14 +31,27 @@ from distgrad.dtype import (
     finfo,
     float32,
     float64,
+    get_default_device,
     get_default_dtype,
     iinfo,
     int32,
     int64,
     promote_types,
+    set_default_device,
     set_default_dtype,
 )
 from distgrad.func import vmap
+from distgrad.modes import (
+    are_deterministic_algorithms_enabled,
+    compile,
+    get_float32_matmul_precision,
+    get_num_threads,
+    is_deterministic_algorithms_warn_only_enabled,
+    set_default_tensor_type,
+    set_float32_matmul_precision,
+    set_num_threads,
+    use_deterministic_algorithms,
+)
 from distgrad.nn.functional.activation import celu_, rrelu, rrelu_, selu_, threshold_
 from distgrad.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
 from distgrad.nn.functional.recurrent import gru_cell, lstm_cell, rnn_relu_cell, rnn_tanh_cell
@@ -118,3 +149,9 @@ from distgrad.session import init, is_initialized, memory, profile, shutdown, sy
 from distgrad.tensor import Tensor
 
 float, double, int, long, bool = float32, float64, int32, int64, bool_
+
+missing.announce(
+    sys.modules[__name__],
+    *(autograd, distributions, func, functional, linalg, nn, optim, random, special, utils),
+    *(amp, backends, cuda, jit, nn.functional, nn.init, nn.utils, optim.lr_scheduler, utils.data),
+)

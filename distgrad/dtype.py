@@ -200,8 +200,19 @@ class Size(tuple[int, ...]):
         return Size, (tuple(self),)
 
 
+NAMED = (
+    "cpu, cuda, ipu, xpu, mkldnn, opengl, opencl, ideep, hip, ve, fpga, maia, xla, lazy, vulkan, mps, meta, hpu, mtia, "
+    "privateuseone"
+)
+DEVICES = frozenset(NAMED.split(", "))
+
+
 class device:
-    """Where a tensor is, as torch prints it. There is only `cpu`: which worker holds what is the session's business."""
+    """Where a tensor is, as torch prints it. There is only `cpu`: which worker holds what is the session's business.
+
+    Other devices that torch knows can be named, and are refused where something is to be there. As a context
+    (`with device("cpu"):`) it says where new tensors are to be.
+    """
 
     __slots__ = ("index", "type")
     index: int | None
@@ -210,11 +221,24 @@ class device:
     def __init__(self, type: Any = "cpu", index: int | None = None):
         if isinstance(type, device):
             type, index = type.type, type.index
-        name, _, number = str(type).partition(":")
-        if name != "cpu":
-            raise RuntimeError(f"Expected one of cpu device type at start of device string: {name}")
+        if isinstance(type, int):
+            raise RuntimeError("Cannot access accelerator device when none is available.")
+        name, colon, number = str(type).partition(":")
+        if name not in DEVICES:
+            raise RuntimeError(f"Expected one of {NAMED} device type at start of device string: {name}")
+        if colon and not number.isdigit():
+            raise RuntimeError(f"Invalid device string: '{type}'")
         self.type = name
         self.index = int(number) if number else index
+
+    def __enter__(self) -> device:
+        check_device(self)
+        _entered.append(_default_device)
+        set_default_device(self)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        set_default_device(_entered.pop())
 
     def __repr__(self) -> str:
         return (
@@ -236,13 +260,33 @@ class device:
         return device, (self.type, self.index)
 
 
+Device = device
 CPU = device("cpu")
+_default_device = CPU
+_entered: list[device] = []
 
 
 def check_device(where: Any) -> None:
-    """Accept `None` and every way to write the CPU; refuse all else."""
-    if where is not None:
-        device(where)
+    """Accept `None` and every way to write the CPU; refuse all else, in torch's words."""
+    if where is None:
+        return
+    kind = device(where).type
+    if kind == "cuda":
+        raise AssertionError("Torch not compiled with CUDA enabled")
+    if kind != "cpu":
+        raise RuntimeError(f"PyTorch is not linked with support for {kind} devices")
+
+
+def get_default_device() -> device:
+    """Where new tensors are: the CPU."""
+    return _default_device
+
+
+def set_default_device(device: Any) -> None:
+    """Say where new tensors are to be: a way to write the CPU, or None, which is that too."""
+    global _default_device
+    check_device(device)
+    _default_device = CPU if device is None else Device(device)
 
 
 class finfo:

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {  # the longest name that fits counts
     10: ["distgrad"],
     9: [f"distgrad.{name}" for name in ("nn", "optim", "utils", "distributions", "serialization")],
-    8: [f"distgrad.{name}" for name in ("autograd", "func", "functional", "linalg", "random", "special")],
+    8: [f"distgrad.{name}" for name in ("autograd", "func", "functional", "linalg", "random", "special")]
+    + [f"distgrad.{name}" for name in ("amp", "backends", "cuda", "jit", "modes")],
     7: ["distgrad.ops"],
     6: [
         f"distgrad.{name}"
@@ -28,7 +29,7 @@ FLOORS = {  # the longest name that fits counts
     2: ["distgrad.fields", "distgrad.graph", "distgrad.program", "distgrad.wire"],
     1: ["distgrad.primitives"],
     0: [f"distgrad.{name}" for name in ("caching", "sharding", "strided", "dtype", "scalars")]
-    + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts")],
+    + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts", "missing")],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 OTHERS = {"numpy", "scipy", "msgpack", "threadpoolctl"}  # what may be imported beside the standard library

@@ -82,9 +82,21 @@ def _no(self: Tensor) -> bool:
     return False
 
 
+def _cuda(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Refused: there is no such device."""
+    raise AssertionError("Torch not compiled with CUDA enabled")
+
+
+def _pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """Refused: there is no device to pin memory for."""
+    raise RuntimeError("Cannot access accelerator device when none is available.")
+
+
 for _name in ("is_cuda", "is_sparse", "is_quantized", "is_meta", "is_mkldnn", "is_nested"):
     attach(**{_name: property(_no)})
 attach(
+    cuda=_cuda,
+    pin_memory=_pin_memory,
     is_cpu=property(lambda self: True),
     real=property(_itself),
     imag=property(_imag),

@@ -10,6 +10,7 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import INT64, NAMES, default_numpy, dtype_of
+from distgrad.dtype import device as Device
 from distgrad.graph import Value
 from distgrad.ops.base import Tensor, attach
 from distgrad.ops.helpers import hint
@@ -19,20 +20,28 @@ from distgrad.sharding import sharding_of
 
 
 class Generator:
-    """A seed and a count of draws: all the state there is."""
+    """A seed and a count of draws: all the state there is. `device` is the CPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: Any = "cpu") -> None:
+        if Device(device).type != "cpu":
+            raise RuntimeError(
+                f"Device type {Device(device).type} is not supported for torch.Generator() api."
+            )
+        self.device = Device(device)
         self._seed = int.from_bytes(os.urandom(7), "little")
         self._draws = 0
 
     def manual_seed(self, seed: int) -> Generator:
-        """Start anew from `seed`."""
-        self._seed, self._draws = int(seed), 0
+        """Start anew from `seed`, from -2**63 to 2**64 - 1; a negative one counts from 2**64."""
+        seed = int(seed)
+        if not -(2**63) <= seed < 2**64:
+            raise ValueError("Overflow when unpacking long long")
+        self._seed, self._draws = seed % 2**64, 0
         return self
 
     def seed(self) -> int:
         """Start anew from a seed of the system's; gives it back."""
-        self.__init__()  # type: ignore[misc]
+        self._seed, self._draws = int.from_bytes(os.urandom(7), "little"), 0
         return self._seed
 
     def initial_seed(self) -> int:
@@ -46,7 +55,12 @@ class Generator:
     def set_state(self, state: Tensor) -> Generator:
         """Go on from a state of `get_state`."""
         self._seed, self._draws = (int(n) for n in state.tolist())
+        self._seed %= 2**64
         return self
+
+    def clone_state(self) -> Generator:
+        """Another generator with the same state."""
+        return Generator(self.device).set_state(self.get_state())
 
     def _key(self) -> Value:
         seed = (self._seed + 2**63) % 2**64 - 2**63
