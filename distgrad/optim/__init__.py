@@ -5,11 +5,13 @@ from distgrad.optim.adam import Adam, AdamW
 from distgrad.optim.adam_relatives import Adamax, NAdam, RAdam
 from distgrad.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
 from distgrad.optim.asgd import ASGD
+from distgrad.optim.lbfgs import LBFGS
 from distgrad.optim.optimizer import Optimizer
 from distgrad.optim.sgd import SGD
 
 __all__ = [
     "ASGD",
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",
