@@ -145,7 +145,7 @@ from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueez
 from distgrad.printing import get_printoptions, printoptions, set_printoptions
 from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from distgrad.serialization import load, save
-from distgrad.session import init, is_initialized, memory, profile, shutdown, synchronize
+from distgrad.session import init, is_initialized, memory, memory_budget, profile, shutdown, synchronize
 from distgrad.tensor import Tensor
 
 float, double, int, long, bool = float32, float64, int32, int64, bool_

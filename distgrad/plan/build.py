@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from distgrad.plan import costs
-from distgrad.plan.capture import Capture
+from distgrad.plan.capture import Capture, Numbered, ValueInfo
 from distgrad.plan.fuse import fuse
 from distgrad.plan.late import deferrable, late, spared
 from distgrad.plan.levels import Form, Levels
-from distgrad.plan.memory import holders
+from distgrad.plan.memory import Footprint, holders
+from distgrad.plan.remake import Offer, again, asked, is_light, later, recipes
 from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import Aval
 from distgrad.program import Arrival, Departure, Move, Program, Slot, Step, Sum
@@ -20,6 +24,9 @@ from distgrad.wire import encode
 # worker, where all of it is read, up to this many bytes: what a gather costs shows beside a product of small matrices.
 COPY_SHARE = 4
 COPY_WHOLE = 64 << 20
+
+
+Rows = Mapping[tuple[int, str], int]  # by the number of a node and its primitive's name
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,22 @@ class Plan:
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
     spared: dict[int, list[int]] = field(default_factory=dict)  # wanted, not stored: the nodes that make them
+    remade: tuple[Offer, ...] = ()  # what is made again instead of kept, under a budget
+    offers: list[Offer] | None = None  # what could be, once that was asked
+    choices: dict[Any, int] = field(default_factory=dict)  # how many of these were chosen, and when
+    footprints: list[tuple[Footprint, ...]] | None = None  # of the stages, once they were asked for
     fits: bool = False  # whether there was room once for all that it holds
+
+    def rows(self) -> Rows:
+        """The rows of the tiles in which each node runs."""
+        found: dict[tuple[int, str], int] = {}
+        for stage in self.stages:
+            numbers = iter(stage.nodes)
+            for fragment in stage.program.fragments:
+                for loop in fragment.loops:
+                    for step in loop.steps:
+                        found[next(numbers), step.primitive.name] = loop.rows
+        return found
 
     @property
     def nbytes(self) -> int:
@@ -81,10 +103,31 @@ class Plan:
         return 3000 + sum(3000 + 900 * len(stage.nodes) + len(stage.data) for stage in self.stages)
 
 
-def build(captured: Capture, shard_bytes: int) -> Plan:
-    """Make the plan for a capture."""
+def build(captured: Capture, shard_bytes: int, remade: Sequence[Offer] = ()) -> Plan:
+    """Make the plan for a capture. What is `remade`, some of its `offers`, is not kept but made again."""
     values, nodes = captured.values(), list(enumerate(captured.infos()))
     cheap = spared(values, nodes, captured.forward, captured.again)
+    if remade:
+        cheap |= recipes(values, nodes, [offer for offer in remade if not offer.later])
+    builder, deferred = _staged(values, nodes, cheap, shard_bytes)
+    builder.extra = captured.again
+    if any(offer.later for offer in remade):
+        rows = builder.plan().rows()
+        first = len(builder.values)
+        values, nodes, at = again(builder, [offer for offer in remade if offer.later])
+        builder = _Builder(values, nodes, shard_bytes, at)
+        builder.rows, builder.copied = rows, range(first, len(values))
+    plan = builder.plan()
+    plan.deferred = sorted(deferred)
+    plan.spared = cheap
+    plan.remade = tuple(remade)
+    return plan
+
+
+def _staged(
+    values: list[ValueInfo], nodes: list[Numbered], cheap: Container[int], shard_bytes: int
+) -> tuple[_Builder, set[int]]:
+    """The nodes in their stages; and the numbers of those that are deferred. What is `cheap` is not stored."""
     values = [info._replace(wanted=False) if v in cheap else info for v, info in enumerate(values)]
     deferred = deferrable(values, nodes, Levels(values, nodes, shard_bytes).stages())
     if deferred:
@@ -94,10 +137,19 @@ def build(captured: Capture, shard_bytes: int) -> Plan:
     values, nodes = rewrite(values, nodes, shard_bytes)
     builder = _Builder(values, nodes, shard_bytes)
     put_off = late(values, nodes, builder.stages(), builder.leaving())
-    plan = (_Builder(values, nodes, shard_bytes, put_off) if put_off else builder).plan()
-    plan.deferred = sorted(deferred)
-    plan.spared = cheap
-    return plan
+    return (_Builder(values, nodes, shard_bytes, put_off) if put_off else builder), deferred
+
+
+def offers(captured: Capture, shard_bytes: int) -> list[Offer]:
+    """What could be made again instead of kept, the cheapest first: nothing for the third time."""
+    values, nodes = captured.values(), list(enumerate(captured.infos()))
+    cheap = spared(values, nodes, captured.forward, captured.again)
+    found = [offer for offer in asked(values, nodes) if offer.values[0] not in cheap]
+    if captured.again:
+        wholes = recipes(values, nodes, found)
+        found = [offer for offer in found if captured.again.isdisjoint(wholes.get(offer.values[0], ()))]
+    builder, _ = _staged(values, nodes, cheap, shard_bytes)
+    return sorted([*found, *later(builder)], key=lambda offer: offer.rank)
 
 
 @dataclass
@@ -114,6 +166,14 @@ class _Traffic:
 
 class _Builder(Levels):
     """Writes the programs of stages that are known."""
+
+    extra: frozenset[int] = (
+        frozenset()
+    )  # nodes that have no say in the tiles: they are there to make values again
+    copied: range = range(0)  # values that are made again in a later stage
+    rows: Rows = MappingProxyType(
+        {}
+    )  # of the plan that makes nothing again: the rows of the tiles of each node
 
     def plan(self) -> Plan:
         """Write the programs."""
@@ -279,7 +339,7 @@ class _StageWriter:
         keep = self.traffic.keep
         keep_slots = [self.slot(f) for f in keep]
         leaving = {*keep_slots, *(self.slot(form) for form, _, _ in departing)}
-        fragments = fuse(steps, self.slots, leaving)
+        fragments = fuse(steps, self.slots, leaving, self._pins(numbered, steps))
         order = {s.outs: number for number, s in zip(numbered, steps, strict=True)}
         departures = self._departures(departing, positions)
         channels = []
@@ -337,6 +397,25 @@ class _StageWriter:
             numbered.append(number)
             steps.append(Step(node.primitive, ins, outs, node.attrs, node.layout))
         return numbered, steps
+
+    def _pins(self, numbered: list[int], steps: list[Step]) -> dict[tuple[int, ...], int]:
+        """The rows of tiles with which each step has the bits that it has where nothing is made again.
+
+        What is made again element by element has them in any tiles: those of the step that reads it.
+        """
+        b = self.b
+        if not b.rows:
+            return {s.outs: 0 for number, s in zip(numbered, steps, strict=True) if number in b.extra}
+        copies = {slot for (value, _), slot in self.slot_of.items() if value in b.copied}
+        pins: dict[tuple[int, ...], int] = {}
+        read: dict[int, int] = {}  # of each slot: the rows of a step that reads it
+        for number, s in zip(reversed(numbered), reversed(steps), strict=True):
+            pin = b.rows.get((number, s.primitive.name), 0)
+            if not copies.isdisjoint(s.outs) and is_light(s.layout):
+                pin = next((read[slot] for slot in s.outs if slot in read), pin)
+            pins[s.outs] = pin
+            read.update(dict.fromkeys(s.ins, pin))
+        return pins
 
     def _departing(self) -> list[tuple[Form, Form, Sum | Move]]:
         """(form here, form that arrives, how) of all that leaves at the end of this stage."""

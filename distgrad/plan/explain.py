@@ -12,6 +12,7 @@ from distgrad.plan.build import Plan, Stage
 from distgrad.plan.capture import Capture
 from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
+from distgrad.plan.remake import Offer
 from distgrad.program import Departure, Fragment, Move, Program, Step, Sum
 from distgrad.sharding import extent, owned
 from distgrad.worker.exchange import held, overlaps, sums_sent
@@ -29,12 +30,50 @@ class StageCost:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a budget (bytes for each worker) asked for, and what came of it."""
+
+    budget: int
+    before: int  # the most bytes that a worker would hold without it
+    after: int  # with it
+    remade: tuple[Offer, ...]  # what is made again instead of kept
+
+    @property
+    def flops(self) -> float:
+        """Operations that are done again."""
+        return sum(offer.flops for offer in self.remade)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are not kept, on all workers together."""
+        return sum(offer.nbytes for offer in self.remade)
+
+    @property
+    def text(self) -> str:
+        """What `explain` says of it."""
+        lines = [
+            f"budget of {nbytes_text(self.budget)} for each worker: without it {nbytes_text(self.before)} at most"
+        ]
+        names = Counter(name for offer in self.remade for name in offer.names)
+        if names:
+            what = ", ".join(f"{n} {name}" if n > 1 else name for name, n in names.items())
+            lines.append(
+                f"  made again instead of kept: {what}; {nbytes_text(self.nbytes)} less to keep, "
+                f"{number_text(self.flops)}flop more"
+            )
+        if self.after > self.budget:
+            lines.append(f"  it cannot be kept to: {nbytes_text(self.after)} is the least that was found")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
 class Explanation:
     """The plan that is pending for some tensors: as `text`, as totals, and stage by stage."""
 
     workers: int
     stages: tuple[StageCost, ...]
     peak_bytes: tuple[int, ...] = ()  # most bytes that each worker will hold, with what it holds already
+    choice: Choice | None = None  # what came of a budget, if there is one
 
     def __repr__(self) -> str:  # not the text: that was printed when this was made
         return f"<distgrad.Explanation: {len(self.stages)} stages>"
@@ -78,6 +117,8 @@ class Explanation:
         )
         peaks = ", ".join(nbytes_text(n) for n in self.peak_bytes)
         lines.append(f"at most on each worker, with what is there already: {peaks}")
+        if self.choice is not None:
+            lines.append(self.choice.text)
         return "\n".join(lines)
 
 
@@ -125,11 +166,19 @@ def peaks(plan: Plan, stages: Sequence[Predicted], now: Sequence[Held]) -> tuple
 
 def most(plan: Plan, workers: int) -> list[int]:
     """The most bytes that each worker holds for a plan, beside what was there before."""
-    costs = [Predicted((), 0, footprints(stage.program, stage.holders, workers)) for stage in plan.stages]
-    return list(peaks(plan, costs, [Held(0, 0)] * workers))
+    return list(told(plan, [Held(0, 0)] * workers))
 
 
-def explanation(plan: Plan, captured: Capture, now: Sequence[Held]) -> Explanation:
+def told(plan: Plan, now: Sequence[Held]) -> tuple[int, ...]:
+    """`peaks`; what it takes to tell is worked out once for a plan."""
+    if plan.footprints is None:
+        plan.footprints = [footprints(stage.program, stage.holders, len(now)) for stage in plan.stages]
+    return peaks(plan, [Predicted((), 0, found) for found in plan.footprints], now)
+
+
+def explanation(
+    plan: Plan, captured: Capture, now: Sequence[Held], choice: Choice | None = None
+) -> Explanation:
     """Work out the costs of a plan, for workers that hold something already."""
     workers = len(now)
     costs = [predicted(stage, workers) for stage in plan.stages]
@@ -151,7 +200,7 @@ def explanation(plan: Plan, captured: Capture, now: Sequence[Held]) -> Explanati
         flops = sum(flops for flops, _ in cost.steps)
         computed = sum(nbytes for _, nbytes in cost.steps)
         stages.append(StageCost(tuple(lines), flops, computed, stored, cost.moved))
-    return Explanation(workers, tuple(stages), peaks(plan, costs, now))
+    return Explanation(workers, tuple(stages), peaks(plan, costs, now), choice)
 
 
 def _flops(program: Program, step: Step) -> float:

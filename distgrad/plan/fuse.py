@@ -7,8 +7,9 @@ sizes follow from shapes alone (promise P2).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from distgrad.program import Fragment, Loop, Slot, Step
@@ -19,19 +20,28 @@ READ = 2 << 20  # bytes of a tile of an array that is only read: from memory onc
 HEAVY = 32768  # multiply-adds for each row from which a product runs on whole shards: BLAS blocks for itself
 
 
-def fuse(steps: Sequence[Step], slots: Sequence[Slot], leaving: set[int]) -> tuple[Fragment, ...]:
-    """Group the steps (in an order in which they could run). `leaving` are slots that are kept or sent."""
+Pins = Mapping[tuple[int, ...], int]
+
+
+def fuse(
+    steps: Sequence[Step], slots: Sequence[Slot], leaving: set[int], pins: Pins = MappingProxyType({})
+) -> tuple[Fragment, ...]:
+    """Group the steps (in an order in which they could run). `leaving` are slots that are kept or sent.
+
+    `pins` are the rows of the tiles of some steps, by their results: sums and products have the bits that they have in
+    tiles of so many rows. 0: the step is made again, and has no say in how many there are.
+    """
     fragments = []
     groups = _schedule(
         steps, lambda s: s.layout.shards, lambda count: count == 1, lambda key, maker, step, slot: True
     )
     for n, (count, group) in enumerate(groups):
         outside = leaving.union(*({i for s in later for i in s.ins} for _, later in groups[n + 1 :]))
-        fragments.append(Fragment(count, _loops(group, slots, outside)))
+        fragments.append(Fragment(count, _loops(group, slots, outside, pins)))
     return tuple(fragments)
 
 
-def _loops(steps: Sequence[Step], slots: Sequence[Slot], escaping: set[int]) -> tuple[Loop, ...]:
+def _loops(steps: Sequence[Step], slots: Sequence[Slot], escaping: set[int], pins: Pins) -> tuple[Loop, ...]:
     tiled: list[Step] = []
     whole = set(escaping)  # slots that are read on whole shards
     for s in reversed(steps):
@@ -50,9 +60,15 @@ def _loops(steps: Sequence[Step], slots: Sequence[Slot], escaping: set[int]) -> 
         read = {_dim(names, step.tile) for names, i in zip(ours.ins, step.ins, strict=True) if i == slot}
         return made is not None and read == {made}
 
+    def kind(step: Step) -> Hashable:
+        pace = _pace(step)
+        return pace if pace is None or not pins.get(step.outs) else (pace, pins[step.outs])
+
     loops = []
-    for key, group in _schedule(steps, _pace, lambda k: k is None, streams):
-        loops.append(Loop(0 if key is None else _rows(group, slots), tuple(group)))
+    for key, group in _schedule(steps, kind, lambda k: k is None, streams):
+        own = [step for step in group if pins.get(step.outs) != 0] or group
+        rows = 0 if key is None else pins.get(group[0].outs) or _rows(own, slots)
+        loops.append(Loop(rows, tuple(group)))
     return tuple(loops)
 
 

@@ -33,6 +33,7 @@ from distgrad.session.door import (
     snapshot,
     synchronize,
 )
+from distgrad.session.limited import memory_budget
 from distgrad.session.profiling import profile
 from distgrad.session.signature import current_op
 
@@ -56,6 +57,7 @@ __all__ = [
     "inline_bytes",
     "is_initialized",
     "memory",
+    "memory_budget",
     "part",
     "pass_begins",
     "pass_ended",

@@ -22,9 +22,11 @@ from distgrad.plan.capture import Capture, apart_from, capture, left_over, neede
 from distgrad.plan.costs import SMALL
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
+from distgrad.plan.remake import Offer
 from distgrad.primitives import Aval, Primitive
 from distgrad.program import Move, Slot, Sum
 from distgrad.session import measure
+from distgrad.session.budget import budgets, choose
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, apply
@@ -302,6 +304,7 @@ class Session:
         except Exception as error:
             return error
         self._run(captured, plan)
+        budgets.left = None
         self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
         self._again.difference_update(nodes)
         self._refused.difference_update(nodes)
@@ -328,9 +331,18 @@ class Session:
                 self._send_in_parts([n for n in ready if n in set(part)])
 
     def _plan(self, captured: Capture) -> Plan:
-        plan = self._plans.get(captured.key) or self._plans.again(captured.key)
+        plan = self._planned(captured)
+        budget = budgets.now()
+        if budget is not None:
+            return choose(plan, captured, budget, self.calls.held(), self._planned, self.shard_bytes)[0]
+        return plan
+
+    def _planned(self, captured: Capture, remade: Sequence[Offer] = ()) -> Plan:
+        """The plan that makes the first of its offers again."""
+        key = (captured.key, len(remade)) if remade else captured.key
+        plan = self._plans.get(key) or self._plans.again(key)
         if plan is None:
-            plan = self._plans.keep(captured.key, build(captured, self.shard_bytes))
+            plan = self._plans.keep(key, build(captured, self.shard_bytes, remade))
         return plan
 
     def _run(self, captured: Capture, plan: Plan) -> None:
@@ -407,8 +419,13 @@ class Session:
                 if result.recipe is not None:
                     self._recall(result)
             captured = capture(needed(self.pending, results))
-            plan = build(captured, self.shard_bytes) if captured.nodes else Plan([], {}, {})
-            return explanation(plan, captured, self.calls.held())
+            if not captured.nodes:
+                return explanation(Plan([], {}, {}), captured, self.calls.held())
+            plan, choice = build(captured, self.shard_bytes), None
+            budget, now = budgets.now(), self.calls.held()
+            if budget is not None:
+                plan, choice = choose(plan, captured, budget, now, self._planned, self.shard_bytes)
+            return explanation(plan, captured, now, choice)
 
     # Memory
 

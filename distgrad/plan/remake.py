@@ -1,0 +1,284 @@
+"""Values that are made again instead of kept, where memory is short: which could be, at what cost, and how.
+
+A value is kept for those who ask for it after the plan, or from one stage to a later one. Either way the nodes that
+made it can run again, from what is there then: shard by shard, so that no exchange is needed, and on the same shards
+and tiles, so that the bits are the same. What is made element by element comes first, as it costs least for a byte:
+several such values are often made of one, a product say, that is then kept instead of them. Products come last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
+from distgrad.plan.costs import SMALL
+from distgrad.plan.fuse import HEAVY
+from distgrad.plan.levels import Levels
+from distgrad.primitives import Layout
+
+LIMIT = 1_000  # nodes that are run again for one value
+
+Test = Callable[[int], bool]
+
+
+class Offer(NamedTuple):
+    """Values that could be made again: what that frees, and what it costs."""
+
+    values: tuple[int, ...]
+    roots: frozenset[int]  # values to keep longer for it
+    nbytes: int
+    flops: float
+    product: bool  # whether a product is among the nodes
+    later: bool  # for a later stage, else for whoever asks
+    names: tuple[str, ...]  # of the primitives that make them
+
+    @property
+    def rank(self) -> tuple[bool, float, tuple[int, ...]]:
+        """The smallest goes first."""
+        return self.product, self.flops / self.nbytes, self.values
+
+
+class Maker(NamedTuple):
+    """The node that makes a value, its number in the capture, and its place among the nodes."""
+
+    node: NodeInfo
+    number: int
+    place: int
+
+
+Makers = Mapping[int, Maker]
+
+
+def _makers(nodes: Iterable[Numbered]) -> dict[int, Maker]:
+    return {v: Maker(node, number, n) for n, (number, node) in enumerate(nodes) for v in node.outs}
+
+
+def _repeatable(node: NodeInfo) -> bool:
+    """Whether it runs shard by shard, and gives the same when it is run again."""
+    one = len(node.outs) == 1 and not node.primitive.source
+    return one and node.layout.labels is not None and not node.layout.merged
+
+
+def is_light(layout: Layout) -> bool:
+    """Whether a node sums over nothing: what does, such as a product, costs more than its result has elements."""
+    labels = layout.labels
+    if labels is None:
+        return False
+    read = {label for operand in labels.ins for label in operand if label is not None}
+    return read <= {label for out in labels.outs for label in out}
+
+
+def _light(node: NodeInfo) -> bool:
+    return _repeatable(node) and is_light(node.layout)
+
+
+def _alone(node: NodeInfo) -> bool:
+    """Whether its bits are the same in every plan: it is light, or a product that is left to BLAS in one piece."""
+    if not _repeatable(node):
+        return False
+    if is_light(node.layout) or not node.layout.grid:
+        return is_light(node.layout)
+    (label, _), *_ = node.layout.grid
+    each = math.prod(size for name, size in node.layout.sizes if name != label)
+    return node.primitive.name == "contract" and each >= HEAVY
+
+
+def _walk(
+    makers: Makers, value: int, stop: Test, runs: Callable[[NodeInfo], bool]
+) -> tuple[list[int], set[int]]:
+    """The values to make again for `value`, in their order, and those that cannot be (`runs` says which can).
+
+    Values at which to `stop` are there, but `value` itself is not.
+    """
+    found: set[int] = set()
+    roots: set[int] = set()
+    reading = [value]
+    while reading and len(found) <= LIMIT:
+        v = reading.pop()
+        if v in found or v in roots or (v != value and stop(v)):
+            continue
+        if v in makers and runs(makers[v].node):
+            found.add(v)
+            reading.extend(makers[v].node.ins)
+        else:
+            roots.add(v)
+    if len(found) > LIMIT:
+        roots.add(value)
+    return sorted(found, key=lambda v: makers[v].place), roots
+
+
+def _flops(values: Sequence[ValueInfo], makers: Makers, made: Iterable[int]) -> float:
+    total = 0.0
+    for v in made:
+        node = makers[v].node
+        total += node.primitive.operations([values[i].aval for i in node.ins], [values[v].aval], node.attrs)
+    return total
+
+
+def _names(makers: Makers, values: Iterable[int]) -> tuple[str, ...]:
+    return tuple(makers[v].node.primitive.name for v in values)
+
+
+# For those who ask.
+def _held(values: Sequence[ValueInfo]) -> Test:
+    """What will be there when somebody asks: what is held anyway."""
+
+    def there(v: int) -> bool:
+        info = values[v]
+        if info.external is None:
+            return info.wanted
+        return info.external.kind != "boxed" and (info.wanted or info.aval.nbytes <= SMALL)
+
+    return there
+
+
+def asked(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Offer]:
+    """What could be made again for those who ask for it after the plan."""
+    makers, there = _makers(nodes), _held(values)
+    offers = []
+    for v in makers:
+        if not values[v].wanted or values[v].sharding.count == 1 or values[v].aval.nbytes <= SMALL:
+            continue
+        made, roots = _walk(makers, v, there, _alone)
+        if not roots:
+            product = not all(_light(makers[u].node) for u in made)
+            flops, nbytes = _flops(values, makers, made), values[v].aval.nbytes
+            offers.append(Offer((v,), frozenset(), nbytes, flops, product, False, _names(makers, (v,))))
+    return offers
+
+
+def recipes(
+    values: Sequence[ValueInfo], nodes: Sequence[Numbered], chosen: Sequence[Offer]
+) -> dict[int, list[int]]:
+    """For each value that is chosen of what is asked for: the numbers of the nodes that make it."""
+    makers, there = _makers(nodes), _held(values)
+    wanted = {v for offer in chosen for v in offer.values}
+    found = {}
+    for v in wanted:
+        made, roots = _walk(makers, v, lambda u: there(u) and u not in wanted, _alone)
+        if not roots:
+            found[v] = sorted({makers[u].number for u in made})
+    return found
+
+
+# For later stages.
+class _Stages:
+    """In which stages the values of a plan are made and read."""
+
+    def __init__(self, levels: Levels):
+        self.values = levels.values
+        self.makers = _makers(levels.nodes)
+        self.made = levels.stages()
+        self.read: dict[int, set[int]] = {}
+        for (value, _), stages in levels.uses.items():
+            self.read.setdefault(value, set()).update(stages)
+
+    def later(self, value: int) -> list[int]:
+        """The stages after the one that makes it in which it is read."""
+        return sorted(s for s in self.read.get(value, ()) if s > self.made.get(value, 0))
+
+    def kept(self) -> list[int]:
+        """Large values that are kept from one stage to a later one, and for nothing else."""
+        infos = self.values
+        return [
+            v
+            for v in self.makers
+            if not infos[v].wanted
+            and infos[v].sharding.count > 1
+            and infos[v].aval.nbytes > SMALL
+            and self.later(v)
+        ]
+
+    def held(self, v: int) -> bool:
+        """What is there in all stages after it was made, or may be since it is small."""
+        info = self.values[v]
+        return info.external is not None or info.wanted or info.aval.nbytes <= SMALL
+
+    def until(self, v: int) -> int:
+        """The last stage in which a value is there."""
+        return max(self.read.get(v, ()), default=-1)
+
+
+def later(levels: Levels) -> list[Offer]:
+    """What could be made again in later stages."""
+    stages = _Stages(levels)
+    values, makers, kept = stages.values, stages.makers, stages.kept()
+    groups: dict[frozenset[int], list[int]] = {}
+    flops: dict[int, float] = {}
+    for v in kept:
+        made, roots = _walk(makers, v, stages.held, _light)
+        if made:
+            flops[v] = _flops(values, makers, made) * len(stages.later(v))
+            groups.setdefault(frozenset(roots), []).append(v)
+    offers = []
+    for base, group in groups.items():
+        longer = [r for r in base if r not in kept]
+        freed = sum(values[v].aval.nbytes for v in group) - sum(values[r].aval.nbytes for r in longer)
+        if freed > 0:
+            cost = sum(flops[v] for v in group)
+            offers.append(Offer(tuple(group), base, freed, cost, False, True, _names(makers, group)))
+    light = {v for offer in offers for v in offer.values}
+    heavy = dict.fromkeys(v for v in (*kept, *(r for offer in offers for r in offer.roots)) if v not in light)
+    for v in heavy:
+        if v not in makers:
+            continue
+        made, roots = _walk(makers, v, stages.held, _repeatable)
+        if made and not roots and not all(_light(makers[u].node) for u in made):
+            cost = _flops(values, makers, made) * max(1, len(stages.later(v)))
+            nbytes = values[v].aval.nbytes
+            offers.append(Offer((v,), frozenset(), nbytes, cost, True, True, _names(makers, (v,))))
+    return offers
+
+
+def again(levels: Levels, chosen: Sequence[Offer]) -> tuple[list[ValueInfo], list[Numbered], dict[int, int]]:
+    """Values and nodes with those that make what is chosen again; and the stages of these, by their results."""
+    stages = _Stages(levels)
+    makers, values, at = stages.makers, list(levels.values), dict(levels.put_off)
+    wanted = dict.fromkeys(v for offer in chosen for v in offer.values)
+    roots = {r for offer in chosen for r in offer.roots}
+    copies: dict[tuple[int, int], int] = {}  # (value, stage): the copy that is read there
+    added: list[Numbered] = []
+    for value in wanted:
+        for stage in stages.later(value):
+
+            def stop(v: int, stage: int = stage) -> bool:
+                return v not in wanted and (stages.held(v) or v in roots or stages.until(v) >= stage)
+
+            made, missing = _walk(makers, value, stop, _repeatable)
+            if not missing.issubset(wanted):  # what cannot be made again after all is kept
+                continue
+            for v in made:
+                if (v, stage) in copies:
+                    continue
+                node, number, _ = makers[v]
+                copies[v, stage] = new = len(values)
+                values.append(values[v]._replace(wanted=False))
+                added.append((number, node._replace(ins=_at(copies, node.ins, stage), outs=(new,))))
+                at[new] = stage
+    reading = []
+    for number, node in levels.nodes:
+        stage = max((stages.made[v] for v in node.outs if v in stages.made), default=-1)
+        reading.append((number, node._replace(ins=_at(copies, node.ins, stage))))
+    return values, _ordered([*reading, *added]), at
+
+
+def _at(copies: Mapping[tuple[int, int], int], ins: Iterable[int], stage: int) -> tuple[int, ...]:
+    return tuple(copies.get((v, stage), v) for v in ins)
+
+
+def _ordered(nodes: Sequence[Numbered]) -> list[Numbered]:
+    """The nodes in their order, but each after those that it reads from."""
+    makers = {v: n for n, (_, node) in enumerate(nodes) for v in node.outs}
+    done: dict[int, None] = {}
+    for first in range(len(nodes)):
+        stack = [first]
+        while stack:
+            n = stack[-1]
+            before = [makers[v] for v in nodes[n][1].ins if v in makers and makers[v] not in done]
+            if before:
+                stack += before
+            else:
+                done[stack.pop()] = None
+    return [nodes[n] for n in done]

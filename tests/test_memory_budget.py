@@ -1,0 +1,187 @@
+"""`memory_budget`: peaks below the budget, the same bits, cheap work first, and what `explain` says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from op_calls import workers
+
+import distgrad as torch
+from distgrad.plan.build import Plan
+from distgrad.session.budget import budgets, nbytes
+from distgrad.tensor import Tensor
+
+ROWS, WIDTH, SHARD = 1 << 10, 16, 2048
+ONE = ROWS * WIDTH * 8 // 2  # bytes of an activation on each of two workers
+
+
+@pytest.fixture(autouse=True)
+def two_workers() -> Iterator[None]:
+    with workers(shard_bytes=SHARD):
+        yield
+
+
+class Net:
+    """Layers with a norm over all rows, so that each takes stages of its own; in float64."""
+
+    def __init__(self, depth: int = 3, width: int = WIDTH):
+        torch.manual_seed(0)
+        self.x = torch.randn(ROWS, width, dtype=torch.float64)
+        self.weights = [
+            torch.randn(width, width, dtype=torch.float64).div(4).requires_grad_() for _ in range(depth)
+        ]
+        torch.synchronize()
+
+    def loss(self) -> Tensor:
+        h = self.x
+        for w in self.weights:
+            h = h @ w
+            h = ((h - h.mean(0)) / (h.var(0) + 1e-5).sqrt()).tanh()
+        return (h**2).mean()
+
+    def gradients(self, look: bool = False) -> list[Tensor]:
+        loss = self.loss()
+        if look:
+            loss.item()
+        return list(torch.autograd.grad(loss, self.weights))
+
+
+def peak(profile: Any) -> int:
+    return max(worker.measured for worker in profile.peak_bytes)
+
+
+def measured(net: Net, budget: Any = None, look: bool = False) -> tuple[int, list[Tensor]]:
+    """The most bytes that a worker held for the gradients, and these."""
+    with torch.profile() as p:
+        if budget is None:
+            found = net.gradients(look)
+        else:
+            with torch.memory_budget(budget):
+                found = net.gradients(look)
+        torch.synchronize()
+    return peak(p), found
+
+
+@pytest.mark.parametrize("look", [False, True])
+def test_the_peak_falls_and_the_bits_stay(look: bool) -> None:
+    net = Net()
+    most, wants = measured(net, look=look)
+    peaks = []
+    for part in (0.8, 0.6, 0.4):
+        held, found = measured(net, int(most * part), look)
+        assert all(torch.equal(a, b) for a, b in zip(found, wants, strict=True))
+        peaks.append(held)
+    assert peaks[0] <= (0.95 if look else 0.8) * most
+    assert peaks[0] >= peaks[1] >= peaks[2]
+    if not look:
+        assert peaks[1] <= 0.6 * most
+
+
+def pending(net: Net, budget: Any) -> Any:
+    torch.synchronize()
+    gs = net.gradients()
+    with torch.memory_budget(budget):
+        return torch.explain(*gs)
+
+
+def test_explain_tells_the_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net()
+    free = torch.explain(*net.gradients())
+    assert free.choice is None
+    most = max(free.peak_bytes)
+    roomy = pending(net, 2 * most)
+    assert roomy.choice.remade == ()
+    assert roomy.choice.before == roomy.choice.after == most
+    tight = pending(net, int(0.7 * most))
+    choice = tight.choice
+    assert choice.after == max(tight.peak_bytes) <= 0.7 * most
+    assert choice.nbytes > 0
+    assert choice.flops > 0
+    assert tight.flops > free.flops
+    assert "made again instead of kept:" in tight.text
+    assert "budget of" in capsys.readouterr().out
+
+
+def test_products_come_last() -> None:
+    net = Net()
+    most = max(torch.explain(*net.gradients()).peak_bytes)
+    taken = [pending(net, int(most * part)).choice.remade for part in (0.9, 0.7, 0.5, 0.25)]
+    assert not any(offer.product for offer in taken[0])
+    assert any(offer.product for offer in taken[-1])
+    for offers in taken:
+        kinds = [offer.product for offer in offers]
+        assert kinds == sorted(kinds)
+    assert [len(offers) for offers in taken] == sorted(len(offers) for offers in taken)
+
+
+def test_a_budget_that_cannot_be_kept_to_is_told_and_the_work_runs() -> None:
+    net = Net()
+    told = pending(net, 1000)
+    assert told.choice.after > 1000
+    assert "it cannot be kept to" in told.text
+    with torch.memory_budget(1000):
+        found = net.gradients()
+    assert all(torch.equal(a, b) for a, b in zip(found, net.gradients(), strict=True))
+
+
+def test_what_was_not_stored_is_made_when_it_is_asked_for() -> None:
+    net = Net()
+    with torch.memory_budget(ONE):
+        y = net.x.sin()
+        z = y.exp() * y
+        z.sum().item()
+        assert torch.memory()[0]["held"] < 2 * ONE
+    assert torch.equal(y, net.x.sin())
+    assert torch.equal(z, net.x.sin().exp() * net.x.sin())
+
+
+def test_steps_find_their_plans(plans: list[Plan]) -> None:
+    net = Net()
+    gs = net.gradients()
+    most = max(torch.explain(*gs).peak_bytes)
+    del gs
+    torch.synchronize()
+    with torch.memory_budget(int(0.6 * most)):
+        for step in range(4):
+            net.gradients()
+            torch.synchronize()
+            if step == 1:
+                count = len(plans)
+    assert len(plans) == count
+
+
+def test_the_block_holds_for_what_it_leaves_pending() -> None:
+    net = Net()
+    most, wants = measured(net)
+    with torch.profile() as p:
+        with torch.memory_budget(int(0.6 * most)):
+            gs = net.gradients()
+        torch.synchronize()
+    assert peak(p) <= 0.6 * most
+    assert all(torch.equal(a, b) for a, b in zip(gs, wants, strict=True))
+    assert budgets.now() is None
+
+
+def test_sizes() -> None:
+    assert [nbytes(size) for size in (5, "5", "2GiB", "1.5 KiB", "3 MB", "7b")] == [
+        5,
+        5,
+        2**31,
+        1536,
+        3_000_000,
+        7,
+    ]
+    for size, error in (
+        ("much", ValueError),
+        (0, ValueError),
+        (-1, ValueError),
+        (1.5, TypeError),
+        (True, TypeError),
+    ):
+        with pytest.raises(error, match="memory_budget"):
+            torch.memory_budget(size)  # type: ignore[arg-type]
+    with torch.memory_budget("1GiB"), torch.memory_budget(10):
+        assert budgets.now() == 10
+    assert budgets.now() is None
