@@ -114,6 +114,9 @@ def regroupings() -> Iterator[Regrouping]:
     for shape in ((7, 5), (9,), (), (0, 3)):
         for target in [by_scheme(scheme, shape) for scheme in SCHEMES]:
             yield Regrouping("reshard", (normal(*shape),), lambda s, c=target: {"cuts": c})
+    for n, step in ((7, 4), (6, 2), (3, 5)):
+        own = np.random.default_rng(n).integers(0, n - (n - 1) // step * step, (-(-n // step), 5))
+        yield Regrouping("take_own", (normal(n, 3), own), lambda s, k=step: {"step": k})
 
 
 REGROUPINGS = list(regroupings())
@@ -124,6 +127,9 @@ def wanted(case: Regrouping) -> Any:
     attrs = case.attrs([Sharding.whole(a.shape) for a in case.arrays])
     x, *rest = case.arrays
     parts = tuple(slice(a, a + n * step, step) for a, n, step in attrs.get("slices", ()))
+    if case.name == "take_own":
+        starts = range(0, len(x), attrs["step"])
+        return np.stack([x[i : i + attrs["step"]][own] for i, own in zip(starts, rest[0], strict=True)])
     if case.name == "reshape":
         return x.reshape(attrs["shape"])
     if case.name == "slice":

@@ -3,6 +3,7 @@
 from distgrad.primitives import (
     contract,
     convolution,
+    dealing,
     decompositions,
     elementwise,
     indexing,
@@ -30,6 +31,7 @@ __all__ = [
     "Primitive",
     "contract",
     "convolution",
+    "dealing",
     "decompositions",
     "elementwise",
     "indexing",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
+from distgrad.graph import Value
 from distgrad.ops.advanced import _index
 from distgrad.ops.making import tensor
 from distgrad.ops.regrouping import dealt
@@ -22,6 +23,7 @@ from distgrad.utils.data.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from distgrad.utils.data.shuffle import can_deal, deal
 
 OURS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -70,18 +72,39 @@ def epoch(loader: Any) -> Iterator[list[Tensor]] | None:
     tensors, subsets = found
     if all(x.sharding.count == 1 for x in tensors) or any(x.requires_grad for x in tensors):
         return None
-    n, plain = len(sampler), type(sampler) is SequentialSampler and not subsets
+    n, size = len(sampler), batches.batch_size
     if loader.drop_last:
-        n -= n % batches.batch_size
-    values = [x._value for x in tensors]
-    if not plain:
-        chosen = tensor(_rows(list(sampler)[:n], subsets))
-        values = [_index(x, [chosen], (0,))._value for x in tensors]
-    return _cut(values, n, batches.batch_size)
+        n -= n % size
+    plain = type(sampler) is SequentialSampler and not subsets
+    order = None if plain else _rows(list(sampler)[:n], subsets)
+    return _batches([_column(x._value, order, n, size) for x in tensors], n, size)
 
 
-def _cut(values: list[Any], n: int, size: int) -> Iterator[list[Tensor]]:
-    """Consecutive rows of each value, `size` at a time; the values of the last are let go with it."""
-    for start in range(0, n, size):
-        length = min(size, n - start)
-        yield [Tensor(dealt(session.part(v, _along(v.shape, 0, start, length)))) for v in values]
+def _batches(columns: list[Callable[[int], Any]], n: int, size: int) -> Iterator[list[Tensor]]:
+    for number in range(-(-n // size)):
+        yield [Tensor(column(number)) for column in columns]
+
+
+def _column(x: Value, order: np.ndarray | None, n: int, size: int) -> Callable[[int], Value]:
+    """What gives the rows of each batch of one tensor."""
+    whole = n // size
+    dealt_rows = None
+    if order is not None and x.sharding.count == 1:
+        x = _chosen(x, order)
+    elif order is not None and can_deal(x) and whole:
+        dealt_rows = deal(x, order[: whole * size], size)
+        x = _chosen(x, order[whole * size :]) if n % size else x
+    elif order is not None:
+        x = _chosen(x, order)
+
+    def batch(number: int) -> Value:
+        if dealt_rows is None:
+            start = number * size
+            return dealt(session.part(x, _along(x.shape, 0, start, min(size, n - start))))
+        return dealt_rows.batch(number) if number < whole else x
+
+    return batch
+
+
+def _chosen(x: Value, rows: np.ndarray) -> Value:
+    return _index(Tensor(x), [tensor(rows)], (0,))._value
