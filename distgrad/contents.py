@@ -12,6 +12,7 @@ from distgrad.dtype import CPU, OF_NUMPY, Size, device, dtype
 from distgrad.dual import forward, highest
 from distgrad.graph import Value
 from distgrad.printing import edge_indices, format_array
+from distgrad.session import batching
 from distgrad.sharding import Sharding
 from distgrad.storage import Storage, View
 from distgrad.strided import Strided
@@ -145,6 +146,7 @@ class Contents:
 
     def tolist(self) -> Any:
         """The elements as (nested lists of) Python numbers."""
+        self._of_one_sample(batching.NO_STORAGE)
         return self._array().tolist()
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
@@ -153,6 +155,7 @@ class Contents:
             raise RuntimeError(
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
             )
+        self._of_one_sample(batching.NO_STORAGE)
         return session.fetch_own(self._value)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -175,6 +178,7 @@ class Contents:
         if n != 1:
             what = "more than one value" if n else "no values"
             raise RuntimeError(f"Boolean value of Tensor with {what} is ambiguous")
+        self._of_one_sample(batching.NO_BRANCH)
         return bool(self._array().item())
 
     __nonzero__ = __bool__
@@ -227,10 +231,15 @@ class Contents:
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # the CPU
 
+    def _of_one_sample(self, refusal: str) -> None:
+        """Refuse what cannot be told of all samples of a `vmap` at once."""
+        if batching.used and batching.is_batched(self._avals):
+            raise RuntimeError(refusal)
+
     def __repr__(self) -> str:
         value = self._value
-        shape, edges = value.shape, edge_indices(value.shape)
-        array = session.fetch(value if edges is None else _corners(value, edges))
+        if batching.used and batching.is_batched(value):
+            return _of_samples(value)
         suffixes = []
         if (node := self.grad_fn) is not None:
             suffixes.append(f"grad_fn=<{node.name()}>")
@@ -238,12 +247,28 @@ class Contents:
             suffixes.append("requires_grad=True")
         if forward.on and (level := highest((self,))) >= 0:
             suffixes.append(f"tangent={forward.at(self, level)}")
-        return format_array(array, suffixes=suffixes, shape=shape)
+        return _shown(value, suffixes)
 
     def __format__(self, spec: str) -> str:
         if self.dim() == 0:
             return format(self._array().item(), spec)
         return object.__format__(self, spec) if spec else str(self)
+
+
+def _shown(value: Value, suffixes: list[str]) -> str:
+    shape, edges = value.shape, edge_indices(value.shape)
+    array = session.fetch(value if edges is None else _corners(value, edges))
+    return format_array(array, suffixes=suffixes, shape=shape)
+
+
+def _of_samples(value: Value) -> str:
+    """All samples of a `vmap`, in torch's form."""
+    result = value.result
+    if not isinstance(result, batching.Batched):
+        return _shown(value, [])
+    inner = "\n".join(f"    {line}" for line in _of_samples(result.physical).split("\n"))
+    bdim = 0 if result.spread else None
+    return f"BatchedTensor(lvl={len(batching.levels(value))}, bdim={bdim}, value=\n{inner}\n)"
 
 
 def _corners(value: Value, edges: list[list[int]]) -> Value:

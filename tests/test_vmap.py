@@ -72,3 +72,124 @@ def test_no_derivative_is_taken_for_another(anywhere: ModuleType) -> None:
     assert grad(lambda x: x * grad(lambda y: x * y * y)(x))(three).item() == 6 * 9
     assert grad(grad(lambda x: x**3))(three).item() == 18
     assert not grad(lambda x: x**3)(three).requires_grad
+
+
+def test_random_numbers_follow_the_flag(anywhere: ModuleType) -> None:
+    x = anywhere.tensor(X)
+    with pytest.raises(RuntimeError, match="called random operation while in randomness error mode"):
+        anywhere.vmap(lambda row: row + anywhere.rand(4))(x)
+    same = anywhere.vmap(lambda row: row * 0 + anywhere.rand(4), randomness="same")(x)
+    assert (same == same[:1]).all()
+    other = anywhere.vmap(lambda row: row * 0 + anywhere.rand(4), randomness="different")(x)
+    assert len(set(other.flatten().tolist())) == 44
+    nested = anywhere.vmap(
+        anywhere.vmap(lambda a: a * 0 + anywhere.rand(()), randomness="different"), randomness="different"
+    )(x)
+    assert len(set(nested.flatten().tolist())) == 44
+
+
+def test_writes_in_place(anywhere: ModuleType) -> None:
+    def swapped(row: Any) -> Any:
+        made = row.new_zeros(4)
+        made[:2] = row[2:]
+        made[2:].copy_(row[:2]).mul_(2)
+        return made
+
+    close(anywhere.vmap(swapped)(anywhere.tensor(X)), np.hstack([X[:, 2:], 2 * X[:, :2]]))
+    shared = anywhere.zeros(4, dtype=anywhere.float64)
+    with pytest.raises(RuntimeError, match="has more elements than `self`"):
+        anywhere.vmap(lambda row: shared.add_(row))(anywhere.tensor(X))
+    assert not shared.any()
+    close(anywhere.vmap(lambda row: row.clone().zero_() + 1)(anywhere.tensor(X)), np.ones_like(X))
+
+
+def test_gradients_through_a_batch_of_vectors(anywhere: ModuleType) -> None:
+    x = anywhere.tensor(W, requires_grad=True)
+    y = anywhere.sin(x)
+    units = anywhere.eye(4, dtype=anywhere.float64)
+    (rows,) = anywhere.autograd.grad(y, x, units, is_grads_batched=True, retain_graph=True)
+    close(rows, np.diag(np.cos(W)))
+    with pytest.raises(RuntimeError, match="we interpret the first dimension"):
+        anywhere.autograd.grad(y, x, units[0], is_grads_batched=True)
+    functional, both = anywhere.autograd.functional, (anywhere.tensor(W), anywhere.tensor(X[:2]))
+
+    def function(a: Any, b: Any) -> Any:
+        return anywhere.sin(a) * b, (a * b).sum(0)
+
+    by_rows = functional.jacobian(function, both)
+    for strategy in ("reverse-mode", "forward-mode"):
+        at_once = functional.jacobian(function, both, vectorize=True, strategy=strategy)
+        for mine, theirs in zip(at_once, by_rows, strict=True):
+            for a, b in zip(mine, theirs, strict=True):
+                close(a, np.asarray(b))
+
+
+def test_structures_chunks_and_aux(anywhere: ModuleType) -> None:
+    x = anywhere.tensor(X)
+    both = anywhere.vmap(
+        lambda d, k: {"a": d["a"] * k, "b": [d["b"].sum()]}, in_dims=({"a": 0, "b": 1}, None)
+    )
+    made = both({"a": x, "b": x.T}, 2)
+    close(made["a"], 2 * X)
+    close(made["b"][0], X.sum(1))
+    close(anywhere.vmap(anywhere.cos, chunk_size=4)(x), np.cos(X))
+    grads, aux = anywhere.func.grad(lambda d: ((d["p"] ** 2).sum(), d["p"] + 1), has_aux=True)({"p": x})
+    close(grads["p"], 2 * X)
+    close(aux, X + 1)
+    assert not aux.requires_grad
+    out, pull = anywhere.func.vjp(lambda a, b: (a @ b, a.sum()), x, anywhere.tensor(W))
+    close(out[0], X @ W)
+    first, second = pull(
+        (anywhere.ones(11, dtype=anywhere.float64), anywhere.tensor(2.0, dtype=anywhere.float64))
+    )
+    close(first, W + 2 + 0 * X)
+    close(second, X.sum(0))
+
+
+def test_under_no_grad_and_attached_to_what_is_outside(anywhere: ModuleType) -> None:
+    w = anywhere.tensor(W, requires_grad=True)
+    with anywhere.no_grad():
+        close(anywhere.func.grad(lambda x: (x**3).sum())(w), 3 * W**2)
+    slope = anywhere.func.grad(lambda x: (x**3).sum())(w)
+    slope.sum().backward()
+    close(w.grad, 6 * W)
+
+
+def test_what_cannot_be_told_of_all_samples_is_refused(anywhere: ModuleType) -> None:
+    x, vmap = anywhere.tensor(X), anywhere.vmap
+    refused = [
+        (lambda row: row.sum().item(), r"We don't support vmap over calling .item\(\) on a Tensor"),
+        (lambda row: row if row.sum() > 0 else -row, "data-dependent control flow"),
+        (lambda row: row.numpy(), "Cannot access data pointer of Tensor that doesn't have storage"),
+        (lambda row: row[row > 0], "dynamic shape"),
+    ]
+    for function, words in refused:
+        with pytest.raises(RuntimeError, match=words):
+            vmap(function)(x)
+    close(vmap(anywhere.sin)(x), np.sin(X))  # nothing is left of them
+
+
+WRONG: list[tuple[Any, str]] = [
+    (
+        lambda f, x: f(lambda a: a, in_dims=2)(x),
+        "dimensionality 2 so expected in_dim to satisfy -2 <= in_dim < 2",
+    ),
+    (lambda f, x: f(lambda a: a, in_dims=None)(x), "expected `in_dims` to be int or a"),
+    (lambda f, x: f(lambda a: a)(), "got no inputs"),
+    (lambda f, x: f(lambda a, b: a)(x, x[:2]), r"got sizes \[11, 2\] for the mapped dimension"),
+    (lambda f, x: f(lambda a, b: a)(x, 3), "We cannot vmap over non-Tensor arguments"),
+    (lambda f, x: f(lambda a: 1.0)(x), "must only return Tensors, got type <class 'float'>"),
+    (lambda f, x: f(lambda a: a, out_dims=None)(x), "can not return a BatchedTensor when out_dim is None"),
+    (
+        lambda f, x: f(lambda a: a, out_dims=(0, 1))(x),
+        "out_dims is not compatible with the structure of `outputs`",
+    ),
+    (lambda f, x: f(lambda a: a, chunk_size=0)(x), "chunk_size should be None or greater than 0"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG)))
+def test_wrong_arguments(anywhere: ModuleType, number: int) -> None:
+    call, words = WRONG[number]
+    with pytest.raises(ValueError, match=words):
+        call(anywhere.vmap, anywhere.tensor(X))

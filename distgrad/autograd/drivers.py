@@ -7,9 +7,11 @@ from typing import Any
 
 from distgrad.autograd.engine import finish, run
 from distgrad.ops.base import attach
+from distgrad.ops.batching import enter_level, left
 from distgrad.ops.helpers import constant
 from distgrad.ops.making import ones_like, zeros_like
 from distgrad.record import Edge
+from distgrad.session import batching
 from distgrad.tensor import Tensor
 
 Tensors = Tensor | Sequence[Tensor]
@@ -116,7 +118,7 @@ def grad(
         outputs, grad_outputs, retain_graph, create_graph: as `tensors` and so on of `backward`.
         inputs: tensors that require grad, leaves or not.
         allow_unused: give None for inputs that the outputs do not depend on, rather than raise.
-        is_grads_batched: not supported yet.
+        is_grads_batched: `grad_outputs` hold many vectors each, along dimension 0; all products are made at once.
         materialize_grads: give zeros for those.
     """
     if materialize_grads and allow_unused is False:
@@ -125,7 +127,9 @@ def grad(
             "got: allow_unused=False."
         )
     if is_grads_batched:
-        raise NotImplementedError("is_grads_batched=True is not supported yet; call grad() once for each row")
+        return _of_each(
+            outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads
+        )
     if allow_unused is None:
         allow_unused = materialize_grads
     wanted, targets = _tuple(outputs), _tuple(inputs)
@@ -149,6 +153,43 @@ def grad(
         results.append(zeros_like(tensor) if g is None and materialize_grads else g)
     finish(create_graph)
     return tuple(results)
+
+
+def _of_each(outputs: Tensors, inputs: Tensors, grad_outputs: Any, *rest: Any) -> tuple[Tensor, ...]:
+    """`grad` for each vector that `grad_outputs` hold."""
+    wanted = _tuple(outputs)
+    given = _gradients(grad_outputs, len(wanted))
+    for i, (out, g) in enumerate(zip(wanted, given, strict=False)):
+        if isinstance(g, Tensor) and g.shape[1:] != out.shape:
+            raise RuntimeError(
+                "If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch "
+                "dimension. The sizes of the remaining dimensions are expected to match the shape of corresponding "
+                f"output, but a mismatch was detected: grad_output[{i}] has a shape of {g.shape} and output[{i}] has "
+                f"a shape of {out.shape}. If you only want some tensors in `grad_output` to be considered batched, "
+                "consider using vmap."
+            )
+    sizes = [g.shape[0] for g in given if isinstance(g, Tensor)]
+    if not sizes:
+        raise ValueError("vmap: Expected at least one Tensor to vmap over")
+    if any(size != sizes[0] for size in sizes):
+        raise ValueError(
+            "vmap: Expected all tensors to have the same size in the mapped dimension, got sizes "
+            f"{sizes} for the mapped dimension"
+        )
+    retain_graph, create_graph, allow_unused, materialize_grads = rest
+    with batching.running(sizes[0]) as level:
+        each = [enter_level(g, 0, level.number, level.size) if isinstance(g, Tensor) else g for g in given]
+        found: tuple[Any, ...] = grad(
+            wanted,
+            inputs,
+            each,
+            retain_graph,
+            create_graph,
+            allow_unused,
+            materialize_grads=materialize_grads,
+        )
+        made: list[Any] = [g if g is None else left(g, 0, level) for g in found]
+        return tuple(made)
 
 
 def _backward(

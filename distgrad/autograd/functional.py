@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distgrad.autograd.drivers import grad
 from distgrad.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from distgrad.autograd.points import (
     Function,
@@ -17,10 +18,12 @@ from distgrad.autograd.points import (
     mode,
     with_zeros,
 )
+from distgrad.ops.batching import enter_level, left
 from distgrad.ops.joining import stack
-from distgrad.ops.making import zeros_like
+from distgrad.ops.making import eye, zeros_like
 from distgrad.ops.views import reshape
 from distgrad.record import enable_grad, set_grad_enabled
+from distgrad.session import batching
 from distgrad.tensor import Tensor
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
@@ -156,7 +159,7 @@ def jacobian(
                 "torch.autograd.functional.jacobian: `strict=True` and `vectorized=True` are not supported together. "
                 "Please either set `strict=False` or `vectorize=False`."
             )
-        rows = [_rows(point, i) for i in range(len(point.outputs))]
+        rows = [(_rows_at_once if vectorize else _rows)(point, i) for i in range(len(point.outputs))]
         found = finished(rows, create_graph)
     return as_given(found, point.many_out, point.many_in)
 
@@ -173,6 +176,21 @@ def _rows(point: Point, i: int) -> Tensors:
     return tuple(
         stack(column).view(out.shape + one.shape) if column else one.new_zeros(out.shape + one.shape)
         for column, one in zip(columns, point.inputs, strict=True)
+    )
+
+
+def _rows_at_once(point: Point, i: int) -> Tensors:
+    """The same with all rows together, by one backward pass."""
+    out, n = point.outputs[i], point.outputs[i].numel()
+    if not out.requires_grad:
+        return tuple(one.new_zeros(out.shape + one.shape) for one in point.inputs)
+    units = eye(n, dtype=out.dtype).reshape((n, *out.shape))
+    found: tuple[Any, ...] = grad(
+        (out,), point.inputs, (units,), True, point.create_graph, True, is_grads_batched=True
+    )
+    return tuple(
+        one.new_zeros(out.shape + one.shape) if g is None else reshape(g, out.shape + one.shape)
+        for g, one in zip(found, point.inputs, strict=True)
     )
 
 
@@ -207,28 +225,25 @@ def _by_columns(func: Function, inputs: Any, create_graph: bool, strict: bool, v
             "`vectorize=True`."
         )
     many_in, tensors = as_tuple(inputs, "inputs", "jacobian")
-    columns: list[list[Tensors]] = []
-    many_out = False
-    for k, one in enumerate(tensors):
-        columns.append([])
-        for j in range(one.numel()):
-            many_out, column = _column(func, tensors, k, j)
-            columns[k].append(column)
-    matrices = tuple(
-        tuple(
-            reshape(stack([column[i] for column in columns[k]], -1), out.shape + one.shape)
-            for k, one in enumerate(tensors)
-        )
-        for i, out in enumerate(columns[0][0])
-    )
-    return as_given(matrices, many_out, many_in)
+    found = [_columns(func, tensors, k) for k in range(len(tensors))]
+    matrices = tuple(zip(*(columns for _, columns in found), strict=True))
+    return as_given(matrices, found[0][0], many_in)
 
 
-def _column(func: Function, inputs: Tensors, k: int, j: int) -> tuple[bool, Tensors]:
-    """Whether `func` gives a tuple, and the derivatives of its outputs for element j of input k."""
+def _columns(func: Function, inputs: Tensors, k: int) -> tuple[bool, Tensors]:
+    """Whether `func` gives a tuple, and the derivatives of its outputs for all elements of input k."""
+    one, n = inputs[k], inputs[k].numel()
+    units = eye(n, dtype=one.dtype).reshape((n, *one.shape))
+    with batching.running(n) as level:
+        many_out, found = _pushed(func, inputs, k, enter_level(units, 0, level.number, n))
+        return many_out, tuple(reshape(left(t, t.dim(), level), t.shape + one.shape) for t in found)
+
+
+def _pushed(func: Function, inputs: Tensors, k: int, tangent: Tensor) -> tuple[bool, Tensors]:
+    """Whether `func` gives a tuple, and the tangents of its outputs for one of input k."""
     with dual_level():
         tangents = [zeros_like(one) for one in inputs]
-        tangents[k].view(-1)[j] = 1
+        tangents[k] = tangent
         duals = (make_dual(one, t) for one, t in zip(inputs, tangents, strict=True))
         several, outs = as_tuple(func(*duals), "outputs", "jacobian")
         pairs = [unpack_dual(out) for out in outs]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from distgrad.func.tree import Tree, flatten, mapped, spread, unflatten
-from distgrad.ops.batching import enter_level, leave_level
+from distgrad.ops.batching import enter_level, left
 from distgrad.ops.joining import cat
 from distgrad.ops.random import get_rng_state, set_rng_state
 from distgrad.session import batching
@@ -71,16 +71,13 @@ def run(
     kwargs: dict[str, Any],
 ) -> Any:
     """Apply `func` to all samples at a new level."""
-    level = batching.enter(size, randomness)
-    try:
+    with batching.running(size, randomness) as level:
         inside = [
             leaf if dim is None else enter_level(leaf, dim, level.number, size)
             for leaf, dim in zip(leaves, dims, strict=True)
         ]
         outputs = func(*unflatten(inside, tree), **kwargs)
         return _outputs(func, outputs, out_dims, level)
-    finally:
-        batching.leave(level)
 
 
 def _by_chunks(func: Function, step: int, size: int, dims: Any, leaves: Any, *rest: Any) -> Any:
@@ -205,7 +202,7 @@ def _out(name: str, leaf: Any, dim: int | None, level: batching.Level) -> Any:
         raise IndexError(
             f"Dimension out of range (expected to be in range of [{-room}, {room - 1}], but got {dim})"
         )
-    return leave_level(leaf, dim % room, level.number, level.size)
+    return left(leaf, dim % room, level)
 
 
 def _check_out_dims(func: Function, out_dims: Any) -> None:

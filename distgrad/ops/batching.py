@@ -57,8 +57,12 @@ def sum_level(input: Value, level: int, size: int) -> Value:
     return batching.summed(input, level, size, session.below())
 
 
-def like_samples(tensor: Tensor, like: Tensor) -> Tensor:
-    """A new tensor that every sample which `like` belongs to has for itself, so that it may write to it."""
-    if batching.used and batching.is_batched(like._avals):
-        return Tensor(batching.mark_all(tensor._value, batching.levels(like._avals)))
-    return tensor
+def left(tensor: Tensor, dim: int, level: batching.Level) -> Tensor:
+    """What comes out of a level; what all samples share is repeated."""
+    made = mark_level(tensor, level.number, level.size) if not inside(tensor, level) else tensor
+    return leave_level(made, dim, level.number, level.size)
+
+
+def inside(tensor: Tensor, level: batching.Level) -> bool:
+    """Whether a tensor is batched at a level."""
+    return (level.number, level.size) in batching.levels(tensor._avals)

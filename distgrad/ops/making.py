@@ -24,6 +24,7 @@ from distgrad.ops.base import Tensor, attach, broadcast_to, cast, constant
 from distgrad.ops.data import numbers
 from distgrad.ops.helpers import hint, normal_ints
 from distgrad.scalars import check_held, checked, holds
+from distgrad.session import batching
 from distgrad.sharding import sharding_of
 
 
@@ -178,6 +179,13 @@ def scalar_tensor(
     return finished(constant(value, numpy_dtype), requires_grad, device)
 
 
+def of_samples(value: Value, input: Tensor) -> Value:
+    """A new value that every sample of a `vmap` which `input` belongs to has for itself, so that it may write there."""
+    if not batching.used:
+        return value
+    return batching.mark_all(value, batching.levels(input._avals))
+
+
 def _like(input: Tensor, dtype: Any, sharding: Any) -> tuple[tuple[int, ...], np.dtype, Any]:
     value = input._avals
     cuts = sharding if sharding is not None else value.sharding
@@ -197,7 +205,8 @@ def full_like(
     """`fill_value` everywhere, in the shape, dtype and sharding of `input`."""
     shape, numpy_dtype, cuts = _like(input, dtype, sharding)
     value = number("full_like", "fill_value", 2, fill_value)
-    return finished(filled(shape, value, numpy_dtype, cuts), requires_grad, device)
+    made = of_samples(filled(shape, value, numpy_dtype, cuts), input)
+    return finished(made, requires_grad, device)
 
 
 def zeros_like(input: Tensor, **options: Any) -> Tensor:
@@ -341,7 +350,7 @@ def legacy_like(input: Tensor, size: tuple[Any, ...], fill: Any, options: dict[s
     numpy_dtype = dtype_of(dtype).numpy
     shape = shape_of("new_zeros", size, options.pop("size", None))
     return finished(
-        filled(shape, number("new_full", "fill_value", 2, fill), numpy_dtype),
+        of_samples(filled(shape, number("new_full", "fill_value", 2, fill), numpy_dtype), input),
         options.pop("requires_grad", False),
         options.pop("device", None),
     )

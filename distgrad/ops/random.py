@@ -16,6 +16,7 @@ from distgrad.ops.base import Tensor, attach
 from distgrad.ops.helpers import hint
 from distgrad.ops.making import _only_size, finished, integer, shape_of
 from distgrad.scalars import C_NAMES, holds
+from distgrad.session import batching
 from distgrad.sharding import sharding_of
 
 
@@ -135,10 +136,14 @@ def drawn(
     """Random numbers of a kind ("uniform", "normal" or "integers") for the op `name`."""
     session.current_op.name = name
     cuts = None if sharding is None else hint(sharding_of(shape, sharding), numpy_dtype)
-    key = generator_or_default(generator).draw()
-    return session.emit(
-        "random", key, shape=shape, kind=kind, dtype=NAMES[numpy_dtype], low=low, high=high, cuts=cuts
-    )
+
+    def draw(shape: tuple[int, ...], cuts: Any) -> Value:
+        key = generator_or_default(generator).draw()
+        return session.emit(
+            "random", key, shape=shape, kind=kind, dtype=NAMES[numpy_dtype], low=low, high=high, cuts=cuts
+        )
+
+    return batching.drawn(shape, cuts, draw) if batching.active.levels else draw(shape, cuts)
 
 
 def _float(name: str, wanted: Any, otherwise: np.dtype) -> np.dtype:

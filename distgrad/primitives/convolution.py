@@ -26,6 +26,7 @@ import numpy as np
 
 from distgrad.primitives.base import Attrs, Aval, Labels, Place, expect, primitive
 from distgrad.primitives.blas import matmul
+from distgrad.primitives.folding import folding
 
 Out = np.ndarray | None
 Ints = tuple[int, ...]
@@ -424,16 +425,17 @@ def _w_flops(ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
     return 2.0 * ins[1].size * math.prod(outs[0].shape[-n - 1 :])
 
 
-for _name, _kernel, _shape, _labels, _flops in (
-    ("convolve", convolve, _y_rule, _y_labels, _y_flops),
-    ("convolve_input", convolve_input, _x_rule, _x_labels, _x_flops),
-    ("convolve_weight", convolve_weight, _w_rule, _w_labels, _w_flops),
+for _name, _kernel, _shape, _labels, _batch, _flops in (
+    ("convolve", convolve, _y_rule, _y_labels, folding("ngc", "goc", "ngo"), _y_flops),
+    ("convolve_input", convolve_input, _x_rule, _x_labels, folding("ngo", "goc", "ngc"), _x_flops),
+    ("convolve_weight", convolve_weight, _w_rule, _w_labels, folding("ngc", "ngo", "goc"), _w_flops),
 ):
     primitive(
         _name,
         _kernel,
         _shape,
         labels=_labels,
+        batch=_batch,
         attrs={"stride": "ints", "padding": "ints", "dilation": "ints", "size": "shape"},
         into=True,
         placed=True,

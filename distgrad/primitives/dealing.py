@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Layout, Place, expect, primitive
+from distgrad.primitives.base import Attrs, Aval, Layout, Place, Primitive, expect, primitive
+from distgrad.primitives.batching import Batch, front
 from distgrad.primitives.indexing import within
 from distgrad.primitives.rules import settled
 from distgrad.sharding import Cut, Sharding
@@ -48,12 +50,32 @@ def _rule(avals: Sequence[Aval], shardings: Sequence[Sharding], attrs: Attrs, sh
     )
 
 
+def _batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    """Rows that hold the batch; with other positions for each sample, by positions in the whole."""
+    x, idx = xs
+    if not flags[1]:
+        x = batch.emit("permute", x, dims=(1, 0, *range(2, len(x.shape))))
+        out = batch.emit(made.name, x, idx, **attrs)
+        return (batch.emit("permute", out, dims=front(len(out.shape), 2)),)
+    starts = batch.emit("iota", shape=(idx.shape[1], 1), dim=0, cuts=None)
+    starts = batch.emit("multiply", starts, batch.number(attrs["step"], idx.dtype))
+    flat = batch.emit(
+        "reshape", batch.emit("add", idx, starts), shape=(batch.size, idx.shape[1] * idx.shape[2])
+    )
+    rows = x.shape[1] if flags[0] else x.shape[0]
+    out = batch.by("take", (x, flat), flags, dim=0, size=rows, wrap=False)
+    return (batch.emit("reshape", out, shape=(*idx.shape, *out.shape[2:])),)
+
+
 primitive(
     "take_own",
     take_own,
     _taken,
     regroup=_rule,
     fits=settled(_rule),
+    batch=_batched,
     attrs={"step": "int"},
     placed=True,
 )

@@ -13,13 +13,14 @@ change from step to step (bias corrections, learning rates): the plan of a step 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, expect, primitive
+from distgrad.primitives.base import TABLE, Attrs, Aval, Labels, Primitive, expect, primitive
 from distgrad.primitives.batching import Batch
 
 Numbers = Sequence[Any]
@@ -274,8 +275,8 @@ def _batched(
     """Each sample has a parameter and a state of its own; the numbers of the step are the same for all."""
     if flags[2]:
         raise RuntimeError("vmap: the options of an optimizer cannot differ between the samples")
-    full = batch.all_full(xs, flags)
-    return batch.apply(made.name, (*full[:2], xs[2], *full[3:]), attrs)
+    full = [x if i == 2 else batch.full(x, flags[i]) for i, x in enumerate(xs)]
+    return batch.apply(made.name, full, attrs)
 
 
 primitive(
@@ -309,11 +310,36 @@ def _all_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels(tuple(free), (*free[1:outs], *free[outs : outs + (len(free) - outs) // 2]))
 
 
+def _all_batched(
+    batch: Batch, made: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    """Parameter by parameter, with its part of the state."""
+    count = RULES[attrs["rule"]].states(options_of(attrs["options"]))
+    state, rest = batch.all_full(xs[1 : 1 + count], flags[1 : 1 + count]), xs[1 + count :]
+    half, at = len(rest) // 2, 0
+    new: list[Any] = []
+    parts: list[list[Any]] = [[] for _ in state]
+    for i in range(half):
+        p, g = (batch.full(rest[k], flags[1 + count + k]) for k in (i, half + i))
+        n = math.prod(p.shape[1:])
+        own = [batch.emit("slice", s, slices=((0, batch.size, 1), (at, n, 1))) for s in state]
+        own = [batch.emit("reshape", s, shape=p.shape) for s in own]
+        each = (True, True, flags[0], *(True,) * count)
+        moved, *kept = _batched(batch, TABLE["update"], (p, g, xs[0], *own), each, attrs)
+        new.append(moved)
+        for part, s in zip(parts, kept, strict=True):
+            part.append(batch.emit("reshape", s, shape=(batch.size, n)))
+        at += n
+    sizes = tuple(math.prod(p.shape[1:]) for p in new)
+    return (*(batch.emit("cat", *part, dim=1, sizes=sizes) for part in parts), *new)
+
+
 primitive(
     "update_all",
     update_all,
     _all_shapes,
     labels=_all_labels,
+    batch=_all_batched,
     attrs={"rule": "str", "options": "str"},
     into=True,
     whole=True,

@@ -10,9 +10,10 @@ Levels are numbered as they are entered. A physical value may be batched in its 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,16 @@ def enter(size: int, randomness: str) -> Level:
 def leave(level: Level) -> None:
     """End it."""
     active.levels.remove(level)
+
+
+@contextlib.contextmanager
+def running(size: int, randomness: str = "error") -> Iterator[Level]:
+    """Inside there is a level for so many samples."""
+    level = enter(size, randomness)
+    try:
+        yield level
+    finally:
+        leave(level)
 
 
 def is_batched(value: Value) -> bool:
