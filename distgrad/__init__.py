@@ -22,6 +22,7 @@ from distgrad import (
 )
 from distgrad.amp import autocast
 from distgrad.autograd import Variable
+from distgrad.autograd.anomaly_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled
 from distgrad.dtype import (
     Size,
     bool_,
@@ -143,7 +144,14 @@ from distgrad.ops.special import *
 from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.printing import get_printoptions, printoptions, set_printoptions
-from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from distgrad.record import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from distgrad.serialization import load, save
 from distgrad.session import init, is_initialized, memory, memory_budget, profile, shutdown, synchronize
 from distgrad.tensor import Tensor

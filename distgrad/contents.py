@@ -241,7 +241,12 @@ class Contents:
         if batching.used and batching.is_batched(value):
             return _of_samples(value)
         suffixes = []
-        if (node := self.grad_fn) is not None:
+        try:
+            node = self.grad_fn
+        except RuntimeError:  # of a view whose history cannot be told
+            suffixes.append("grad_fn=<Invalid>")
+            return format_array(array, suffixes=suffixes, shape=shape)
+        if node is not None:
             suffixes.append(f"grad_fn=<{node.name()}>")
         elif self._requires_grad:
             suffixes.append("requires_grad=True")

@@ -1,23 +1,41 @@
-"""The record of what was done: grad mode, backward nodes and the values that they save."""
+"""The record of what was done: backward nodes, their hooks, and the values that they save."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
 import re
 import threading
-import types
+import traceback
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distgrad.dtype import OF_NUMPY
-from distgrad.graph import Place, Value, origin
+from distgrad.graph import PACKAGE, Place, Value, origin
 from distgrad.handles import RemovableHandle
+from distgrad.recording import (
+    enable_grad,
+    grad_mode,
+    inference,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from distgrad.sharding import Sharding
 from distgrad.storage import Storage, Version
+
+__all__ = [
+    "enable_grad",
+    "grad_mode",
+    "inference",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+]
+__all__ += ["no_grad", "set_grad_enabled"]  # handed on
 
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after "
@@ -34,134 +52,29 @@ HINT = (
 )
 
 
-# Grad mode.
-class Pass:
-    """A backward pass. `partial`: it goes to some inputs alone."""
-
-    __slots__ = ("__weakref__", "partial")
-
-    def __init__(self, partial: bool):
-        self.partial = partial
+# Anomaly mode.
+class _Running(threading.local):
+    node: Node | None = None  # whose backward runs in this thread
 
 
-class _Mode(threading.local):
-    enabled = True
-    current: Pass | None = None  # the backward pass that runs in this thread
+class _Anomaly:
+    """Whether nodes note where they are made, and whether their gradients are checked for NaN. For all threads."""
+
+    __slots__ = ("check_nan", "enabled", "running")
+
+    def __init__(self) -> None:
+        self.enabled = False
+        self.check_nan = True
+        self.running = _Running()
 
 
-grad_mode = _Mode()
+anomaly = _Anomaly()
 
 
-def is_grad_enabled() -> bool:
-    """Whether ops are recorded, in this thread."""
-    return grad_mode.enabled
-
-
-class _Setting:
-    """A context manager and decorator that sets grad mode to `value`."""
-
-    value = True
-
-    def __new__(cls, function: Any = None) -> Any:
-        made = super().__new__(cls)
-        return made(function) if callable(function) else made  # @no_grad without parentheses
-
-    def __enter__(self) -> None:
-        self.before = grad_mode.enabled
-        grad_mode.enabled = self.value
-
-    def __exit__(self, *exc: Any) -> None:
-        grad_mode.enabled = self.before
-
-    def fresh(self) -> _Setting:
-        """Another of the same kind, so that a decorated function may call itself."""
-        return type(self)()
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if isinstance(function, type):
-            raise TypeError(f"{type(self).__name__} cannot decorate a class; decorate its methods")
-        if inspect.isgeneratorfunction(function):
-
-            @functools.wraps(function)
-            def generator(*args: Any, **kwargs: Any) -> Any:
-                return _stepwise(self, function(*args, **kwargs))
-
-            return generator
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def coroutine(*args: Any, **kwargs: Any) -> Any:
-                return await _awaitable(self, function(*args, **kwargs).__await__())
-
-            return coroutine
-
-        @functools.wraps(function)
-        def inner(*args: Any, **kwargs: Any) -> Any:
-            with self.fresh():
-                return function(*args, **kwargs)
-
-        return inner
-
-
-def _stepwise(setting: _Setting, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """The generator, with the mode set while it runs and not while it waits."""
-    resume: Callable[[], Any] = lambda: next(generator)  # noqa: E731
-    while True:
-        try:
-            with setting.fresh():
-                item = resume()
-        except StopIteration as stop:
-            return stop.value
-        try:
-            sent = yield item
-            resume = functools.partial(generator.send, sent)
-        except GeneratorExit:
-            with setting.fresh():
-                generator.close()
-            raise
-        except BaseException as error:
-            resume = functools.partial(generator.throw, error)
-
-
-@types.coroutine
-def _awaitable(setting: _Setting, generator: Any) -> Any:
-    return (yield from _stepwise(setting, generator))
-
-
-class no_grad(_Setting):
-    """Ops are not recorded: `with no_grad():`, `@no_grad()` or `@no_grad`."""
-
-    value = False
-
-
-class enable_grad(_Setting):
-    """Ops are recorded, inside a `no_grad` block too."""
-
-    value = True
-
-
-class set_grad_enabled(_Setting):
-    """Set grad mode at once, and until the end of the block where it is used with `with`."""
-
-    def __new__(cls, mode: bool) -> Any:
-        """Unlike the others this one takes the mode, never a function."""
-        return object.__new__(cls)
-
-    def __init__(self, mode: bool):
-        self.before, self.value = grad_mode.enabled, bool(mode)
-        grad_mode.enabled = self.value
-
-    def __enter__(self) -> None:
-        grad_mode.enabled = self.value
-
-    def fresh(self) -> _Setting:
-        """One that sets the same mode."""
-        return enable_grad() if self.value else no_grad()
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """As a decorator it sets the mode inside the function alone."""
-        grad_mode.enabled = self.before  # it was set by the call that made the decorator
-        return super().__call__(function)
+def users_stack() -> list[str]:
+    """The stack without this package's frames, the innermost call last, as Python prints it."""
+    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(PACKAGE)]
+    return traceback.StackSummary.from_list(frames).format()
 
 
 # Nodes.
@@ -207,6 +120,8 @@ class Node:
         self.next_functions = next_functions
         self._number = next(_count)
         self._hooks: Hooks | None = None
+        if anomaly.enabled:
+            self._note_call()
 
     def name(self) -> str:
         """The name of the function, such as `MulBackward0`."""
@@ -220,6 +135,12 @@ class Node:
         except AttributeError:
             self._metadata: dict[Any, Any] = {}
             return self._metadata
+
+    def _note_call(self) -> None:
+        """For anomaly mode: where the user was when this was recorded, and the node whose backward did it."""
+        self.metadata["traceback_"] = users_stack()
+        if anomaly.running.node is not None:
+            self.metadata["parent_"] = anomaly.running.node
 
     @property
     def _outputs(self) -> int:
@@ -247,7 +168,7 @@ class Node:
         """
         raise NotImplementedError
 
-    def _undefined(self, wanted: Sequence[bool] | None) -> Sequence[Any]:
+    def _undefined(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """The same where no output has a gradient: then nothing has one, and no formula runs."""
         return (None,) * len(self.next_functions)
 
@@ -298,6 +219,39 @@ def retain(node: Node, output: int, tensor: Any) -> None:
     node._hooks_of().retained[output] = weakref.ref(tensor)
 
 
+# Passes.
+class Pass:
+    """A backward pass from the nodes `roots`. `partial`: it goes to some inputs alone, by way of the nodes `needed`."""
+
+    __slots__ = ("__weakref__", "_reached", "needed", "partial", "roots")
+
+    def __init__(self, partial: bool, roots: Sequence[Node | None] = (), needed: Any = None):
+        self.partial = partial
+        self.roots = roots
+        self.needed = needed
+        self._reached: set[Node] | None = None
+
+    def runs(self, node: Node) -> bool:
+        """Whether the pass comes to a node."""
+        if self.needed is not None:
+            return node in self.needed
+        if self._reached is None:
+            self._reached = reachable(self.roots)
+        return node in self._reached
+
+
+def reachable(roots: Sequence[Node | None]) -> set[Node]:
+    """All nodes that these lead to, themselves among them."""
+    seen = {node for node in roots if node is not None}
+    stack = list(seen)
+    while stack:
+        for node, _ in stack.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                stack.append(node)
+    return seen
+
+
 # Saved values.
 class Saved:
     """A tensor that was saved for backward, and the number of changes in place at that time.
@@ -311,7 +265,7 @@ class Saved:
     def __init__(self, tensor: Any):
         self.tensor = tensor
         versions = tensor._versions
-        self.number = 0 if versions is None else versions.number
+        self.number = 0 if versions is None else versions.to_save()
 
     def open(self, owner: Node | None, where: Place | None) -> Any:
         """The tensor; an error if it was changed in place."""

@@ -22,6 +22,24 @@ class Version:
         self.number = 0
         self.changed: Any = None  # the op and place of the last change: (name, code, instruction)
 
+    def to_save(self) -> int:
+        """The number, for a tensor that is saved for backward."""
+        return self.number
+
+
+class Untracked(Version):
+    """In place of a version for tensors that were made in inference mode, and their views."""
+
+    __slots__ = ()
+
+    def to_save(self) -> int:
+        """torch's error."""
+        raise RuntimeError(
+            "Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode in "
+            "computation tracked by autograd. To work around this, you can make a clone to get a normal tensor and "
+            "use it in autograd, or use `torch.no_grad()` instead of `torch.inference_mode()`."
+        )
+
 
 class Storage:
     """The current value of one or more tensors; `generation` counts its replacements."""
@@ -55,7 +73,7 @@ class View:
         self.base = base
         self.seen = seen
         self.creation: str | None = (
-            None  # "no_grad", or the op that gave several views at once: why not to write here
+            None  # why not to write here: "no_grad", "inference", "function" (a user's), or an op that gives several
         )
 
     @property

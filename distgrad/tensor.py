@@ -27,10 +27,12 @@ from distgrad.record import (
     SavedResult,
     grad_mode,
     hooked,
+    inference,
     retain,
 )
 from distgrad.saving import Packed
-from distgrad.storage import Storage, Version, View
+from distgrad.storage import Storage, Untracked, Version, View
+from distgrad.viewing import view_refused
 
 NON_LEAF_GRAD = (
     "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad "
@@ -77,7 +79,8 @@ class Tensor(Contents):
     def __init__(self, *data: Any):
         value = data[0] if data and type(data[0]) is Value else _old_constructor(data)
         self._storage = Storage(value)
-        self._versions: Version | None = None  # made when it is asked for
+        # Made when it is asked for.
+        self._versions: Version | None = None if not inference.blocks else _first_version()
         self._view: View | None = None
         self._requires_grad = False
         self._grad: Tensor | None = None
@@ -135,7 +138,12 @@ class Tensor(Contents):
         return view.refresh(self._storage)
 
     def _regenerate(self, view: View) -> None:
-        """The base was changed in place: this view now is what its route finds in the changed base."""
+        """The base was changed in place: this view now is what its route finds in the changed base.
+
+        Of some views that cannot be told: who asks for their grad_fn gets an error.
+        """
+        if view.creation is not None:
+            return
         view.seen = self._counter.number
         node, output = view.base._edge
         if node is not None:
@@ -196,14 +204,19 @@ class Tensor(Contents):
         """The node that made this tensor; None for a leaf."""
         view = self._view
         if view is not None and view.seen != self._counter.number and view.base is not None:
+            if view.creation is not None and self.requires_grad:
+                raise view_refused(self, base_changed=True)
             self._regenerate(view)
         return self._node
 
     @property
     def requires_grad(self) -> bool:
         """Whether ops on this tensor are recorded."""
-        if self._view is not None:
-            _ = self.grad_fn
+        view = self._view
+        if view is not None and view.seen != self._counter.number and view.base is not None:
+            if view.creation is not None and view.base.requires_grad:
+                self._requires_grad = True
+            self._regenerate(view)
         return self._requires_grad
 
     @requires_grad.setter
@@ -216,6 +229,10 @@ class Tensor(Contents):
             return
         if value and not self.is_floating_point():
             raise RuntimeError("only Tensors of floating point and complex dtype can require gradients")
+        if value and self.is_inference() and not grad_mode.inference:
+            raise RuntimeError(
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed."
+            )
         self._requires_grad = value
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
@@ -313,7 +330,13 @@ class Tensor(Contents):
 
     @property
     def _version(self) -> int:
+        if self.is_inference():
+            raise RuntimeError("Inference tensors do not track version counter.")
         return self._counter.number
+
+    def is_inference(self) -> bool:
+        """Whether this was made in inference mode, or is a view of what was: it can never come into a graph."""
+        return type(self._versions) is Untracked
 
     @property
     def _base(self) -> Tensor | None:
@@ -326,6 +349,7 @@ class Tensor(Contents):
         """Another tensor on the same storage that is not recorded as a view."""
         alias = Tensor(self._value)
         alias._storage = self._storage
+        alias._versions = self._versions if self.is_inference() else None
         view = self._view
         if view is not None:
             alias._view = View(view.chain, view.value, view.generation, None, 0)
@@ -363,6 +387,10 @@ class Tensor(Contents):
     def cpu(self) -> Tensor:
         """The tensor itself."""
         return self
+
+
+def _first_version() -> Version | None:
+    return Untracked() if grad_mode.inference else None
 
 
 def restored(saved: SavedResult, owner: Node | None, where: Any) -> Tensor:

@@ -21,7 +21,17 @@ FLOORS = {  # the longest name that fits counts
     7: ["distgrad.ops"],
     6: [
         f"distgrad.{name}"
-        for name in ("tensor", "contents", "storage", "record", "printing", "dual", "saving")
+        for name in (
+            "tensor",
+            "contents",
+            "storage",
+            "modes",
+            "record",
+            "viewing",
+            "printing",
+            "dual",
+            "saving",
+        )
     ],
     5: ["distgrad.session"],
     4: ["distgrad.plan", "distgrad.cluster"],

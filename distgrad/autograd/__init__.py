@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.autograd import forward_ad, function, functional, graph
+from distgrad.autograd import anomaly_mode, forward_ad, function, functional, graph
+from distgrad.autograd.anomaly_mode import detect_anomaly, set_detect_anomaly
 from distgrad.autograd.drivers import backward, grad
 from distgrad.autograd.function import Function, NestedIOFunction
 from distgrad.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
-from distgrad.record import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from distgrad.record import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from distgrad.tensor import Tensor
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "GradcheckError",
     "NestedIOFunction",
     "Variable",
+    "anomaly_mode",
     "backward",
+    "detect_anomaly",
     "enable_grad",
     "forward_ad",
     "function",
@@ -25,8 +28,10 @@ __all__ = [
     "gradcheck",
     "gradgradcheck",
     "graph",
+    "inference_mode",
     "is_grad_enabled",
     "no_grad",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]
 

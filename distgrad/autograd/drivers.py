@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.autograd.engine import finish, run
+from distgrad.autograd.graph import GradientEdge
 from distgrad.ops.base import attach
 from distgrad.ops.batching import enter_level, left
 from distgrad.ops.helpers import constant
@@ -14,18 +15,27 @@ from distgrad.record import Edge
 from distgrad.session import batching
 from distgrad.tensor import Tensor
 
-Tensors = Tensor | Sequence[Tensor]
+Tensors = Tensor | GradientEdge | Sequence[Any] | dict[str, Tensor]
 
 
 def _tuple(tensors: Any) -> tuple[Any, ...]:
-    return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    if isinstance(tensors, (Tensor, GradientEdge)):
+        return (tensors,)
+    return tuple(tensors.values() if isinstance(tensors, dict) else tensors)
 
 
-def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[Edge], list[Tensor]]:
+def _edge_of(item: Any) -> Edge:
+    return (item.node, item.output_nr) if isinstance(item, GradientEdge) else item._edge
+
+
+def _roots(outputs: tuple[Any, ...], gradients: Sequence[Any]) -> tuple[list[Edge], list[Tensor]]:
     """The edges to start from and their gradients, checked; ones for scalars without a gradient."""
     edges, found = [], []
     for i, (out, g) in enumerate(zip(outputs, gradients, strict=False)):
-        if isinstance(g, Tensor):
+        if isinstance(out, GradientEdge):
+            if not isinstance(g, Tensor):
+                raise NotImplementedError("the gradient of a GradientEdge must be given")
+        elif isinstance(g, Tensor):
             given, aval = g._avals.result.spec.aval, out._avals.result.spec.aval
             if given.shape != aval.shape:
                 raise RuntimeError(
@@ -45,7 +55,7 @@ def _roots(outputs: tuple[Tensor, ...], gradients: Sequence[Any]) -> tuple[list[
     if len(outputs) != len(gradients):
         raise RuntimeError(f"got {len(outputs)} tensors and {len(gradients)} gradients")
     for i, out in enumerate(outputs):
-        edge = out._edge
+        edge = _edge_of(out)
         if edge[0] is None:
             raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
         edges.append(edge)
@@ -96,10 +106,11 @@ def backward(
     finish(create_graph)
 
 
-def _accumulating(tensor: Tensor) -> Edge:
+def _accumulating(tensor: Any) -> Edge:
     """Where `backward(inputs=...)` leads: tensors that are no leaves retain their gradient from now on, as in torch."""
-    tensor.retain_grad()
-    return tensor._edge
+    if isinstance(tensor, Tensor):
+        tensor.retain_grad()
+    return _edge_of(tensor)
 
 
 def grad(
@@ -111,12 +122,12 @@ def grad(
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
-) -> tuple[Tensor, ...]:
+) -> Any:
     """The gradients of `outputs` with respect to `inputs`, without touching `.grad`.
 
     Args:
         outputs, grad_outputs, retain_graph, create_graph: as `tensors` and so on of `backward`.
-        inputs: tensors that require grad, leaves or not.
+        inputs: tensors that require grad, leaves or not; for a dict of them the result is one.
         allow_unused: give None for inputs that the outputs do not depend on, rather than raise.
         is_grads_batched: `grad_outputs` hold many vectors each, along dimension 0; all products are made at once.
         materialize_grads: give zeros for those.
@@ -136,13 +147,15 @@ def grad(
     if not targets:
         raise RuntimeError("`inputs` argument to `grad()` cannot be empty.")
     roots, gradients = _roots(wanted, _gradients(grad_outputs, len(wanted)))
-    if any(not tensor.requires_grad for tensor in targets):
+    if any(isinstance(tensor, Tensor) and not tensor.requires_grad for tensor in targets):
         raise RuntimeError("One of the differentiated Tensors does not require grad")
-    edges = [tensor._edge for tensor in targets]
+    edges = [_edge_of(tensor) for tensor in targets]
     keep_graph = create_graph if retain_graph is None else bool(retain_graph)
     found = run(
         roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges, accumulate=False
     )
+    if materialize_grads and any(isinstance(tensor, GradientEdge) for tensor in targets):
+        raise RuntimeError("materialize_grads cannot be used when the given input is a GradientEdge")
     results: list[Any] = []
     for i, (tensor, g) in enumerate(zip(targets, found, strict=True)):
         if g is None and not allow_unused:
@@ -152,7 +165,7 @@ def grad(
             )
         results.append(zeros_like(tensor) if g is None and materialize_grads else g)
     finish(create_graph)
-    return tuple(results)
+    return dict(zip(inputs, results, strict=True)) if isinstance(inputs, dict) else tuple(results)
 
 
 def _of_each(outputs: Tensors, inputs: Tensors, grad_outputs: Any, *rest: Any) -> tuple[Tensor, ...]:

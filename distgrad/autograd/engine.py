@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad import session
+from distgrad.autograd.anomaly_mode import reported, watched
 from distgrad.autograd.hooks import conclude, deposited, prepare, reach
 from distgrad.graph import place
 from distgrad.ops.arithmetic import add
 from distgrad.ops.convert import _own, _reshard
 from distgrad.ops.inplace import OVERLAP, write
-from distgrad.record import AccumulateGrad, Edge, Node, Pass, grad_mode
+from distgrad.record import AccumulateGrad, Edge, Node, Pass, anomaly, grad_mode, reachable
 from distgrad.tensor import Tensor
 
 
@@ -42,7 +43,7 @@ def run(
         The gradient of each of `inputs`, None where there is none; an empty list with `accumulate`.
     """
     before, grad_mode.enabled = grad_mode.enabled, create_graph
-    around, grad_mode.current = grad_mode.current, Pass(inputs is not None)
+    around, outer = grad_mode.current, anomaly.running.node
     caller = session.current_op.caller
     if session.is_initialized():  # else no op asks where it was called
         session.current_op.caller = place("backward", 2)[1:]
@@ -50,11 +51,13 @@ def run(
     try:
         captured: dict[Edge, Tensor | None] = {} if accumulate else dict.fromkeys(inputs or ())
         targets = {node for node, _ in inputs or ()}
-        needed = None if inputs is None else _needed([node for node, _ in roots], targets, accumulate)
+        starts = [node for node, _ in roots]
+        needed = None if inputs is None else _needed(starts, targets, accumulate)
+        grad_mode.current = Pass(inputs is not None, starts, needed)
         _walk(roots, gradients, keep_graph, needed, captured)
         return [captured[edge] for edge in inputs or () if captured]
     finally:
-        grad_mode.enabled, grad_mode.current = before, around
+        grad_mode.enabled, grad_mode.current, anomaly.running.node = before, around, outer
         session.current_op.caller = caller
 
 
@@ -71,51 +74,56 @@ def _walk(
     undefined = False  # whether one was fed that is None
     for edge, g in zip(roots, gradients, strict=True):
         _feed(waiting, buffers, edge, g)
-    while waiting:
-        _, node = heapq.heappop(waiting)
-        grads = buffers.pop(node)
-        if needed is not None:
-            if node not in needed:
+    node: Node | None = None
+    try:
+        while waiting:
+            _, node = heapq.heappop(waiting)
+            grads = buffers.pop(node)
+            if needed is not None:
+                if node not in needed:
+                    continue
+                runs = needed[node]
+                if captured and runs:  # as in torch, before the hooks of a tensor on the way to another one
+                    _capture(captured, node, grads)
+            if type(node) is AccumulateGrad:
+                leaf = node.variable
+                if needed is not None and not runs:
+                    _capture(captured, node, grads if leaf._hooks is None else reach(leaf._hooks, grads, 1))
+                elif leaf._hooks is None and node._hooks is None:
+                    if grads[0] is not None:
+                        deposit(leaf, grads[0], grad_mode.enabled)
+                else:
+                    arrive(node, grads)
                 continue
-            runs = needed[node]
-            if captured and runs:  # as in torch, before the hooks of a tensor on the way to another one
-                _capture(captured, node, grads)
-        if type(node) is AccumulateGrad:
-            leaf = node.variable
-            if needed is not None and not runs:
-                _capture(captured, node, grads if leaf._hooks is None else reach(leaf._hooks, grads, 1))
-            elif leaf._hooks is None and node._hooks is None:
-                if grads[0] is not None:
-                    deposit(leaf, grads[0], grad_mode.enabled)
+            hooks = node._hooks
+            if hooks is not None:
+                grads = reach(hooks, grads, node._outputs)
+            if needed is None:
+                wanted = None
             else:
-                arrive(node, grads)
-            continue
-        hooks = node._hooks
-        if hooks is not None:
-            grads = reach(hooks, grads, node._outputs)
-        if needed is None:
-            wanted = None
-        else:
-            if not runs:
-                _capture(captured, node, grads)
-                continue
-            wanted = [n in needed for n, _ in node.next_functions]
-        if hooks is not None:
-            grads = prepare(hooks, grads)
-        if (undefined or hooks is not None) and all(g is None for g in grads):
-            found = node._undefined(wanted)
-        else:
-            found = node.apply(grads, wanted)
-        if hooks is not None and hooks.after:
-            found = conclude(hooks, found, grads)
-        if not keep_graph:
-            node._release()
-        for edge, g in zip(node.next_functions, found, strict=True):
-            if g is not None:
-                _feed(waiting, buffers, edge, g)
-            elif edge[0] is not None and (needed is None or edge[0] in needed):
-                undefined = True
-                _feed(waiting, buffers, edge, None)
+                if not runs:
+                    _capture(captured, node, grads)
+                    continue
+                wanted = [n in needed for n, _ in node.next_functions]
+            if hooks is not None:
+                grads = prepare(hooks, grads)
+            blank = (undefined or hooks is not None) and all(g is None for g in grads)
+            apply = node._undefined if blank else node.apply
+            found = apply(grads, wanted) if not anomaly.enabled else watched(node, apply, grads, wanted)
+            if hooks is not None and hooks.after:
+                found = conclude(hooks, found, grads)
+            if not keep_graph:
+                node._release()
+            for edge, g in zip(node.next_functions, found, strict=True):
+                if g is not None:
+                    _feed(waiting, buffers, edge, g)
+                elif edge[0] is not None and (needed is None or edge[0] in needed):
+                    undefined = True
+                    _feed(waiting, buffers, edge, None)
+    except Exception:
+        if anomaly.enabled and node is not None:
+            reported(node)
+        raise
 
 
 def _capture(captured: dict[Edge, Tensor | None], node: Node, grads: Sequence[Any]) -> None:
@@ -145,15 +153,8 @@ def _needed(roots: list[Node | None], targets: set[Node | None], accumulate: boo
 
     Targets must run if they are to `accumulate`; else not, unless another target is behind them.
     """
-    seen = {node for node in roots if node is not None}
-    stack = list(seen)
-    while stack:
-        for node, _ in stack.pop().next_functions:
-            if node is not None and node not in seen:
-                seen.add(node)
-                stack.append(node)
     needed: dict[Node, bool] = {}
-    for node in sorted(seen, key=lambda node: node._number):
+    for node in sorted(reachable(roots), key=lambda node: node._number):
         runs = any(n in needed for n, _ in node.next_functions)
         if runs or node in targets:
             needed[node] = runs or accumulate

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from distgrad import dual
 from distgrad.autograd.pushing import tangent_at
 from distgrad.ops.views import _view
-from distgrad.record import _Setting
+from distgrad.recording import _Setting
 from distgrad.tensor import Tensor
 
 __all__ = [

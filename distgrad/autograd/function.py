@@ -141,9 +141,9 @@ class BackwardCFunction(FunctionCtx, Node):
         found = _derivative(self._forward_cls)(self, *grads)
         return self._checked(found if isinstance(found, tuple) else (found,))
 
-    def _undefined(self, wanted: Sequence[bool] | None) -> Sequence[Any]:
+    def _undefined(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """The user's function decides what becomes of gradients that are undefined."""
-        return self.apply([], wanted)
+        return self.apply(grads, wanted)
 
     def _checked(self, found: tuple[Any, ...]) -> list[Any]:
         expected = len(self.needs_input_grad)

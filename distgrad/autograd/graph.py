@@ -1,17 +1,137 @@
-"""What is saved for backward: hooks on it, as `torch.autograd.graph`."""
+"""Edges of the graph, hooks on several of them, and hooks on what is saved: as `torch.autograd.graph`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distgrad import saving, session
+from distgrad.handles import RemovableHandle
+from distgrad.ops.inplace import INFERENCE
+from distgrad.record import Node, grad_mode
 from distgrad.tensor import Tensor
 
-__all__ = ["disable_saved_tensors_hooks", "save_on_cpu", "saved_tensors_hooks"]
+__all__ = [
+    "GradientEdge",
+    "Node",
+    "disable_saved_tensors_hooks",
+    "get_gradient_edge",
+    "increment_version",
+    "register_multi_grad_hook",
+    "save_on_cpu",
+    "saved_tensors_hooks",
+]
+
+
+class GradientEdge(NamedTuple):
+    """Where a tensor's gradient is worked out: stands for the tensor among the arguments of `backward` and `grad`."""
+
+    node: Node
+    output_nr: int
+    ownership_token: Node | None = None
+
+
+def get_gradient_edge(tensor: Tensor) -> GradientEdge:
+    """The edge of a tensor that requires grad."""
+    node, output = tensor._edge
+    if node is None:
+        raise RuntimeError(
+            "It is not possible to get the gradient edge for a Tensor that does not require gradients"
+        )
+    return GradientEdge(node, output)
+
+
+def increment_version(tensor: Any) -> None:
+    """Count a change in place that was made otherwise, of one tensor or several."""
+    for one in (tensor,) if isinstance(tensor, Tensor) else tensor:
+        if one.is_inference():
+            raise RuntimeError(INFERENCE)
+        one._counter.number += 1
+
+
+class _Handles(RemovableHandle):
+    """Takes a hook on several tensors out."""
+
+    def __init__(self, handles: Sequence[RemovableHandle]):
+        self.handles = tuple(handles)
+
+    def remove(self) -> None:
+        """Take it out of all of them."""
+        for handle in self.handles:
+            handle.remove()
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.handles
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.handles = state
+
+
+def register_multi_grad_hook(
+    tensors: Sequence[Tensor], fn: Callable[[Any], Any], *, mode: str = "all"
+) -> RemovableHandle:
+    """Call `fn` once in each backward pass that comes to some of these tensors.
+
+    With mode "all" it gets a list of their gradients, when the last one is there; None for tensors to which the pass
+    does not come. With mode "any" it gets the gradient that is there first.
+    """
+    if mode not in ("all", "any"):
+        raise ValueError(f"Expects mode to be one of {('all', 'any')} but got {mode}")
+    for tensor in tensors:
+        if not tensor.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+    hook = (_All if mode == "all" else _Any)([tensor._edge[0] for tensor in tensors], fn)
+    return _Handles([t.register_hook(functools.partial(hook.arrives, i)) for i, t in enumerate(tensors)])
+
+
+class _Any:
+    """The first gradient of each pass."""
+
+    def __init__(self, nodes: Sequence[Any], fn: Callable[[Any], Any]):
+        self.fn = fn
+        self.seen: weakref.WeakSet[Any] = weakref.WeakSet()  # passes; they may run side by side
+        self.lock = threading.Lock()
+
+    def arrives(self, i: int, g: Tensor) -> None:
+        """The gradient of tensor number i is there."""
+        now = grad_mode.current
+        with self.lock:
+            if now in self.seen:
+                return
+            self.seen.add(now)
+        self.fn(g)
+
+
+class _All:
+    """All gradients of each pass. It holds the nodes, for it asks whether a pass comes to them."""
+
+    def __init__(self, nodes: Sequence[Any], fn: Callable[[Any], Any]):
+        self.nodes = nodes
+        self.fn = fn
+        self.found: weakref.WeakKeyDictionary[Any, tuple[list[Any], set[int]]] = weakref.WeakKeyDictionary()
+        self.lock = threading.Lock()
+
+    def arrives(self, i: int, g: Tensor) -> None:
+        """The gradient of tensor number i is there."""
+        now = grad_mode.current
+        assert now is not None
+        with self.lock:
+            if now not in self.found:
+                awaited = {k for k, node in enumerate(self.nodes) if now.runs(node)}
+                self.found[now] = ([None] * len(self.nodes), awaited)
+            grads, awaited = self.found[now]
+            grads[i] = g
+            awaited.discard(i)
+            complete = not awaited
+        if complete:
+            del self.found[now]
+            self.fn(grads)
 
 
 class saved_tensors_hooks:

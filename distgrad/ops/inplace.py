@@ -14,10 +14,12 @@ from distgrad.ops.kind import Kind
 from distgrad.ops.moves import Path
 from distgrad.ops.node import Like
 from distgrad.ops.table import call
-from distgrad.record import AsStridedBackward0, Edge, Node, grad_mode, retain, title_of
+from distgrad.record import AsStridedBackward0, Edge, Node, grad_mode, retain
 from distgrad.session import batching
 from distgrad.sharding import Sharding
+from distgrad.storage import Untracked
 from distgrad.tensor import Tensor
+from distgrad.viewing import view_refused
 
 LEAF = "a leaf Variable that requires grad is being used in an in-place operation."
 VIEW_OF_LEAF = "a view of a leaf Variable that requires grad is being used in an in-place operation."
@@ -37,35 +39,10 @@ READ_FIRST = {
     "index_copy",
     "index_add",
 }  # in torch, before anything is written
-SEVERAL_VIEWS = (
-    "This view is the output of a function that returns multiple views. Such functions do not allow the output views "
-    "to be modified inplace. You should replace the inplace operation by an out-of-place one."
+INFERENCE = (
+    "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a normal "
+    "tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
 )
-CUSTOM_VIEW = (
-    "This view was created inside a custom Function (or because an input was returned as-is) and the autograd logic to "
-    "handle view+inplace would override the custom backward associated with the custom Function, leading to incorrect "
-    "gradients. This behavior is forbidden. You can fix this by cloning the output of the custom Function."
-)
-UNRECORDED_VIEW = (
-    "Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both "
-    "the view and the inplace either both inside the {} block (if you don't want the inplace to be tracked) or both "
-    "outside (if you want the inplace to be tracked)."
-)
-
-
-def view_refused(tensor: Tensor, creation: str) -> RuntimeError:
-    """torch's error for writing to a view that was made in such a way that the history could not be told."""
-    node = tensor._node
-    output = None if node is None else f"Output {tensor._output} of {title_of(node)} is a view"
-    if creation == "no_grad":
-        made = "A view was" if output is None else f"{output} of a view which was"
-        return RuntimeError(
-            f"{made} created in no_grad mode and is being modified inplace with grad mode enabled. "
-            + UNRECORDED_VIEW.format("no_grad")
-        )
-    output = output or f"Output 0 of {creation} is a view"
-    why = CUSTOM_VIEW if creation == "function" else SEVERAL_VIEWS
-    return RuntimeError(f"{output} and is being modified inplace. {why}")
 
 
 class CopySlices(Node):
@@ -123,6 +100,8 @@ def check(tensor: Tensor) -> None:
             check_view(tensor)
             if view.base._node is None:
                 raise RuntimeError(VIEW_OF_LEAF if view.base._requires_grad else LEAF)
+    if type(tensor._versions) is Untracked and not grad_mode.inference:
+        raise RuntimeError(INFERENCE)
 
 
 def alike(tensor: Tensor, kind: Kind, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -163,7 +142,7 @@ def check_view(tensor: Tensor) -> None:
     """Raise where the history of a changed view could not be told."""
     creation = tensor._view.creation if tensor._view is not None else None
     if creation is not None:
-        raise view_refused(tensor, creation)
+        raise view_refused(tensor)
 
 
 def suits(tensor: Tensor, value: Value) -> Value:

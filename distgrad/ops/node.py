@@ -47,6 +47,9 @@ def _like(spec: Spec) -> Like:
     return Like(spec.aval.shape, spec.aval.dtype, spec.sharding)
 
 
+TORCHS = {"input": "self", "out": "result"}  # names of what is saved
+
+
 class OpNode(Node):
     """Backward node of an op. Subclasses carry the `kind` and torch's name."""
 
@@ -108,6 +111,32 @@ class OpNode(Node):
             else:
                 results.append(fitted(gradient, like, inside))
         return results
+
+    def __getattr__(self, name: str) -> Any:
+        """`_saved_self`, `_saved_result` and so on: what was saved under torch's names; `input` is torch's `self`."""
+        known = self._saved_names() if name.startswith("_saved_") else {}
+        if name not in known:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        if self.saved is None:
+            raise freed()
+        if name == "_saved_self_sym_sizes":
+            return tuple(self.likes[0].aval.shape)
+        before, grad_mode.enabled = grad_mode.enabled, True  # in its graph, whatever the mode is
+        try:
+            found = self._restore(self.saved[known[name]])
+        finally:
+            grad_mode.enabled = before
+        return tuple(found) if type(found) is list else found
+
+    def _saved_names(self) -> dict[str, str]:
+        """From torch's names to those under which values were saved."""
+        plan, first = self.plan, self.likes[0]
+        names = [name for name, _ in (*plan.tensors, *plan.others)] + ["out"] * plan.out
+        shape = {"_saved_self_sym_sizes": ""} if isinstance(first, Spec) else {}
+        return shape | {f"_saved_{TORCHS.get(name, name)}": name for name in names}
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._saved_names()]
 
     def _restore(self, item: Any) -> Any:
         if type(item) is Saved:
@@ -187,7 +216,8 @@ def make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, i
     view = View(chain, value, generation, base, source._counter.number)
     view.creation = before.creation if before is not None else None
     if not grad_mode.enabled:
-        view.creation = "no_grad"
+        view.creation = "inference" if grad_mode.inference else "no_grad"
+        tensor._requires_grad = base.requires_grad  # as in torch: a leaf of its own
     elif index is not None:
         view.creation = kind.name.title()
     tensor._view = view

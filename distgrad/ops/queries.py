@@ -107,7 +107,6 @@ attach(
     is_neg=_no,
     is_shared=_no,
     is_pinned=_no,
-    is_inference=_no,
     is_signed=lambda self: self.dtype.is_signed,
     is_same_size=_is_same_size,
     is_nonzero=is_nonzero,
