@@ -25,7 +25,7 @@ FLOORS = {  # the longest name that fits counts
             "tensor",
             "contents",
             "storage",
-            "modes",
+            "recording",
             "record",
             "viewing",
             "printing",

@@ -58,6 +58,7 @@ from distgrad.ops.helpers import (
 )
 from distgrad.ops.kind import Kind
 from distgrad.ops.node import Like, OpNode, SavedList, make_view
+from distgrad.ops.outs import COMPOSITES, WITHOUT, into, with_out
 from distgrad.ops.table import OPS, UNLISTED, Op, call, register
 from distgrad.record import NO_EDGE, Edge, Saved, SavedResult, grad_mode
 from distgrad.saving import active as saving
@@ -173,7 +174,7 @@ def composite(
         )
         for attached in names:
             setattr(Tensor, attached, body)
-        return body
+        return with_out(body) if kind.name in COMPOSITES else body
 
     return declare
 
@@ -361,8 +362,13 @@ def _result(value: Value, tensor: Tensor, storage: Any = None) -> Any:
 def _function(kind: Kind) -> Callable[..., Any]:
     """The function that users call."""
     tails, bind, run, formulas, name = kind.tails, kind.bind, kind.run, kind.formulas, kind.name
+    takes_out = kind.view is None and name not in WITHOUT and "out" not in kind.names
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs and "out" in kwargs and takes_out:
+            out = kwargs.pop("out")
+            if out is not None:
+                return into(name, call, args, kwargs, out)
         tail = None if kwargs else tails.get(len(args))
         return bound(bind(args, kwargs) if tail is None else args + tail)
 
