@@ -11,8 +11,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distgrad.autograd.pushing import tangent_at
 from distgrad.autograd.results import Wrapping
+from distgrad.dual import below, forward, give, highest
 from distgrad.ops.base import Like
+from distgrad.ops.making import zeros_like
 from distgrad.ops.node import fitted
 from distgrad.record import NO_EDGE, AccumulateGrad, Edge, Node, Saved, SavedResult, grad_mode, no_grad
 from distgrad.saving import Packed, packed
@@ -103,7 +106,12 @@ class BackwardCFunction(FunctionCtx, Node):
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """The tensors of `save_for_backward`; an error if one was changed in place since, or backward has run."""
+        """The tensors of `save_for_backward`; an error if one was changed in place since, or backward has run.
+
+        Those of `save_for_forward` where there are any.
+        """
+        if self.saved_for_forward is not None:
+            return tuple(self.saved_for_forward)
         if self._saved is None:
             raise freed()
         return tuple(self._opened(item) for item in self._saved)
@@ -289,7 +297,12 @@ class Function(metaclass=FunctionMeta):
         sets_context = cls.setup_context is not Function.setup_context
         if kwargs or sets_context:
             args = _by_position(cls.forward, args, kwargs, sets_context)
-        ctx = cls._backward_cls(args)
+        if forward.on and (level := highest(args)) >= 0:
+            return _pushed(cls, args, level)
+        return cls._applied(cls._backward_cls(args), args, sets_context)
+
+    @classmethod
+    def _applied(cls, ctx: BackwardCFunction, args: tuple[Any, ...], sets_context: bool) -> Any:
         with no_grad():
             if sets_context:
                 output = cls.forward(*args)
@@ -297,6 +310,53 @@ class Function(metaclass=FunctionMeta):
             else:
                 output = cls.forward(ctx, *args)
         return _finished(ctx, args, output, sets_context)
+
+
+def _pushed(cls: type[Function], args: tuple[Any, ...], level: int) -> Any:
+    """The results of a function that has a tangent at `level` among its arguments, with those that `jvp` gives."""
+    with below(level):
+        ctx = cls._backward_cls(args)
+        given = [tangent_at(item, level) for item in args]
+        result = cls._applied(ctx, args, cls.setup_context is not Function.setup_context)
+        outs = result if isinstance(result, tuple) else (result,)
+        found = cls.jvp(ctx, *(_tangent(ctx, item, t) for item, t in zip(args, given, strict=True)))
+        found = found if isinstance(found, tuple) else (found,)
+        if len(found) != len(outs):
+            raise RuntimeError(
+                f"Function's jvp returned an invalid number of forward gradients (expected {len(outs)} but got "
+                f"{len(found)})"
+            )
+        for i, (out, t) in enumerate(zip(outs, found, strict=True)):
+            _give(out, i, t, args, given, level)
+    return result
+
+
+def _tangent(ctx: BackwardCFunction, item: Any, tangent: Any) -> Any:
+    """What `jvp` gets for an argument: zeros for one that has none, unless the function wants None."""
+    if tangent is None and ctx.materialize_grads and isinstance(item, Tensor):
+        return zeros_like(item)
+    return tangent
+
+
+def _give(out: Any, i: int, tangent: Any, args: tuple[Any, ...], given: list[Any], level: int) -> None:
+    """Make what `jvp` gave for result `i` its tangent; torch's errors where it is none."""
+    if tangent is None or not isinstance(out, Tensor):
+        return
+    if not isinstance(tangent, Tensor):
+        raise RuntimeError(f"expected Variable or None (got {type(tangent).__name__}) for grad output {i}.")
+    for item, before in zip(args, given, strict=True):
+        if item is out and before is not None and tangent is not before:
+            raise RuntimeError(
+                "An inplace custom Function is not modifying the forward mode gradients inplace. If the forward is "
+                "modifying an input inplace, then the jvp function must modify the corresponding gradient inplace."
+            )
+    if out.shape != tangent.shape:
+        raise RuntimeError(
+            "Trying to set a forward gradient that has a different size than that of the original Tensor, this is not "
+            f"supported. Tensor is of size {list(out.shape)} while the given forward gradient is of size "
+            f"{list(tangent.shape)}."
+        )
+    give(out, level, tangent)
 
 
 def _by_position(

@@ -17,6 +17,7 @@ from distgrad.dtype import OF_NUMPY
 from distgrad.dual import below, give, has, tangents_of
 from distgrad.graph import Value
 from distgrad.ops.base import unwrap
+from distgrad.ops.batching import like_samples
 from distgrad.ops.convert import _to_copy, clone
 from distgrad.ops.inplace import CopySlices
 from distgrad.ops.kind import Kind
@@ -102,7 +103,7 @@ def _differential(
         return [None] * len(outs)
     with enable_grad():
         gs = [
-            zeros_like(out).requires_grad_() if mine else None
+            like_samples(zeros_like(out), out).requires_grad_() if mine else None
             for out, mine in zip(outs, differentiable, strict=True)
         ]
         pairs = _products(kind, args, seen, gs if kind.multi else gs[0], given)

@@ -1,6 +1,7 @@
 """Functions of functions: vmap and the derivatives that compose with it, as `torch.func`."""
 
 from distgrad.func.batch import vmap
+from distgrad.func.forward import jacfwd, jvp, linearize
 from distgrad.func.functional_call import functional_call, stack_module_state
 from distgrad.func.gradient import grad, grad_and_value, vjp
 from distgrad.func.jacobian import hessian, jacrev
@@ -10,7 +11,10 @@ __all__ = [
     "grad",
     "grad_and_value",
     "hessian",
+    "jacfwd",
     "jacrev",
+    "jvp",
+    "linearize",
     "stack_module_state",
     "vjp",
     "vmap",

@@ -47,7 +47,7 @@ def jacrev(
         inputs, in_tree = flatten(chosen(args, checked(argnums, len(args))))
         blocks = [
             flatten(vmap(pull)(unflatten(basis, out_tree)))[0]
-            for basis in _bases([(out.numel(), out) for out in outs], chunk_size)
+            for basis in bases([(out.numel(), out) for out in outs], chunk_size)
         ]
         columns = [cat(parts, 0) if len(parts) > 1 else parts[0] for parts in zip(*blocks, strict=True)]
         ends = [0, *itertools.accumulate(out.numel() for out in outs)]
@@ -67,7 +67,7 @@ def jacrev(
     return wrapped
 
 
-def _bases(outs: list[tuple[int, Tensor]], step: int | None) -> Iterator[list[Tensor]]:
+def bases(outs: list[tuple[int, Tensor]], step: int | None) -> Iterator[list[Tensor]]:
     """The unit vectors of the outputs laid end to end, `step` at a time, each in the shapes of the outputs."""
     total = sum(n for n, _ in outs)
     step = total if step is None else step
