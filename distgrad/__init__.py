@@ -55,6 +55,15 @@ from distgrad.modes import (
 )
 from distgrad.nn.functional.activation import celu_, rrelu, rrelu_, selu_, threshold_
 from distgrad.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
+from distgrad.nn.functional.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_max_pool1d,
+    avg_pool1d,
+    max_pool1d,
+    max_pool1d_with_indices,
+    max_pool2d,
+    max_pool3d,
+)
 from distgrad.nn.functional.recurrent import gru_cell, lstm_cell, rnn_relu_cell, rnn_tanh_cell
 from distgrad.ops.activations import *
 from distgrad.ops.arithmetic import (

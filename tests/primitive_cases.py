@@ -317,6 +317,76 @@ for _x, _w, _size, _how in (
             case(_name, partial(_want, **_all), _make(*_a), _make(*_b), **_all)
 
 
+# Windows: all that an offset reads, with a number where there is nothing.
+def offsets(x: np.ndarray, kernel: Any, size: Any, outside: Any, **how: Any) -> np.ndarray:
+    n, far = len(size), 20
+    wide = np.pad(x, [(0, 0)] * (x.ndim - n) + [(far, far)] * n, constant_values=outside)
+    shift = {**how, "padding": tuple(p - far for p in how["padding"])}
+    inner = [wide]
+    found = []
+    for k in np.ndindex(*kernel):
+        first = [i * d - p for i, d, p in zip(k, how["dilation"], shift["padding"], strict=True)]
+        at = (slice(a, a + t * s, s) for a, t, s in zip(first, size, how["stride"], strict=True))
+        found.append(inner[0][(..., *at)])
+    return np.stack(found)
+
+
+def transposed(linear: Callable[..., np.ndarray], lead: int) -> Callable[..., np.ndarray]:
+    """The transposed of a linear function of the first operand, column by column."""
+
+    def turned(y: np.ndarray, *more: np.ndarray, kernel: Any, size: Any, **how: Any) -> np.ndarray:
+        x = np.zeros((*y.shape[:lead], *size))
+        windows = y.shape[-len(size) :]
+        for at in np.ndindex(*size):
+            one = np.zeros_like(x)
+            one[(..., *at)] = 1
+            made = linear(one, *more, kernel=kernel, size=windows, **how) * y
+            x[(..., *at)] = made.reshape(*y.shape[:lead], -1).sum(-1)
+        return x
+
+    return turned
+
+
+def window_sum(x: np.ndarray, **how: Any) -> np.ndarray:
+    return offsets(x, outside=0, **how).sum(0)
+
+
+def window_pick(x: np.ndarray, which: np.ndarray, **how: Any) -> np.ndarray:
+    return np.take_along_axis(offsets(x, outside=0, **how), which[None].astype(int), 0)[0]
+
+
+def window_gather(x: np.ndarray, kernel: Any, **how: Any) -> np.ndarray:
+    found = offsets(x, kernel, outside=0, **how)
+    lead = found.shape[1 : found.ndim - len(kernel)]
+    return np.moveaxis(found, 0, len(lead)).reshape(*lead, *kernel, *how["size"])
+
+
+for _x, _kernel, _size, _how in (
+    ((3, 2, 7), (3,), (4,), ((2,), (1,), (1,))),
+    ((2, 3, 4, 5), (2, 3), (4, 2), ((1, 2), (1, 0), (1, 1))),
+    ((3, 4, 6), (2, 2), (2, 3), ((2, 2), (0, 1), (1, 2))),
+    ((2, 3, 3, 4), (2, 2, 2), (4, 2, 2), ((1, 1, 2), (1, 0, 0), (1, 1, 1))),
+):
+    _all = {**dict(zip(("stride", "padding", "dilation"), _how, strict=True)), "kernel": _kernel}
+    _lead, _y = _x[: len(_x) - len(_kernel)], (*_x[: len(_x) - len(_kernel)], *_size)
+    for _make in (normal, integers):
+        _low = -np.inf if _make is normal else np.iinfo("int64").min
+        _scatter = transposed(window_gather, len(_lead))
+        _which = offsets(_make(*_x), size=_size, outside=_low, **_all).argmax(0).astype("int32")
+        for _name, _want, _arrays, _made in (
+            ("window_sum", window_sum, [_make(*_x)], _size),
+            ("window_spread", transposed(window_sum, len(_lead)), [_make(*_y)], _x[len(_lead) :]),
+            ("window_max", lambda x, o=_low, **how: offsets(x, outside=o, **how).max(0), [_make(*_x)], _size),
+            ("window_argmax", lambda x, o=_low, **how: offsets(x, outside=o, **how).argmax(0), [_make(*_x)], _size),
+            ("window_pick", window_pick, [_make(*_x), _which], _size),
+            ("window_place", transposed(window_pick, len(_lead)), [_make(*_y), _which], _x[len(_lead) :]),
+            ("window_gather", window_gather, [_make(*_x)], _size),
+            ("window_scatter", _scatter, [_make(*_lead, *_kernel, *_size)], _x[len(_lead) :]),
+        ):  # fmt: skip
+            _attrs = {**_all, "size": _made}
+            case(_name, partial(_want, **_attrs), *_arrays, **_attrs)
+
+
 # Layout.
 case("permute", lambda x: x.transpose(2, 0, 1), normal(3, 4, 5), dims=(2, 0, 1))
 case("expand", lambda x: np.broadcast_to(x, (3, 4, 5)), normal(3, 1, 5), shape=(3, 4, 5), cuts=None)

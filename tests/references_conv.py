@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+import primitive_cases as cases
 from references import Array, reference
 
 
@@ -167,3 +168,73 @@ def _(x: Array, dims: Any, positions: Any, shape: Any) -> Array:
             parts[place] = parts[place] + x.take(i, d)
         x = np.stack(parts, d)
     return x
+
+
+# Windows: those of `primitive_cases`, with the arguments of the ops.
+def how(windows: Any, size: Any) -> dict[str, Any]:
+    return dict(zip(("kernel", "stride", "padding", "dilation"), windows, strict=True)) | {
+        "size": tuple(size)
+    }
+
+
+def lead(x: Array, windows: Any) -> tuple[int, ...]:
+    return x.shape[: x.ndim - len(windows[0])]
+
+
+@reference("_window_sum")
+def _(x: Array, windows: Any, size: Any, node: str = "") -> Array:
+    return cases.window_sum(x, **how(windows, size))
+
+
+@reference("_window_spread")
+def _(y: Array, windows: Any, size: Any) -> Array:
+    linear = cases.transposed(cases.window_sum, len(lead(y, windows)))
+    return linear(y, **how(windows, size)).astype(y.dtype)
+
+
+@reference("_window_gather")
+def _(x: Array, windows: Any, size: Any) -> Array:
+    return cases.window_gather(x, **how(windows, size))
+
+
+@reference("_window_scatter")
+def _(y: Array, windows: Any, size: Any) -> Array:
+    linear = cases.transposed(cases.window_gather, y.ndim - 2 * len(size))
+    return linear(y, **how(windows, size)).astype(y.dtype)
+
+
+def low(x: Array) -> Any:
+    return -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+
+
+@reference("_window_max")
+def _(x: Array, windows: Any, size: Any, node: str = "") -> Array:
+    return cases.offsets(x, outside=low(x), **how(windows, size)).max(0)
+
+
+@reference("_window_argmax")
+def _(x: Array, windows: Any, size: Any) -> Array:
+    return cases.offsets(x, outside=low(x), **how(windows, size)).argmax(0).astype("int32")
+
+
+@reference("_window_pick")
+def _(x: Array, which: Array, windows: Any) -> Array:
+    return cases.window_pick(x, which, **how(windows, which.shape[which.ndim - len(windows[0]) :]))
+
+
+@reference("_window_place")
+def _(y: Array, which: Array, windows: Any, size: Any) -> Array:
+    linear = cases.transposed(cases.window_pick, len(lead(y, windows)))
+    return linear(y, which, **how(windows, size)).astype(y.dtype)
+
+
+@reference("_window_places")
+def _(which: Array, windows: Any, size: Any) -> Array:
+    out = np.zeros(which.shape, np.int64)
+    n = len(size)
+    for at in np.ndindex(*which.shape):
+        offset = np.unravel_index(which[at], windows[0])
+        where = [t * s - p + k * d for t, k, s, p, d in zip(at[-n:], offset, *windows[1:], strict=True)]
+        for w, length in zip(where, size, strict=True):
+            out[at] = out[at] * length + w
+    return out

@@ -17,6 +17,7 @@ from distgrad.primitives import (
     special,
     squares,
     updates,
+    windows,
 )
 from distgrad.primitives.base import MERGES, TABLE, Attrs, Aval, Labels, Layout, Place, Primitive
 
@@ -45,4 +46,5 @@ __all__ = [
     "special",
     "squares",
     "updates",
+    "windows",
 ]

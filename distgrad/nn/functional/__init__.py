@@ -10,5 +10,6 @@ from distgrad.nn.functional.loss import *
 from distgrad.nn.functional.margin import *
 from distgrad.nn.functional.normalization import *
 from distgrad.nn.functional.padding import *
+from distgrad.nn.functional.pooling import *
 from distgrad.nn.functional.products import *
 from distgrad.nn.functional.sparse import *
