@@ -244,8 +244,7 @@ class Contents:
         try:
             node = self.grad_fn
         except RuntimeError:  # of a view whose history cannot be told
-            suffixes.append("grad_fn=<Invalid>")
-            return format_array(array, suffixes=suffixes, shape=shape)
+            return _shown(value, ["grad_fn=<Invalid>"])
         if node is not None:
             suffixes.append(f"grad_fn=<{node.name()}>")
         elif self._requires_grad:

@@ -98,11 +98,8 @@ def into(
         grad_mode.enabled = before
     if not isinstance(result, tuple):
         return outs[0]
-    return (
-        result._replace(**dict(zip(result._fields, outs, strict=True)))
-        if hasattr(result, "_fields")
-        else tuple(outs)
-    )
+    make = getattr(result, "_make", tuple)  # a named tuple's
+    return make(outs)
 
 
 def _flat(items: list[Any]) -> list[Any]:
