@@ -17,7 +17,6 @@ from distgrad.dtype import OF_NUMPY
 from distgrad.dual import below, give, has, tangents_of
 from distgrad.graph import Value
 from distgrad.ops.base import unwrap
-from distgrad.ops.batching import like_samples
 from distgrad.ops.convert import _to_copy, clone
 from distgrad.ops.inplace import CopySlices
 from distgrad.ops.kind import Kind
@@ -25,6 +24,7 @@ from distgrad.ops.making import zeros_like
 from distgrad.ops.moves import Chain
 from distgrad.ops.node import OpNode, SavedList, _like, fitted
 from distgrad.record import AsStridedBackward0, SavedResult, enable_grad, grad_mode
+from distgrad.session import batching
 from distgrad.storage import View
 from distgrad.tensor import Tensor
 
@@ -103,7 +103,7 @@ def _differential(
         return [None] * len(outs)
     with enable_grad():
         gs = [
-            like_samples(zeros_like(out), out).requires_grad_() if mine else None
+            _zeros(out).requires_grad_() if mine else None
             for out, mine in zip(outs, differentiable, strict=True)
         ]
         pairs = _products(kind, args, seen, gs if kind.multi else gs[0], given)
@@ -127,6 +127,14 @@ def _differential(
             tangent = clone(tangent)  # what changes in place must not change an operand's tangent
         results.append(zeros_like(out) if tangent is None and g is not None else tangent)
     return results
+
+
+def _zeros(out: Tensor) -> Tensor:
+    """Like a result, for each sample of `vmap` that it belongs to: else gradients would be summed over them."""
+    zeros = zeros_like(out)
+    if batching.used and batching.is_batched(out._avals):
+        return Tensor(batching.mark_all(zeros._value, batching.levels(out._avals)))
+    return zeros
 
 
 def _given(item: Any, level: int) -> list[Tensor | None]:
