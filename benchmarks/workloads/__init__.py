@@ -6,7 +6,7 @@ from benchmarks.workloads.base import Workload
 from benchmarks.workloads.classify import Logistic, LogisticWide, Newton, Softmax
 from benchmarks.workloads.elementwise import Chain, Poly, Rosenbrock, Tiny
 from benchmarks.workloads.factorise import Factorise
-from benchmarks.workloads.network import Matmul, Mlp
+from benchmarks.workloads.network import Matmul, Mlp, MlpAdam
 from benchmarks.workloads.own import Large, ScalingChain, ScalingMlp, Shards
 from benchmarks.workloads.train import Train
 
@@ -19,6 +19,7 @@ WORKLOADS: dict[str, Workload] = {
         LogisticWide(),
         Softmax(),
         Mlp(),
+        MlpAdam(),
         Matmul(),
         Rosenbrock(),
         Factorise(),

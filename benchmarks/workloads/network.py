@@ -130,6 +130,68 @@ class Mlp(Workload):
         return [loss, x.T @ g1, g1.sum(0), h1.T @ g2, g2.sum(0), h2.T @ g3, g3.sum(0)]
 
 
+class MlpAdam(Mlp):
+    """The same network trained by Adam on shuffled minibatches, with the loader, layers and optimizer of the library.
+
+    A step is a quarter of an epoch; its time is told for one minibatch. Results are the losses: Adam divides a gradient
+    near 0 by its size, so that the last digits of the gradients become the first of some parameters' changes.
+    """
+
+    name = "mlp-adam"
+    what = "minibatch of 1,024 shuffled rows of 65,536 x 256: two hidden layers of 1,024, 10 classes, Adam"
+    goal = 1.0
+    against = ("torch",)
+    peers = ("distgrad", "torch", "torch tuned")
+    batch, batches = 1024, 16
+    repeats = 16
+    small = {"n": 2048, "batch": 64, "batches": 4, "repeats": 4}
+
+    def flops_needed(self) -> int:
+        return super().flops_needed() * self.batch // self.n
+
+    def eager(self, torch: Any) -> Step:
+        nn, data = torch.nn, torch.utils.data
+        x, y, *arrays = self.arrays()
+        layers: list[Any] = []
+        for w, b in zip(arrays[::2], arrays[1::2], strict=True):
+            layers += [nn.Linear(*w.shape), nn.ReLU()]
+            with torch.no_grad():
+                layers[-2].weight.copy_(torch.from_numpy(w.T.copy()))
+                layers[-2].bias.copy_(torch.from_numpy(b))
+        model = nn.Sequential(*layers[:-1])
+        optimizer = torch.optim.Adam(model.parameters())
+        order = np.random.default_rng(1).permutation(self.n)[: self.batch * self.batches]
+        rows = data.Subset(data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), order.tolist())
+        loader = data.DataLoader(rows, batch_size=self.batch)
+
+        def step() -> list[Any]:
+            losses = []
+            for features, labels in loader:
+                loss = nn.functional.cross_entropy(model(features), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+            return [torch.stack(losses)]
+
+        return step
+
+    def reference(self) -> list[Any]:
+        x, y, *parameters = self.arrays()
+        moments = [(np.zeros_like(p), np.zeros_like(p)) for p in parameters]
+        order = np.random.default_rng(1).permutation(self.n)[: self.batch * self.batches]
+        losses = []
+        for t, rows in enumerate(np.split(order, self.batches), 1):
+            loss, *grads = (s / self.batch for s in self.by_hand(x[rows], y[rows], *parameters))
+            losses.append(loss)
+            for i, ((m, v), g) in enumerate(zip(moments, grads, strict=True)):
+                m, v = moments[i] = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+                parameters[i] = parameters[i] - 1e-3 * (m / (1 - 0.9**t)) / (
+                    np.sqrt(v / (1 - 0.999**t)) + 1e-8
+                )
+        return [np.array(losses)]
+
+
 class Matmul(Workload):
     """Three products of square matrices, and little beside."""
 
