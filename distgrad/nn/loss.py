@@ -14,6 +14,7 @@ from distgrad.tensor import Tensor
 __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
+    "CTCLoss",
     "CosineEmbeddingLoss",
     "CrossEntropyLoss",
     "GaussianNLLLoss",
@@ -425,3 +426,19 @@ class TripletMarginWithDistanceLoss(_Loss):
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:  # type: ignore[override]
         """See the class."""
         return self._of(anchor, positive, negative)
+
+
+class CTCLoss(_Loss):
+    """-log p(targets) for unaligned sequences of labels."""
+
+    function = F.ctc_loss
+    settings = ("blank", "zero_infinity")
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False):
+        super().__init__(None, None, reduction, blank=blank, zero_infinity=zero_infinity)
+
+    def forward(  # type: ignore[override]
+        self, log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any
+    ) -> Tensor:
+        """See the class."""
+        return self._of(log_probs, targets, input_lengths, target_lengths)

@@ -3,6 +3,7 @@
 from distgrad.nn.functional.activation import *
 from distgrad.nn.functional.attention import *
 from distgrad.nn.functional.conv import *
+from distgrad.nn.functional.ctc import *
 from distgrad.nn.functional.distance import *
 from distgrad.nn.functional.dropping import *
 from distgrad.nn.functional.likelihood import *
