@@ -219,3 +219,23 @@ def test_bilinear_by_einsum(torch: ModuleType) -> None:
     with pytest.raises(RuntimeError) as caught:
         layer(a, torch.randn(2, 6, 3))
     assert str(caught.value) == "bilinear(): input2 size does not match weight size: got 3 but expected 4"
+
+
+def test_the_longer_names_of_layers() -> None:
+    modules = nn.modules
+    assert modules.Linear is modules.linear.Linear is nn.Linear
+    assert issubclass(nn.BatchNorm2d, modules.batchnorm._BatchNorm)
+    assert modules.module.Module is nn.Module
+    assert callable(modules.module.register_module_forward_hook)
+    assert modules.container.Sequential is nn.Sequential
+
+
+def test_other_devices_are_refused() -> None:
+    layer = nn.Linear(2, 2)
+    assert layer.to("cpu", non_blocking=True) is layer.cpu() is layer
+    with pytest.raises(RuntimeError, match="Cannot access accelerator device when none is available"):
+        layer.to(0)
+    with pytest.raises(AssertionError, match="Torch not compiled with CUDA enabled"):
+        layer.cuda()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'other'"):
+        layer.to(other=1)

@@ -1,6 +1,13 @@
 """Neural networks: modules, the functions without layers around them (`nn.functional`) and initial values."""
 
+import sys
+
+from distgrad.nn import containers as container
+from distgrad.nn import dropping as dropout
+from distgrad.nn import flattening as flatten
 from distgrad.nn import functional, init, parameter, utils
+from distgrad.nn import normalization as batchnorm
+from distgrad.nn import normalization as instancenorm
 from distgrad.nn.activation import *
 from distgrad.nn.adaptive import *
 from distgrad.nn.attention import *
@@ -20,3 +27,5 @@ from distgrad.nn.rnn import *
 from distgrad.nn.rnn_cells import *
 from distgrad.nn.sparse import *
 from distgrad.nn.transformer import *
+
+modules = sys.modules[__name__]  # torch has its layers there too: `nn.modules.batchnorm.BatchNorm1d`

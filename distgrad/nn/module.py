@@ -11,7 +11,14 @@ from distgrad.dtype import check_device
 from distgrad.dtype import device as Device
 from distgrad.dtype import dtype as Dtype
 from distgrad.handles import RemovableHandle
-from distgrad.nn.calls import Called
+from distgrad.nn.calls import (
+    Called,
+    register_module_backward_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+)
 from distgrad.nn.parameter import Buffer, Parameter
 from distgrad.nn.state import Stateful
 from distgrad.ops.making import empty_like
@@ -20,7 +27,12 @@ from distgrad.tensor import Tensor
 
 __all__ = [
     "Module",
+    "register_module_backward_hook",
     "register_module_buffer_registration_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
     "register_module_module_registration_hook",
     "register_module_parameter_registration_hook",
 ]
@@ -381,6 +393,12 @@ class Module(Stateful, Called):
                 target = item.dtype
             elif isinstance(item, (str, Device)):
                 check_device(item)
+            elif not isinstance(item, bool) and item is not None:
+                if isinstance(item, int):
+                    raise RuntimeError("Cannot access accelerator device when none is available.")
+                raise TypeError(
+                    f"to() received an invalid combination of arguments - got ({type(item).__name__})"
+                )
         kwargs.pop("non_blocking", None)
         kwargs.pop("memory_format", None)
         if "tensor" in kwargs:
