@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import linalg, special, stats
 
 from distgrad.primitives import Aval, Place, Primitive
 from distgrad.sharding import Cut, Sharding
@@ -190,6 +190,7 @@ case("cholesky", np.linalg.cholesky, _definite)
 case("solve", np.linalg.solve, _square, normal(4, 3, 2, dtype="float64"))
 _right = normal(4, 3, 2, dtype="float64")
 case("solve_triangular", lambda a, b: np.linalg.solve(np.triu(a), b), _square, _right, upper=True, unit=False)
+case("expm", linalg.expm, _definite / 20)
 case("slogdet", lambda x: tuple(map(np.asarray, np.linalg.slogdet(x))), _square)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from references import Array, reference, same
+from scipy import linalg
 
 
 # Products.
@@ -290,6 +291,7 @@ same(
     ),
     cholesky_inverse=lambda a, upper=False: np.linalg.inv(product_with_itself(triangle(a, upper), upper)),
     _solve=np.linalg.solve,
+    matrix_exp=linalg.expm,
     solve=solved,
     inv=np.linalg.inv,
     slogdet=lambda a: tuple(map(np.asarray, np.linalg.slogdet(a))),

@@ -202,6 +202,31 @@ def test_spectral_norm_divides_by_the_largest_singular_value(torch: ModuleType) 
     assert list(old.state_dict()) == ["bias", "weight"]
 
 
+@pytest.mark.parametrize("kind", ["matrix_exp", "cayley", "householder"])
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)])
+def test_a_matrix_stays_orthogonal(torch: ModuleType, kind: str, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(shape[1], shape[0], bias=False).double()
+    nn.init.orthogonal_(layer.weight)
+    before = layer.weight.detach().numpy()
+    parametrizations.orthogonal(layer, orthogonal_map=kind)
+    assert sorted(layer.state_dict()) == [
+        "parametrizations.weight.0.base",
+        "parametrizations.weight.original",
+    ]
+    if shape[0] == shape[1]:  # others are completed at random first
+        np.testing.assert_allclose(layer.weight.detach().numpy(), before, atol=1e-12)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (layer.weight * torch.arange(float(math.prod(shape))).reshape(shape)).sum().backward()
+        optimizer.step()
+    w = layer.weight.detach().numpy()
+    assert np.abs(w - before).max() > 0.01
+    small = w @ w.T if shape[0] < shape[1] else w.T @ w
+    np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-12)
+
+
 def test_skip_init() -> None:
     assert utils.skip_init(nn.Linear, 3, 4).weight.shape == (4, 3)
     with pytest.raises(RuntimeError, match="Module must support a 'device' arg"):

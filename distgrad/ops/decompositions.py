@@ -15,6 +15,7 @@ from distgrad import session
 from distgrad.ops.base import Tensor, Value, call, common_dtype, composite, op
 from distgrad.ops.compare import where
 from distgrad.ops.helpers import broadcast_to, title
+from distgrad.ops.joining import cat
 from distgrad.ops.linalg import _never_zero, _turned, linalg_svd
 from distgrad.ops.making import eye
 from distgrad.ops.rearranging import diag_embed, tril, triu
@@ -28,6 +29,7 @@ __all__ = [
     "det",
     "inverse",
     "logdet",
+    "matrix_exp",
     "pinverse",
     "slogdet",
 ]
@@ -358,3 +360,20 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
 
 
 inverse, pinverse = inv, pinv
+
+
+def _matrix_exp_A(g: Tensor, A: Tensor) -> Tensor:
+    """The upper right block of exp [[A^T, g], [0, A^T]], by Van Loan (1978)."""
+    n, turned = A.shape[-1], _turned(A)
+    above, below = cat([turned, g], -1), cat([A.new_zeros(tuple(A.shape)), turned], -1)
+    return matrix_exp(cat([above, below], -2))[..., :n, n:]
+
+
+@op(
+    name="LinalgMatrixExpBackward0",
+    A=_matrix_exp_A,
+    samples=lambda: [real(3, 3, low=-1, high=1), real(2, 2, 2, low=-1, high=1)],
+)
+def matrix_exp(A: Value) -> Value:
+    """The exponential of square matrices: the sum of A^k / k! for all k."""
+    return session.emit("expm", _matrices("matrix_exp", A))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import linalg
 from scipy.linalg import lapack
 
 from distgrad.errors import LinAlgError
@@ -114,6 +115,12 @@ def slogdet(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(sign), np.asarray(logarithm)
 
 
+def expm(x: np.ndarray) -> np.ndarray:
+    """The exponential of square matrices, by scaling and squaring (Al-Mohy and Higham 2009)."""
+    with ONE_THREAD:
+        return np.asarray(linalg.expm(x), x.dtype) if x.size else np.empty(x.shape, x.dtype)
+
+
 # Shapes are written as those of NumPy's generalised functions: of a matrix (m, n), with k the shorter side.
 def _shapes(signature: str) -> ShapeRule:
     ins, outs = (side.split() for side in signature.split("->"))
@@ -166,3 +173,4 @@ _declare("cholesky", cholesky, "nn -> nn", 0.33)
 _declare("solve", solve, "nn nk -> nk", 2)
 _declare("solve_triangular", solve_triangular, "nn nk -> nk", 1, upper="bool", unit="bool")
 _declare("slogdet", slogdet, "nn -> . .", 0.67)
+_declare("expm", expm, "nn -> nn", 20)

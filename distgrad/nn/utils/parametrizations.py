@@ -1,4 +1,4 @@
-"""Parametrizations that are ready: weight_norm and spectral_norm."""
+"""Parametrizations that are ready: weight_norm, spectral_norm and orthogonal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from distgrad.nn import functional as F
 from distgrad.nn.module import Module
+from distgrad.nn.utils.orthogonal import orthogonal
 from distgrad.nn.utils.parametrize import register_parametrization
 from distgrad.nn.utils.spectral_norm import as_matrix, transposed_dim, unit
 from distgrad.nn.utils.weight_norm import norm_except_dim, normed
@@ -13,7 +14,7 @@ from distgrad.ops.products import dot, mv
 from distgrad.record import no_grad
 from distgrad.tensor import Tensor
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 
 
 class _WeightNorm(Module):
