@@ -10,6 +10,7 @@ from typing import Any
 
 from distgrad.dtype import FLOAT64
 from distgrad.ops.base import call
+from distgrad.ops.linalg import linalg_svd
 from distgrad.ops.making import eye as _identity
 from distgrad.ops.probability import ndtri
 from distgrad.ops.random import drawn
@@ -223,7 +224,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
     with no_grad():
         rows = tensor.shape[0]
         matrix = _normal(tensor.new_empty((rows, tensor.numel() // rows)), generator=generator)
-        u, _, vh = call("_svd", matrix)
+        u, _, vh = linalg_svd(matrix)
         return tensor.copy_(call("matmul", u, vh).reshape(tensor.shape) * gain)
 
 
