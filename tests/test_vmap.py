@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import distgrad
+
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(11, 4))
 W = RNG.normal(size=4)
@@ -193,3 +195,88 @@ def test_wrong_arguments(anywhere: ModuleType, number: int) -> None:
     call, words = WRONG[number]
     with pytest.raises(ValueError, match=words):
         call(anywhere.vmap, anywhere.tensor(X))
+
+
+def test_functions_of_the_users_own(anywhere: ModuleType) -> None:
+    class Cube(anywhere.autograd.Function):  # type: ignore[misc,name-defined]
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: Any, w: Any) -> Any:
+            return x**3 * w
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            x, w = ctx.saved_tensors
+            return g * 3 * x**2 * w, g * x**3
+
+    class Ruled(Cube):
+        generate_vmap_rule = False
+        seen: Any = None
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, x: Any, w: Any) -> Any:
+            Ruled.seen = (info.batch_size, info.randomness, in_dims, tuple(x.shape))
+            return Ruled.apply(x, w), 0
+
+    x, w = anywhere.tensor(X), anywhere.tensor(W)
+    func = anywhere.func
+    for kind in (Cube, Ruled):
+        close(anywhere.vmap(kind.apply, in_dims=(0, None))(x, w), X**3 * W)
+        shared = func.grad(lambda w: anywhere.vmap(kind.apply, in_dims=(0, None))(x, w).sum())  # noqa: B023
+        close(shared(w), (X**3).sum(0))
+        each = anywhere.vmap(func.grad(lambda w, x: kind.apply(x, w).sum()), in_dims=(None, 0))  # noqa: B023
+        close(each(w, x), X**3)
+    assert Ruled.seen[:2] == (11, "error")
+    Ruled.vmap = anywhere.autograd.Function.vmap
+    with pytest.raises(RuntimeError, match="it does not have vmap support"):
+        anywhere.vmap(Ruled.apply, in_dims=(0, None))(x, w)
+
+
+def test_convolution_of_each_sample(anywhere: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    images = anywhere.tensor(rng.normal(size=(3, 2, 5, 5)))
+    weights = anywhere.tensor(rng.normal(size=(4, 2, 3, 3)))
+    conv = anywhere.nn.functional.conv2d
+
+    def loss(w: Any, image: Any) -> Any:
+        return conv(image, w).square().sum()
+
+    each = anywhere.vmap(anywhere.func.grad(loss), in_dims=(None, 0))(weights, images)
+    for i in range(3):
+        close(each[i], np.asarray(anywhere.func.grad(loss)(weights, images[i])))
+
+
+def test_one_plan_for_all_samples(start: Any, plans: list[Any]) -> None:
+    """Per-sample gradients and Hessian-vector products of sharded samples: one plan, one stage, nothing moves."""
+    start(2, shard_bytes=128)
+    func = distgrad.func
+
+    def loss(w: Any, x: Any, y: Any) -> Any:
+        z = x @ w
+        return distgrad.nn.functional.softplus(z) - y * z
+
+    x, y = distgrad.tensor(X, sharding=4), distgrad.tensor(Y, sharding=4)
+    w, v = distgrad.tensor(W), distgrad.tensor(W[::-1].copy())
+    distgrad.synchronize()
+    plans.clear()
+
+    def product(w: Any, x: Any, y: Any) -> Any:
+        return func.jvp(lambda w: func.grad(loss)(w, x, y), (w,), (v,))[1]
+
+    programs: list[tuple[Any, Any]] = [
+        (func.grad(loss), SLOPES),
+        (product, CURVES @ W[::-1]),
+        (lambda w, x, y: func.vjp(lambda w: func.grad(loss)(w, x, y), w)[1](v), CURVES @ W[::-1]),
+    ]
+    for program, expected in programs:
+        plans.clear()
+        found = func.vmap(program, in_dims=(None, 0, 0))(w, x, y)
+        assert found.sharding.count > 1
+        distgrad.synchronize()
+        assert [len(plan.stages) for plan in plans] == [1]
+        close(found, expected)

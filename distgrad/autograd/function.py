@@ -11,14 +11,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distgrad.autograd.batched import by_own_rule, checked, level_of
 from distgrad.autograd.pushing import tangent_at
 from distgrad.autograd.results import Wrapping
 from distgrad.dual import below, forward, give, highest
 from distgrad.ops.base import Like
 from distgrad.ops.making import zeros_like
-from distgrad.ops.node import fitted
+from distgrad.ops.node import fitted, marked
 from distgrad.record import NO_EDGE, AccumulateGrad, Edge, Node, Saved, SavedResult, grad_mode, no_grad
 from distgrad.saving import Packed, packed
+from distgrad.session import batching
 from distgrad.tensor import Tensor, freed, restored, unpacked
 
 __all__ = ["Function", "FunctionCtx", "InplaceFunction", "NestedIOFunction", "once_differentiable"]
@@ -146,6 +148,8 @@ class BackwardCFunction(FunctionCtx, Node):
             for i, spec in enumerate(self._specs):
                 if grads[i] is None and spec is not None:
                     grads[i] = Like(spec.aval.shape, spec.aval.dtype, spec.sharding).zeros()
+        if batching.used:
+            grads = [marked(g, s and batching.levels_of(s)) for g, s in zip(grads, self._specs, strict=True)]
         found = _derivative(self._forward_cls)(self, *grads)
         return self._checked(found if isinstance(found, tuple) else (found,))
 
@@ -183,7 +187,8 @@ class BackwardCFunction(FunctionCtx, Node):
                 f"Function {self.name()} returned an invalid gradient at index {n} - got {list(shape)} but expected "
                 f"shape compatible with {list(aim)}"
             )
-        return fitted(g, like)
+        inside = {number for spec in self._specs if spec for number, _ in batching.levels_of(spec)}
+        return fitted(g, like, inside)
 
     def __call__(self, *grads: Any) -> Any:
         raise TypeError(f"'{type(self).__name__}' object is not callable")
@@ -299,6 +304,11 @@ class Function(metaclass=FunctionMeta):
             args = _by_position(cls.forward, args, kwargs, sets_context)
         if forward.on and (level := highest(args)) >= 0:
             return _pushed(cls, args, level)
+        if batching.active.levels and (inside := level_of(args)) is not None:
+            own = cls.vmap is not Function.vmap
+            checked(cls, own, sets_context)
+            if own:
+                return by_own_rule(cls, args, inside)
         return cls._applied(cls._backward_cls(args), args, sets_context)
 
     @classmethod

@@ -81,7 +81,7 @@ class OpNode(Node):
         kind = self.kind
         inside: set[int] = set()
         if batching.used and (found := getattr(self, "levels", None)) is not None:
-            grads = [_marked(g, mine) for g, mine in zip_longest(grads, found, fillvalue=None)]
+            grads = [marked(g, mine) for g, mine in zip_longest(grads, found, fillvalue=None)]
             inside = {number for mine in found for number, _ in mine}
         at_hand: dict[str, Any] = {"g": grads if kind.multi else grads[0]}
         results: list[Any] = []
@@ -159,7 +159,7 @@ class SavedList(list[Any]):
     """Several saved tensors under one name."""
 
 
-def _marked(g: Any, levels: batching.Levels | None) -> Any:
+def marked(g: Any, levels: batching.Levels | None) -> Any:
     """The gradient of an output as each of its samples has it."""
     if g is None or not levels:
         return g
