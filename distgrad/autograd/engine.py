@@ -7,6 +7,7 @@ highest number down meets every node after all that feed it, and needs no counti
 from __future__ import annotations
 
 import heapq
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from distgrad.ops.convert import _own, _reshard
 from distgrad.ops.inplace import OVERLAP, write
 from distgrad.record import AccumulateGrad, Edge, Node, Pass, anomaly, grad_mode, reachable
 from distgrad.tensor import Tensor
+
+_depositing = threading.RLock()
 
 
 def run(
@@ -177,7 +180,15 @@ def arrive(node: AccumulateGrad, grads: list[Any]) -> None:
 
 
 def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
-    """Accumulate a gradient in a leaf, with the leaf's sharding: in place, or as a new tensor with `create_graph`."""
+    """Accumulate a gradient in a leaf, with the leaf's sharding: in place, or as a new tensor with `create_graph`.
+
+    Passes of several threads may meet at a leaf: none of their gradients is lost.
+    """
+    with _depositing:
+        _deposit(variable, g, create_graph)
+
+
+def _deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
     spec = variable._avals.result.spec
     if g._avals.result.spec is not spec and g.sharding != spec.sharding:
         g = _reshard(g, spec.sharding)
