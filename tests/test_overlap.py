@@ -98,6 +98,7 @@ def derivatives(x: Any, steps: Any) -> tuple[float, np.ndarray, np.ndarray]:
     return loss.item(), g.detach().numpy(), x.grad.numpy()
 
 
+@pytest.mark.sweep
 @settings(max_examples=100, derandomize=True, database=None)
 @given(stencils())
 def test_random_stencils(tiny_tiles: None, case: Any) -> None:

@@ -158,6 +158,7 @@ def run(program: Program, cuts: list[Any]) -> list[np.ndarray]:
     return [v.detach().numpy() for v in found]
 
 
+@pytest.mark.sweep
 @settings(max_examples=20, derandomize=True, database=None)
 @given(programs(), st.sampled_from([128, 512, 1 << 20]), st.booleans())
 def test_random_programs(

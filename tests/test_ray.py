@@ -222,6 +222,7 @@ LIFE = """
 """
 
 
+@pytest.mark.sweep
 @needs_proc
 def test_ctrl_c_and_a_second_session() -> None:
     """Ctrl-C while waiting; what follows works; Ray is started again, from a thread; nothing stays, on any way out."""
@@ -269,6 +270,7 @@ def test_ctrl_c_and_a_second_session() -> None:
     assert gone(families[1], 20)
 
 
+@pytest.mark.sweep
 @needs_proc
 def test_a_killed_driver_takes_its_ray_along() -> None:
     script = (
