@@ -6,6 +6,7 @@ The public functions in `distgrad.nn.functional` check what torch checks in Pyth
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from distgrad import session
@@ -91,6 +92,15 @@ def _check_classes(target: Value, classes: int, ignore_index: int) -> None:
         wrong = array[((array < 0) | (array >= classes)) & (array != ignore_index)]
         if wrong.size:
             raise IndexError(f"Target {wrong[0]} is out of bounds.")
+
+
+def _no_class(kind: str, message: str) -> tuple[str, str]:
+    """What `gather` says of a target that is no class, in torch's words."""
+    found = re.fullmatch(r"index (-?\d+) is out of bounds for dimension \d+ with size \d+", message)
+    return ("IndexError", f"Target {found[1]} is out of bounds.") if found else (kind, message)
+
+
+session.WORDED["nll_loss_forward"] = _no_class
 
 
 @op(

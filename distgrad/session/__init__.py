@@ -33,11 +33,13 @@ from distgrad.session.door import (
     snapshot,
     synchronize,
 )
+from distgrad.session.failures import WORDED
 from distgrad.session.limited import memory_budget
 from distgrad.session.profiling import profile
 from distgrad.session.signature import current_op
 
 __all__ = [
+    "WORDED",
     "Session",
     "apply",
     "at_hand",

@@ -12,6 +12,9 @@ from distgrad.worker.execute import Failure
 
 E = TypeVar("E", bound=BaseException)
 
+# From an op to how torch words what its kernel says: type and text to type and text.
+WORDED: dict[str, Callable[[str, str], tuple[str, str]]] = {}
+
 
 def worker_error(
     failure: Failure, origin: Origin | None, member: Callable[[], str] | None = None
@@ -20,13 +23,16 @@ def worker_error(
 
     Where that depends on the machine, as with files, `member` says which worker it was, and where.
     """
-    builtin = _KINDS.get(failure.kind)
+    kind_name, message = failure.kind, failure.message
+    if origin is not None and origin.op in WORDED:
+        kind_name, message = WORDED[origin.op](kind_name, message)
+    builtin = _KINDS.get(kind_name)
     where = f" in {origin}" if origin is not None else ""
     if member is not None and builtin is not None and issubclass(builtin, OSError):
         where += f", on {member()}"
     kind = WorkerError if builtin is None else _error_type(builtin)
-    prefix = "" if builtin is not None else f"{failure.kind}: "
-    return kind(f"{prefix}{failure.message}{where}")
+    prefix = "" if builtin is not None else f"{kind_name}: "
+    return kind(f"{prefix}{message}{where}")
 
 
 def fresh(error: E) -> E:
