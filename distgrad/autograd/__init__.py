@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.autograd import anomaly_mode, forward_ad, function, functional, graph
+from distgrad.autograd import anomaly_mode, forward_ad, function, functional, graph, profiler
 from distgrad.autograd.anomaly_mode import detect_anomaly, set_detect_anomaly
 from distgrad.autograd.drivers import backward, grad
 from distgrad.autograd.function import Function, NestedIOFunction
@@ -31,6 +31,7 @@ __all__ = [
     "inference_mode",
     "is_grad_enabled",
     "no_grad",
+    "profiler",
     "set_detect_anomaly",
     "set_grad_enabled",
 ]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from distgrad.errors import DistgradError
 from distgrad.plan.explain import nbytes_text, number_text
 from distgrad.session import door, measure
-from distgrad.session.measure import DRIVER, Measure, Row
+from distgrad.session.measure import DRIVER, Event, Measure, Row
 
 ROWS = 30  # of a table, if no other number is asked for
 
@@ -113,6 +113,11 @@ class profile:
     def rows(self) -> list[Row]:
         """A row for each op and line, the slowest first."""
         return sorted(self._measure.rows.values(), key=lambda row: -row.seconds)
+
+    @property
+    def events(self) -> list[Event]:
+        """What the trace shows."""
+        return self._measure.events
 
     # Shown
 
