@@ -22,6 +22,7 @@ from distgrad.nn.module import Module
 from distgrad.nn.normalization import *
 from distgrad.nn.padding import *
 from distgrad.nn.parameter import *
+from distgrad.nn.parameter_containers import *
 from distgrad.nn.pooling import *
 from distgrad.nn.rnn import *
 from distgrad.nn.rnn_cells import *
