@@ -250,6 +250,14 @@ class Session:
         if self.weight >= LIGHT:
             self.flush(spare=True)
 
+    def remaking(self) -> None:
+        """Values of forward are about to be made again: send what is pending, if that is heavy.
+
+        In one plan with it they would be the values that are there, and kept until now.
+        """
+        if self.weight >= LIGHT:
+            self.flush()
+
     def flush(self, spare: bool = False, asked: Result | None = None) -> Exception | None:
         """Send what is pending and still needed. Does not wait for it.
 

@@ -349,6 +349,12 @@ def pass_begins() -> None:
         _session.pass_begins()
 
 
+def remaking() -> None:
+    """Values of forward are about to be made again for backward."""
+    if _session is not None:
+        _session.remaking()
+
+
 def pass_ended() -> None:
     """A backward pass has been recorded; it is sent now, or with what follows if it is light."""
     if _session is not None and _session.pending:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from distgrad import session
 from distgrad.autograd.drivers import backward as run_backward
 from distgrad.autograd.function import Function
 from distgrad.autograd.graph import saved_tensors_hooks
@@ -118,6 +119,7 @@ class _Frame:
 
     def _run_again(self, current: Pass) -> None:
         self.counts[current] = 0
+        session.remaking()
         with enable_grad():
             args = [_opened(arg) for arg in self.args]
         hooks = saved_tensors_hooks(lambda tensor: self._found(current, tensor), lambda tensor: tensor)
@@ -224,6 +226,7 @@ class CheckpointFunction(Function):
         inputs = list(ctx.inputs)
         for i, tensor in zip(ctx.places, ctx.saved_tensors, strict=True):
             inputs[i] = tensor.detach().requires_grad_(tensor.requires_grad)
+        session.remaking()
         with _state(ctx.state), enable_grad():
             outputs = ctx.run_function(*inputs)
         outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
