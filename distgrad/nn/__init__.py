@@ -18,6 +18,7 @@ from distgrad.nn.dropping import *
 from distgrad.nn.flattening import *
 from distgrad.nn.linear import *
 from distgrad.nn.loss import *
+from distgrad.nn.margin_loss import *
 from distgrad.nn.module import Module
 from distgrad.nn.normalization import *
 from distgrad.nn.padding import *

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.nn import functional as F
-from distgrad.nn.distance import PairwiseDistance
 from distgrad.nn.functional.reduction import legacy_name
 from distgrad.nn.module import Module
 from distgrad.tensor import Tensor
@@ -15,15 +14,12 @@ __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "CTCLoss",
-    "CosineEmbeddingLoss",
     "CrossEntropyLoss",
     "GaussianNLLLoss",
-    "HingeEmbeddingLoss",
     "HuberLoss",
     "KLDivLoss",
     "L1Loss",
     "MSELoss",
-    "MarginRankingLoss",
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
@@ -31,13 +27,10 @@ __all__ = [
     "NLLLoss2d",
     "PoissonNLLLoss",
     "SmoothL1Loss",
-    "SoftMarginLoss",
-    "TripletMarginLoss",
-    "TripletMarginWithDistanceLoss",
 ]
 
 
-class _Loss(Module):
+class Loss(Module):
     """Applies `function` to the inputs, with the attributes that `settings` names and the reduction by keyword."""
 
     function: Callable[..., Tensor]
@@ -67,7 +60,7 @@ class _Loss(Module):
         return self._of(input, target)
 
 
-class _WeightedLoss(_Loss):
+class WeightedLoss(Loss):
     """One with a weight for each class or element, a buffer."""
 
     weight: Tensor | None
@@ -90,19 +83,19 @@ class _WeightedLoss(_Loss):
 
 
 # Of regression.
-class L1Loss(_Loss):
+class L1Loss(Loss):
     """|input - target|."""
 
     function = F.l1_loss
 
 
-class MSELoss(_Loss):
+class MSELoss(Loss):
     """(input - target)²."""
 
     function = F.mse_loss
 
 
-class SmoothL1Loss(_Loss):
+class SmoothL1Loss(Loss):
     """d²/(2 beta) for d = |input - target| up to `beta`, and d - beta / 2 above."""
 
     function = F.smooth_l1_loss
@@ -118,7 +111,7 @@ class SmoothL1Loss(_Loss):
         super().__init__(size_average, reduce, reduction, beta=beta)
 
 
-class HuberLoss(_Loss):
+class HuberLoss(Loss):
     """d²/2 for d = |input - target| up to `delta`, and delta * (d - delta / 2) above."""
 
     function = F.huber_loss
@@ -128,7 +121,7 @@ class HuberLoss(_Loss):
         super().__init__(None, None, reduction, delta=delta)
 
 
-class PoissonNLLLoss(_Loss):
+class PoissonNLLLoss(Loss):
     """exp(log_input) - target * log_input; without `log_input` the first input is the rate itself."""
 
     function = F.poisson_nll_loss
@@ -154,7 +147,7 @@ class PoissonNLLLoss(_Loss):
         return self._of(log_input, target)
 
 
-class GaussianNLLLoss(_Loss):
+class GaussianNLLLoss(Loss):
     """(log(var) + (input - target)² / var) / 2."""
 
     function = F.gaussian_nll_loss
@@ -171,7 +164,7 @@ class GaussianNLLLoss(_Loss):
         return self._of(input, target, var)
 
 
-class KLDivLoss(_Loss):
+class KLDivLoss(Loss):
     """target * (log(target) - input), `input` as logarithms, and `target` too with `log_target`."""
 
     function = F.kl_div
@@ -188,7 +181,7 @@ class KLDivLoss(_Loss):
 
 
 # Of classes.
-class NLLLoss(_WeightedLoss):
+class NLLLoss(WeightedLoss):
     """-input at each target's class, times the class's weight."""
 
     function = F.nll_loss
@@ -212,7 +205,7 @@ class NLLLoss2d(NLLLoss):
     """The old name of NLLLoss for images."""
 
 
-class CrossEntropyLoss(_WeightedLoss):
+class CrossEntropyLoss(WeightedLoss):
     """Cross entropy of softmax(input) over dimension 1 with classes or probabilities."""
 
     function = F.cross_entropy
@@ -241,14 +234,14 @@ class CrossEntropyLoss(_WeightedLoss):
         )
 
 
-class BCELoss(_WeightedLoss):
+class BCELoss(WeightedLoss):
     """Cross entropy of the probabilities `input` with the probabilities `target`."""
 
     function = F.binary_cross_entropy
     settings = ("weight",)
 
 
-class BCEWithLogitsLoss(_WeightedLoss):
+class BCEWithLogitsLoss(WeightedLoss):
     """Cross entropy of the probabilities sigmoid(input) with `target`."""
 
     function = F.binary_cross_entropy_with_logits
@@ -268,20 +261,20 @@ class BCEWithLogitsLoss(_WeightedLoss):
         super().__init__(weight, size_average, reduce, reduction, pos_weight=pos_weight)
 
 
-class MultiLabelSoftMarginLoss(_WeightedLoss):
+class MultiLabelSoftMarginLoss(WeightedLoss):
     """The mean over the classes of the cross entropy of sigmoid(input) with `target`."""
 
     function = F.multilabel_soft_margin_loss
     settings = ("weight",)
 
 
-class MultiLabelMarginLoss(_Loss):
+class MultiLabelMarginLoss(Loss):
     """Σ max(0, 1 - input[k] + input[j]) / C over the targets k and all j that are none."""
 
     function = F.multilabel_margin_loss
 
 
-class MultiMarginLoss(_WeightedLoss):
+class MultiMarginLoss(WeightedLoss):
     """The mean over all other classes j of max(0, margin - input[target] + input[j])**p."""
 
     function = F.multi_margin_loss
@@ -309,126 +302,7 @@ class MultiMarginLoss(_WeightedLoss):
         super().__init__(weight, size_average, reduce, reduction, p=p, margin=margin)
 
 
-# Of margins.
-class SoftMarginLoss(_Loss):
-    """log(1 + exp(-target * input)), for targets 1 and -1."""
-
-    function = F.soft_margin_loss
-
-
-class HingeEmbeddingLoss(_Loss):
-    """The distances `input` where the target is 1, and max(0, margin - input) where it is -1."""
-
-    function = F.hinge_embedding_loss
-    settings = ("margin",)
-
-    def __init__(
-        self,
-        margin: float = 1.0,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ):
-        super().__init__(size_average, reduce, reduction, margin=margin)
-
-
-class MarginRankingLoss(_Loss):
-    """max(0, margin - target * (input1 - input2))."""
-
-    function = F.margin_ranking_loss
-    settings = ("margin",)
-
-    def __init__(
-        self,
-        margin: float = 0.0,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ):
-        super().__init__(size_average, reduce, reduction, margin=margin)
-
-    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
-        """See the class."""
-        return self._of(input1, input2, target)
-
-
-class CosineEmbeddingLoss(_Loss):
-    """1 - c for the cosine c between the inputs where the target is 1, max(0, c - margin) where -1."""
-
-    function = F.cosine_embedding_loss
-    settings = ("margin",)
-
-    def __init__(
-        self,
-        margin: float = 0.0,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ):
-        super().__init__(size_average, reduce, reduction, margin=margin)
-
-    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
-        """See the class."""
-        return self._of(input1, input2, target)
-
-
-class TripletMarginLoss(_Loss):
-    """max(0, margin + |anchor - positive| - |anchor - negative|) by the p-norm."""
-
-    function = F.triplet_margin_loss
-    settings = (
-        "margin",
-        "p",
-        "eps",
-        "swap",
-    )
-
-    def __init__(
-        self,
-        margin: float = 1.0,
-        p: float = 2.0,
-        eps: float = 1e-6,
-        swap: bool = False,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ):
-        if margin <= 0:
-            raise ValueError(f"TripletMarginLoss: expected margin to be greater than 0, got {margin} instead")
-        super().__init__(size_average, reduce, reduction, margin=margin, p=p, eps=eps, swap=swap)
-
-    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:  # type: ignore[override]
-        """See the class."""
-        return self._of(anchor, positive, negative)
-
-
-class TripletMarginWithDistanceLoss(_Loss):
-    """`TripletMarginLoss` with another distance."""
-
-    function = F.triplet_margin_with_distance_loss
-    settings = ("distance_function", "margin", "swap")
-
-    def __init__(
-        self,
-        *,
-        distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
-        margin: float = 1.0,
-        swap: bool = False,
-        reduction: str = "mean",
-    ):
-        if margin <= 0:
-            raise ValueError(
-                f"TripletMarginWithDistanceLoss: expected margin to be greater than 0, got {margin} instead"
-            )
-        distance = PairwiseDistance() if distance_function is None else distance_function
-        super().__init__(None, None, reduction, distance_function=distance, margin=margin, swap=swap)
-
-    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:  # type: ignore[override]
-        """See the class."""
-        return self._of(anchor, positive, negative)
-
-
-class CTCLoss(_Loss):
+class CTCLoss(Loss):
     """-log p(targets) for unaligned sequences of labels."""
 
     function = F.ctc_loss
