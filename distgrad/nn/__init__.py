@@ -16,6 +16,7 @@ from distgrad.nn.conv import *
 from distgrad.nn.distance import *
 from distgrad.nn.dropping import *
 from distgrad.nn.flattening import *
+from distgrad.nn.fold import *
 from distgrad.nn.linear import *
 from distgrad.nn.loss import *
 from distgrad.nn.margin_loss import *
@@ -29,5 +30,6 @@ from distgrad.nn.rnn import *
 from distgrad.nn.rnn_cells import *
 from distgrad.nn.sparse import *
 from distgrad.nn.transformer import *
+from distgrad.nn.upsampling import *
 
 modules = sys.modules[__name__]  # torch has its layers there too: `nn.modules.batchnorm.BatchNorm1d`

@@ -14,3 +14,4 @@ from distgrad.nn.functional.padding import *
 from distgrad.nn.functional.pooling import *
 from distgrad.nn.functional.products import *
 from distgrad.nn.functional.sparse import *
+from distgrad.nn.functional.vision import *
