@@ -79,7 +79,7 @@ class OpNode(Node):
         if saved is None:
             raise freed()
         kind = self.kind
-        inside: set[int] = set()
+        inside: Collection[int] = ()
         if batching.used and (found := getattr(self, "levels", None)) is not None:
             grads = [marked(g, mine) for g, mine in zip_longest(grads, found, fillvalue=None)]
             inside = {number for mine in found for number, _ in mine}
