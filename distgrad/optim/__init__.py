@@ -6,6 +6,7 @@ from distgrad.optim.adam_relatives import Adamax, NAdam, RAdam
 from distgrad.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
 from distgrad.optim.asgd import ASGD
 from distgrad.optim.lbfgs import LBFGS
+from distgrad.optim.matrices import Adafactor, Muon, SparseAdam
 from distgrad.optim.optimizer import Optimizer
 from distgrad.optim.sgd import SGD
 
@@ -14,15 +15,18 @@ __all__ = [
     "LBFGS",
     "SGD",
     "Adadelta",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
+    "Muon",
     "NAdam",
     "Optimizer",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SparseAdam",
     "lr_scheduler",
     "swa_utils",
 ]
