@@ -153,6 +153,7 @@ from distgrad.ops.special import *
 from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.ops.vision import *
+from distgrad.ops.windows import *
 from distgrad.printing import get_printoptions, printoptions, set_printoptions
 from distgrad.record import (
     enable_grad,

@@ -147,9 +147,22 @@ class Tensor(Contents):
         view.seen = self._counter.number
         node, output = view.base._edge
         if node is not None:
+            before, kept = self._node, self._retained()
+            if kept:
+                assert before is not None
+                assert before._hooks is not None
+                del before._hooks.retained[self._output]
             self._node = AsStridedBackward0((node, output), view.chain.found.route, view.base.sharding)
             self._output = 0
             self._requires_grad = True
+            if kept:
+                retain(self._node, 0, self)
+
+    def _retained(self) -> bool:
+        """Whether the node that is known now keeps its gradient for this tensor."""
+        node = self._node
+        kept = None if node is None or node._hooks is None else node._hooks.retained.get(self._output)
+        return kept is not None and kept() is self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
@@ -255,9 +268,8 @@ class Tensor(Contents):
     @property
     def retains_grad(self) -> bool:
         """Whether this is no leaf and `retain_grad()` was called."""
-        node = self.grad_fn
-        kept = None if node is None or node._hooks is None else node._hooks.retained.get(self._output)
-        return kept is not None and kept() is self
+        _ = self.grad_fn  # brought up to date
+        return self._retained()
 
     def retain_grad(self) -> None:
         """Have backward fill `grad` though this is no leaf."""
