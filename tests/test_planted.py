@@ -76,6 +76,7 @@ def slightly_off(formula: Callable[..., Any]) -> Callable[..., Any]:
 # floor_divide refuses to be differentiated; the results of the others are never real numbers.
 UNREACHED = {"floor_divide"} | {f"logical_{name}" for name in ("and", "or", "xor", "not")}
 UNREACHED |= {"eq", "ne", "lt", "le", "gt", "ge"}
+REFUSED = {("gammainc", "input"), ("gammaincc", "input"), ("zeta", "input")}  # to be differentiated
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,8 @@ UNREACHED |= {"eq", "ne", "lt", "le", "gt", "ge"}
 def test_every_formula_is_under_test(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A factor of 1.001 in the formula of any argument of any op."""
     for argument, formula in OPS[name].formulas.items():
+        if (name, argument) in REFUSED:
+            continue
         with monkeypatch.context() as patch:
             plant(patch, name, argument, slightly_off(formula))
             with pytest.raises(AssertionError, match="gradient of"):
