@@ -81,6 +81,7 @@ from distgrad.ops.arithmetic import (
     true_divide,
 )
 from distgrad.ops.binary import *
+from distgrad.ops.combining import *
 from distgrad.ops.compare import *
 from distgrad.ops.convert import clone
 from distgrad.ops.convolution import *
@@ -146,10 +147,13 @@ from distgrad.ops.random import (
 from distgrad.ops.rearranging import *
 from distgrad.ops.reductions import *
 from distgrad.ops.rows import unbind
+from distgrad.ops.running import *
 from distgrad.ops.sampling import *
+from distgrad.ops.searching import *
 from distgrad.ops.shape import *
 from distgrad.ops.slices import narrow, select
 from distgrad.ops.special import *
+from distgrad.ops.statistics import *
 from distgrad.ops.sums import mean, sum
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.ops.vision import *

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import references_conv  # noqa: F401
 import references_index  # noqa: F401  (enters its part of them)
+import references_more  # noqa: F401
 import references_nn  # noqa: F401
 import references_shape  # noqa: F401
 import references_vision  # noqa: F401

@@ -560,3 +560,14 @@ def run_whole(
     )
     assert [r.dtype for r in results] == [a.dtype for a in outs]
     return results
+
+
+# Searching, and running extremes.
+for _right in (False, True):
+    _side = "right" if _right else "left"
+    _row = np.sort(normal(6))
+    case("searchsorted", lambda r, x, s=_side: np.searchsorted(r, x, s), _row, normal(4, 3), right=_right)
+    case("searchsorted", None, np.sort(normal(3, 6)), normal(3, 4), right=_right)
+case("running_max", None, normal(5, 4), dim=0)
+case("running_min", None, integers(5, 4), dim=1)
+case("logcumsumexp", lambda x: np.log(np.cumsum(np.exp(x), 1)), normal(4, 5), dim=1)

@@ -1,0 +1,100 @@
+"""Places in sorted rows, and running extremes with their positions: searchsorted, running_max, running_min,
+logcumsumexp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.primitives.base import Attrs, Aval, Labels, expect, primitive
+from distgrad.primitives.batching import shifted
+from distgrad.primitives.rowwise import INT64, _floats, _same, _whole, _whole_twice
+
+Out = np.ndarray | None
+
+
+def searchsorted(rows: np.ndarray, x: np.ndarray, right: bool, out: Out = None) -> np.ndarray:
+    """For each element of x how many of its row, which rises, are below it; or not above it if `right`."""
+    out = np.empty(x.shape, np.int64) if out is None else out
+    side: Any = "right" if right else "left"
+    if rows.ndim == 1:
+        out[...] = np.searchsorted(rows, x, side)
+        return out
+    for row in np.ndindex(rows.shape[:-1]):
+        out[row] = np.searchsorted(rows[row], x[row], side)
+    return out
+
+
+def _searched(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    rows, x = avals
+    good = rows.dtype == x.dtype and len(rows.shape) > 0
+    good = good and (len(rows.shape) == 1 or (x.shape != () and rows.shape[:-1] == x.shape[:-1]))
+    expect(good, "{} of shape {} in rows {} of {}", x.dtype, x.shape, rows.shape, rows.dtype)
+    return (Aval(x.shape, INT64),)
+
+
+def _searched_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    """What is below in each piece of a row adds up."""
+    labels = tuple(range(len(avals[1].shape)))
+    places = len(labels)
+    rows = (places,) if len(avals[0].shape) == 1 else (*labels[:-1], places)
+    return Labels((rows, labels), (labels,), "add")
+
+
+primitive(
+    "searchsorted",
+    searchsorted,
+    _searched,
+    labels=_searched_labels,
+    attrs={"right": "bool"},
+    into=True,
+    flops=lambda ins, outs, attrs: outs[0].size * max(1.0, math.log2(ins[0].shape[-1] + 1)),
+)
+
+
+def _running(ufunc: np.ufunc, reaches: np.ufunc) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    def kernel(x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
+        values = ufunc.accumulate(x, axis=dim)
+        there = reaches(x, values)
+        if x.dtype.kind == "f":
+            there |= np.isnan(x)
+        shape = [1] * x.ndim
+        shape[dim] = -1
+        places = np.where(there, np.arange(x.shape[dim]).reshape(shape), 0)
+        return values, np.maximum.accumulate(places, axis=dim)
+
+    return kernel
+
+
+def _extremes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    return (*_same(avals, attrs), Aval(avals[0].shape, INT64))
+
+
+for _name, _kernel in {
+    "running_max": _running(np.maximum, np.greater_equal),
+    "running_min": _running(np.minimum, np.less_equal),
+}.items():
+    primitive(
+        _name, _kernel, _extremes, labels=_whole_twice, batch=shifted("dim"), attrs={"dim": "int"}, flops=3
+    )
+
+
+def logcumsumexp(x: np.ndarray, dim: int, out: Out = None) -> np.ndarray:
+    """log of the sum of exp of each element and those before it along `dim`."""
+    return np.logaddexp.accumulate(x, axis=dim, out=out)
+
+
+primitive(
+    "logcumsumexp",
+    logcumsumexp,
+    _floats(1),
+    labels=_whole,
+    batch=shifted("dim"),
+    attrs={"dim": "int"},
+    into=True,
+    flops=30,
+)
