@@ -198,6 +198,8 @@ def test_the_number_of_operands_of_every_primitive_is_known() -> None:
         "cat": [1, 2],
         "slice_put": [1, 2],
         "add_taken": [3, 4],
+        "update": [1, 2],
+        "update_all": [1, 2],
         **softmax,
     }
     for name, n in (

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, expect, primitive
-from distgrad.primitives.batching import shifted
+from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, expect, primitive
+from distgrad.primitives.batching import Batch, shifted
 from distgrad.primitives.rowwise import INT64, _floats, _same, _whole, _whole_twice
 
 Out = np.ndarray | None
@@ -45,11 +45,26 @@ def _searched_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels((rows, labels), (labels,), "add")
 
 
+def _searched_batch(
+    batch: Batch, primitive: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+) -> Sequence[Any]:
+    """One row for all samples stays one; a row for each sample is searched for all that the sample looks for."""
+    rows, x = xs
+    if len(rows.shape) == 1 and not flags[0]:
+        return batch.apply(primitive.name, (rows, x), attrs)
+    rows, x = batch.all_full(xs, flags)
+    if len(rows.shape) > 2:
+        return batch.apply(primitive.name, (rows, x), attrs)
+    flat = batch.emit("reshape", x, shape=(batch.size, math.prod(x.shape[1:])))
+    return [batch.emit("reshape", batch.emit(primitive.name, rows, flat, **attrs), shape=x.shape)]
+
+
 primitive(
     "searchsorted",
     searchsorted,
     _searched,
     labels=_searched_labels,
+    batch=_searched_batch,
     attrs={"right": "bool"},
     into=True,
     flops=lambda ins, outs, attrs: outs[0].size * max(1.0, math.log2(ins[0].shape[-1] + 1)),
