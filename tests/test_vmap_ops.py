@@ -25,6 +25,7 @@ DYNAMIC = {  # how much comes out depends on the elements: refused
     "_unchoose",
     "allclose",
     "argwhere",
+    "bincount",
     "equal",
     "masked_select",
     "nonzero",
