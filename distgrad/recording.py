@@ -116,10 +116,10 @@ class set_grad_enabled(_Setting):
 
     def __init__(self, mode: bool):
         self.before, self.value = grad_mode.enabled, bool(mode)
-        grad_mode.enabled = self.value
+        grad_mode.enabled = self.value and not grad_mode.inference
 
     def __enter__(self) -> None:
-        grad_mode.enabled = self.value
+        grad_mode.enabled = self.value and not grad_mode.inference
 
     def fresh(self) -> _Setting:
         """One that sets the same mode."""

@@ -44,7 +44,7 @@ class Untracked(Version):
 class Storage:
     """The current value of one or more tensors; `generation` counts its replacements."""
 
-    __slots__ = ("generation", "value")
+    __slots__ = ("__weakref__", "generation", "value")
 
     def __init__(self, value: Value):
         self.value = value

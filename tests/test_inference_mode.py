@@ -29,6 +29,21 @@ def test_what_is_made_there_is_marked(anywhere: ModuleType) -> None:
     assert not torch.ones(2).is_inference()
 
 
+def test_nothing_is_recorded_there_whatever_the_grad_mode(anywhere: ModuleType) -> None:
+    torch = anywhere
+    x = torch.ones(3, requires_grad=True)
+    with torch.inference_mode():
+        with torch.enable_grad():
+            assert not (x * 2).requires_grad
+        with torch.set_grad_enabled(True):
+            assert not (x * 2).requires_grad
+        torch.set_grad_enabled(True)
+        assert not (x * 2).requires_grad
+        with torch.inference_mode(False):
+            assert (x * 2).requires_grad
+    assert torch.is_grad_enabled()
+
+
 def test_what_may_not_be_done_with_it(anywhere: ModuleType) -> None:
     torch = anywhere
     x = torch.ones(3, requires_grad=True)

@@ -173,6 +173,36 @@ def test_the_state_can_be_changed_by_the_user(start: Start, inline: bool) -> Non
     assert params[0].dtype is torch.float32
 
 
+def test_parameters_with_elements_in_common_are_changed_one_after_the_other() -> None:
+    def run(params: list[torch.Tensor], **options: Any) -> list[list[float]]:
+        optimizer = torch.optim.SGD(params, lr=0.5, **options)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        return [p.tolist() for p in params]
+
+    def parts(*bounds: tuple[int, int]) -> list[torch.Tensor]:
+        flat = torch.zeros(4)
+        return [torch.nn.Parameter(flat[low:high]) for low, high in bounds]
+
+    assert run(parts((0, 2), (2, 4))) == [[-0.5, -0.5], [-0.5, -0.5]]
+    assert run(parts((0, 3), (1, 4), (0, 1))) == [[-1, -1, -1], [-1, -1, -0.5], [-1]]
+    p, q = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    with pytest.warns(UserWarning, match="duplicate parameters"):
+        assert run([p, p, q], momentum=0.5) == [[-1], [-1], [-0.5]]  # the buffer is begun twice, as in torch
+
+
+def test_parameters_may_be_tied_between_steps() -> None:
+    p, q = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([p, q], lr=0.5)
+    p.grad, q.grad = torch.ones(1), torch.ones(1)
+    optimizer.step()
+    assert (p.item(), q.item()) == (-0.5, -0.5)
+    q.data = p.data
+    optimizer.step()
+    assert (p.item(), q.item()) == (-1.5, -1.5)
+
+
 def test_counts_may_be_set() -> None:
     p = torch.ones(2).requires_grad_()
     q = torch.ones(2).requires_grad_()

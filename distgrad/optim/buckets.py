@@ -10,6 +10,8 @@ save most of the calls.
 from __future__ import annotations
 
 import itertools
+import math
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -65,6 +67,7 @@ class Bucket:
     def __init__(self, entries: Sequence[Entry], slots: Sequence[str], scalars: Sequence[str]):
         self.params = [e.p for e in entries]
         self.specs = [e.p._avals.result.spec for e in entries]
+        self.homes = [weakref.ref(e.p._storage) for e in entries]
         self.tensors = [[e.state[slot] for e in entries] for slot in slots]
         self.storages = [_joined(tensors) for tensors in self.tensors]
         self.slots, self.scalars = slots, scalars
@@ -72,8 +75,8 @@ class Bucket:
 
     def holds(self, states: Sequence[State]) -> bool:
         """Whether all is as this bucket has left it: else what was put in is to be looked at anew."""
-        for p, spec in zip(self.params, self.specs, strict=True):
-            if p._avals.result.spec is not spec:
+        for p, spec, home in zip(self.params, self.specs, self.homes, strict=True):
+            if p._storage is not home() or p._avals.result.spec is not spec:
                 return False
         for slot, tensors, storage in zip(self.slots, self.tensors, self.storages, strict=True):
             for state, tensor in zip(states, tensors, strict=True):
@@ -196,8 +199,9 @@ class Buckets:
         self.present = []
         groups: dict[Any, list[int]] = {}
         self.single = []
+        overlapping = _overlapping([e.p for e in entries])
         for i, entry in enumerate(entries):
-            key = self._key(entry, slots, scalars)
+            key = None if i in overlapping else self._key(entry, slots, scalars)
             if key is None:
                 self.single.append(i)
             else:
@@ -243,6 +247,24 @@ class Buckets:
         near = not value.result.lost and not gradient.result.lost
         moment = (float(entry.first), *[number_of(state[name]) for name in scalars])
         return _Key(self._labels.get(id(p)), NAMES[value.dtype], near, moment)
+
+
+def _overlapping(params: Sequence[Tensor]) -> set[int]:
+    """Which have elements in common with others: each of those starts from what the one before it has left."""
+    sharing: dict[int, list[int]] = {}
+    for i, p in enumerate(params):
+        sharing.setdefault(id(p._storage), []).append(i)
+    found: set[int] = set()
+    for several in sharing.values():
+        if len(several) > 1:
+            spans = sorted((params[i]._layout.span or (0, math.inf), i) for i in several if params[i].numel())
+            reach, farthest = -1.0, -1
+            for (low, high), i in spans:
+                if low < reach:
+                    found |= {i, farthest}
+                if high > reach:
+                    reach, farthest = high, i
+    return found
 
 
 class _Key(NamedTuple):

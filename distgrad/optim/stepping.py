@@ -119,14 +119,17 @@ class Stepper(Optimizer):
         """The parameters that have gradients, with their state, which is begun where there is none."""
         stateful = bool(slots or self.scalars)
         entries = []
+        begun: set[int] = set()  # in this step: a parameter may stand in the group twice
         for p in group["params"]:
             g = p._grad if p._node is None else p.grad
             if g is not None:
                 state = self.state[p] if stateful else {}
-                first = not state
-                if first:
+                if first := not state:
                     self._check_kinds(group, p)
                     state.update(self._begin(p, group))
+                    begun.add(id(p))
+                elif begun:
+                    first = id(p) in begun
                 self._check_state(group, state)
                 entries.append(Entry(p, g, state, first))
         return entries
