@@ -166,7 +166,8 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> Any:
 
     Returns:
         (outputs, function), or (outputs, function, aux) with `has_aux`, where `func` gives (outputs, aux). The
-        function takes gradients in the structure of the outputs, and may be called again and again.
+        function takes gradients in the structure of the outputs, gives a tuple with one for each of `primals`, and may
+        be called again and again.
     """
     return vjp_of(func, primals, None, has_aux)
 
@@ -192,8 +193,7 @@ def vjp_of(func: Function, args: tuple[Any, ...], argnums: Argnums | None, has_a
         record = is_grad_enabled() if create_graph is None else create_graph
         record = record and (further or any(g.requires_grad for g in gs) or bool(create_graph))
         grads = copies.pulled(outputs, gs, retain_graph, record)
-        made = unflatten(grads, copies.tree)
-        return made if argnums is None and len(made) > 1 else made[0] if argnums is None else made
+        return unflatten(grads, copies.tree)
 
     return (results, pull, aux) if has_aux else (results, pull)
 
