@@ -162,7 +162,17 @@ def test_the_block_holds_for_what_it_leaves_pending() -> None:
         torch.synchronize()
     assert peak(p) <= 0.6 * most
     assert all(torch.equal(a, b) for a, b in zip(gs, wants, strict=True))
-    assert budgets.now() is None
+    assert door.current().left_budget is None
+
+
+def test_what_it_leaves_pending_is_of_its_session() -> None:
+    with torch.memory_budget(10):
+        kept = torch.ones(ROWS, WIDTH) * 2
+    assert door.current().left_budget == 10
+    del kept
+    door.shutdown()
+    with workers(shard_bytes=SHARD):
+        assert torch.explain(torch.ones(ROWS, WIDTH) * 2).choice is None
 
 
 def test_sizes() -> None:

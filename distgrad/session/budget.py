@@ -36,18 +36,14 @@ def nbytes(size: int | str) -> int:
 
 
 class _Budgets(threading.local):
-    """The bytes that a worker may hold, for this thread's blocks, the innermost last.
-
-    `left` is that of a block which has ended before all of its work was sent: it holds for this too.
-    """
+    """The bytes that a worker may hold, for this thread's blocks, the innermost last."""
 
     def __init__(self) -> None:
         self.stack: list[int] = []
-        self.left: int | None = None
 
-    def now(self) -> int | None:
-        """The budget for what is sent now."""
-        return self.stack[-1] if self.stack else self.left
+    def now(self, left: int | None = None) -> int | None:
+        """The budget for what is sent now; outside of all blocks that of one which has `left` some of its work."""
+        return self.stack[-1] if self.stack else left
 
 
 budgets = _Budgets()

@@ -70,6 +70,7 @@ class Session:
         self.pending: list[Node] = []
         self.weight = 0.0  # what is pending, in bytes that its kernels touch
         self._forward = 0  # how many of the pending nodes came before the first backward pass
+        self.left_budget: int | None = None  # of a block that has ended before all of its work was sent
         self._again: set[Node] = set()  # of the pending nodes those that were spared before
         self._refused: set[Node] = (
             set()
@@ -312,7 +313,7 @@ class Session:
         except Exception as error:
             return error
         self._run(captured, plan)
-        budgets.left = None
+        self.left_budget = None
         self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
         self._again.difference_update(nodes)
         self._refused.difference_update(nodes)
@@ -340,7 +341,7 @@ class Session:
 
     def _plan(self, captured: Capture) -> Plan:
         plan = self._planned(captured)
-        budget = budgets.now()
+        budget = budgets.now(self.left_budget)
         if budget is not None:
             return choose(plan, captured, budget, self.calls.held(), self._planned, self.shard_bytes)[0]
         return plan
@@ -430,7 +431,7 @@ class Session:
             if not captured.nodes:
                 return explanation(Plan([], {}, {}), captured, self.calls.held())
             plan, choice = build(captured, self.shard_bytes), None
-            budget, now = budgets.now(), self.calls.held()
+            budget, now = budgets.now(self.left_budget), self.calls.held()
             if budget is not None:
                 plan, choice = choose(plan, captured, budget, now, self._planned, self.shard_bytes)
             return explanation(plan, captured, now, choice)

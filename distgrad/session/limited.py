@@ -27,4 +27,4 @@ class memory_budget:
     def __exit__(self, *exc: object) -> None:
         budgets.stack.pop()
         if not budgets.stack and door.is_initialized() and door.current().pending:
-            budgets.left = self.nbytes
+            door.current().left_budget = self.nbytes
