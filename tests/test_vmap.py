@@ -282,3 +282,11 @@ def test_one_plan_for_all_samples(start: Any, plans: list[Any]) -> None:
         distgrad.synchronize()
         assert [len(plan.stages) for plan in plans] == [1]
         close(found, expected)
+
+
+def test_gradients_in_inference_mode(anywhere: ModuleType) -> None:
+    func = anywhere.func
+    with anywhere.inference_mode():
+        x = anywhere.tensor(X)
+        close(func.grad(lambda x: (x**3).sum())(x), 3 * X**2)
+        close(func.vjp(lambda x: x**3, x)[1](anywhere.ones_like(x))[0], 3 * X**2)

@@ -18,7 +18,15 @@ from distgrad.func.tree import Tree, flatten, mapped, unflatten
 from distgrad.ops.batching import mark_level
 from distgrad.ops.convert import clone
 from distgrad.ops.making import ones_like, zeros_like
-from distgrad.record import AccumulateGrad, Edge, Node, enable_grad, is_grad_enabled, no_grad
+from distgrad.record import (
+    AccumulateGrad,
+    Edge,
+    Node,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from distgrad.session import batching
 from distgrad.tensor import Tensor
 
@@ -38,7 +46,7 @@ class Copies:
         if not isinstance(tensor, Tensor):
             raise ValueError(f"Thing passed to transform API must be Tensor, got {type(tensor)}")
         history = self.recorded and tensor.requires_grad
-        with enable_grad() if history else no_grad():
+        with inference_mode(False), set_grad_enabled(history):
             made = clone(tensor)
             for level in batching.active.levels:
                 if (level.number, level.size) not in batching.levels(made._avals):
@@ -123,7 +131,7 @@ def grad_and_value(func: Function, argnums: Argnums = 0, has_aux: bool = False) 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         wanted = checked(argnums, len(args))
         copies = Copies(chosen(args, wanted))
-        with enable_grad():
+        with inference_mode(False):  # records, whatever is set outside
             output = func(*replaced(args, wanted, copies.item()), **kwargs)
             aux = None
             if has_aux:
@@ -176,7 +184,7 @@ def vjp_of(func: Function, args: tuple[Any, ...], argnums: Argnums | None, has_a
     """`vjp` with respect to the arguments that `argnums` names; None: to all."""
     wanted = tuple(range(len(args))) if argnums is None else checked(argnums, len(args))
     copies = Copies(chosen(args, wanted))
-    with enable_grad():
+    with inference_mode(False):  # records, whatever is set outside
         output = func(*replaced(args, wanted, copies.item()))
         aux = None
         if has_aux:
