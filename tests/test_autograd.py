@@ -48,6 +48,7 @@ print(round(h[0].item(), 3))
 """
 
 
+@pytest.mark.sweep
 def test_depth_is_limited_by_memory_alone() -> None:
     """A small stack, so that recursion anywhere, also while a graph is freed, would end the process."""
     code = f"import resource\nresource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20))\n{DEEP}"

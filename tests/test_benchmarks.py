@@ -36,6 +36,7 @@ def test_first_step(name):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("prepare", [driver.regression, driver.network])
 def test_simulated_workers(prepare):
     door.shutdown()

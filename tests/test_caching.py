@@ -130,6 +130,7 @@ def test_programs_of_every_length_do_not_fill_the_processes(monkeypatch: pytest.
         assert "driver: {'plans'" in repr(told)
 
 
+@pytest.mark.sweep
 def test_shard_sizes_of_many_shards_are_bounded_by_bytes() -> None:
     for n in range(50):
         planned._sizes(Sharding((Cut.even(200_000 + n, 1),)))

@@ -75,6 +75,7 @@ print("parent", float(stored.sum()), float(pending.sum()))
 """
 
 
+@pytest.mark.sweep
 def test_children_of_a_session_on_ray(tmp_path: object) -> None:
     program = PROGRAM.format(path=f"{tmp_path}/saved.npy")
     done = subprocess.run(

@@ -141,6 +141,7 @@ def test_starts_by_itself_with_one_line_and_leaves_nothing() -> None:
     assert all(gone(int(pid)) for pid in pids.split())
 
 
+@pytest.mark.sweep
 def test_interrupted_program_leaves_nothing() -> None:
     process = start(
         """

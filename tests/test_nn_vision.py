@@ -67,7 +67,7 @@ def test_antialias_keeps_the_mean(torch: ModuleType) -> None:
     weights = np.maximum(1 - np.abs(np.arange(12)[None] - (4 * np.arange(3)[:, None] + 1.5)) / 4, 0)
     weights /= weights.sum(1, keepdims=True)
     want = np.einsum("ih,jw,nchw->ncij", weights, weights, x.detach().numpy())
-    np.testing.assert_allclose(made.detach().numpy(), want, rtol=1e-12)
+    np.testing.assert_allclose(made.detach().numpy(), want, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(("mode", "order"), [("nearest", 0), ("bilinear", 1)])

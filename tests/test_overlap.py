@@ -275,6 +275,7 @@ def borders_alone(workers: Any) -> int:
     return len(borders)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("loss", [rosenbrock, laplacian, diffused])
 def test_borders_are_kept_while_a_tensor_does_not_change(
     plans: list[Plan], loss: Callable[[Any], Any]

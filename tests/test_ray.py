@@ -58,6 +58,7 @@ class Broken:
         raise OSError("no disk")
 
 
+@pytest.mark.sweep
 def test_workers_that_cannot_be_made(ours: Transport) -> None:
     with pytest.raises(DistgradError, match=r"^worker 0 on .* could not be made: OSError: no disk"):
         start(workers=2, worker=Broken)
@@ -166,6 +167,7 @@ def run(script: str, watch: Callable[[str], None], **variables: str) -> tuple[in
     return process.wait(timeout=T), lines
 
 
+@pytest.mark.sweep
 def test_an_address_that_does_not_answer() -> None:
     """A closed port, a port where something else listens, and a machine without Ray; well within 15 s."""
     with socket.socket() as closed, socket.socket() as silent:

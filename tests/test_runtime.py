@@ -154,6 +154,7 @@ def door_aval(array: np.ndarray) -> Any:
     return Value.known(array).result.aval
 
 
+@pytest.mark.sweep
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(st.data())
 def test_random_graphs(data: st.DataObject) -> None:

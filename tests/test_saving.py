@@ -65,6 +65,7 @@ def test_a_device_stays(x: torch.Tensor, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["null"]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_what_is_open_already(name: str) -> None:
     if not os.path.exists(name):

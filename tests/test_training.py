@@ -166,6 +166,7 @@ def test_same_bits_on_any_number_of_workers(program: Program, transports: dict[s
     check_same_bits({who: run_on(transport, program) for who, transport in transports.items()})
 
 
+@pytest.mark.sweep
 def test_same_bits_with_small_work_in_the_driver(transports: dict[str, Transport]) -> None:
     """As by default: tensors of a few KB are known to the driver, large ones are not."""
     check_same_bits(
@@ -218,6 +219,7 @@ def test_draws_do_not_follow_the_cuts() -> None:
     )
 
 
+@pytest.mark.sweep
 def test_a_long_chain_on_workers() -> None:
     """3,000 ops, which are one program; backward as well."""
 

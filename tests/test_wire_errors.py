@@ -192,7 +192,7 @@ def test_a_missing_or_an_unknown_part_is_refused() -> None:
 
 
 def test_the_number_of_operands_of_every_primitive_is_known() -> None:
-    counts = {name: list(_arity(name))[:2] for name in TABLE}
+    counts = {name: list(_arity(name)[:2]) for name in TABLE}
     softmax = {name: [1, 2] for name in ("softmax", "log_softmax", "log_softmax_backward")}
     assert {name: n for name, n in counts.items() if len(n) > 1} == {
         "cat": [1, 2],
