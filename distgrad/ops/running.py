@@ -48,11 +48,11 @@ def cummin(input: Value, dim: int) -> tuple[Value, Value]:
 
 def _logcumsumexp_gradient(g: Tensor, input: Tensor, dim: int, out: Tensor) -> Tensor:
     """exp(x[i] - out[i]) r[i], where r[i] = Σ g[j] exp(out[i] - out[j]) over j from i on: no exponent is positive."""
-    if not input.dim():
+    n = input.shape[dim] if input.dim() else 0
+    if n == 0:  # a number, or no elements
         return g
-    n = input.shape[dim]
-    later, before = narrow(out, dim, min(1, n), max(0, n - 1)), narrow(out, dim, 0, max(0, n - 1))
-    factor = cat([narrow(out, dim, 0, min(1, n)) * 0, exp(before - later)], dim)
+    later, before = narrow(out, dim, 1, n - 1), narrow(out, dim, 0, n - 1)
+    factor = cat([narrow(out, dim, 0, 1) * 0, exp(before - later)], dim)
     return exp(input - out) * _later(factor, g, dim)
 
 
