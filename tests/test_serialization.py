@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy as safe
 
 import distgrad
 from distgrad import nn
-
-safe = pytest.importorskip("safetensors.numpy")
 
 
 def same(a: Any, b: Any) -> bool:

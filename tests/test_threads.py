@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import distgrad as torch
 from distgrad.autograd import engine
 from distgrad.record import AccumulateGrad, Node
 
@@ -143,7 +144,6 @@ class Link(Node):
 
 def test_a_graph_of_very_many_nodes() -> None:
     """It is walked, and goes when it is no longer held, without recursion."""
-    torch = pytest.importorskip("distgrad")
     x = torch.ones(3, requires_grad=True)
     node: Node = AccumulateGrad(x)
     for _ in range(100_000):
