@@ -155,6 +155,7 @@ from distgrad.ops.slices import narrow, select
 from distgrad.ops.special import *
 from distgrad.ops.statistics import *
 from distgrad.ops.sums import mean, sum
+from distgrad.ops.turning import *
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.ops.vision import *
 from distgrad.ops.windows import *

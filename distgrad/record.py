@@ -211,7 +211,7 @@ class AsStridedBackward0(Node):
 
 def title_of(node: Node) -> str:
     """The op that a node belongs to, as torch's messages name it."""
-    return re.sub(r"Backward\d*$", "", node.name())
+    return re.sub(r"Backward0?(?=\d*$)", "", node.name())
 
 
 def retain(node: Node, output: int, tensor: Any) -> None:

@@ -81,6 +81,12 @@ class View:
         """Where the elements lie in the storage."""
         return self.chain.found.layout
 
+    @property
+    def route(self) -> Any:
+        """How the view is found in its base."""
+        before = self.base._view
+        return self.chain.route(None if before is None else before.chain)
+
     def refresh(self, storage: Storage) -> Value:
         """The contents now."""
         if self.generation != storage.generation:

@@ -152,7 +152,7 @@ class Tensor(Contents):
                 assert before is not None
                 assert before._hooks is not None
                 del before._hooks.retained[self._output]
-            self._node = AsStridedBackward0((node, output), view.chain.found.route, view.base.sharding)
+            self._node = AsStridedBackward0((node, output), view.route, view.base.sharding)
             self._output = 0
             self._requires_grad = True
             if kept:

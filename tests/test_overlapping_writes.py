@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 OVERLAP = "more than one element of the written-to tensor refers to a single memory location"
@@ -223,3 +225,31 @@ def test_what_is_written_may_come_from_the_view_itself(torch: ModuleType) -> Non
     (g,) = torch.autograd.grad((v * torch.tensor([[7.0], [-3.0], [2.0]])).sum(), w)
     assert g.tolist() == [[[0.0], [3.0], [0.0]]]
     assert p.tolist() == [[[-3.0], [-1.0], [-3.0]]]
+
+
+def test_index_put_into_what_is_repeated(anywhere: ModuleType) -> None:
+    """The last write to an element counts; torch warns, and does it."""
+    torch = anywhere
+    base = torch.zeros(3, 1, 5, requires_grad=True)
+    values = torch.arange(24.0).view(4, 2, 3).requires_grad_()
+    y = base * 1
+    wide = y.expand(3, 4, 5)
+    picked = torch.tensor([1, 1, 2])
+    with pytest.warns(UserWarning, match="index_put_ on expanded tensors.*indices. = tensor"):
+        wide[1:].transpose(0, 1)[:, :, picked] = values
+    expected = np.zeros((3, 5))
+    expected[1:, 1], expected[1:, 2] = [19, 22], [20, 23]
+    assert y.detach()[:, 0].tolist() == expected.tolist()
+    (y[:, 0] * torch.arange(15.0).view(3, 5)).sum().backward()
+    assert base.grad[0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert base.grad[2, 0].tolist() == [10, 0, 0, 13, 14]
+    assert values.grad[3].tolist() == [[6, 6, 7], [11, 11, 12]]  # as in torch, to whoever wrote
+    assert values.grad[:3].abs().sum().item() == 0
+    repeated = torch.zeros(1).expand(4)
+    with pytest.warns(UserWarning, match="index_put_ on expanded tensors"):
+        repeated.index_put_((picked,), torch.tensor([1.0, 2.0, 3.0]), accumulate=True)
+    assert repeated.tolist() == [6.0] * 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(IndexError, match="index 4 is out of"):
+            assert repeated.index_put_((picked * 2,), torch.ones(3)).tolist()

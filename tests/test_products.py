@@ -256,6 +256,23 @@ EINSUM_ERRORS = [
 ]
 
 
+def test_a_product_with_an_array_has_the_dtype_of_numpys(anywhere: ModuleType) -> None:
+    """torch leaves it to NumPy. Unlike there gradients go through it."""
+    torch = anywhere
+    x = torch.ones(5, 3, requires_grad=True)
+    array = np.arange(6.0).reshape(3, 2)
+    product = x @ array
+    assert product.dtype is torch.float64
+    assert product.tolist() == (np.ones((5, 3)) @ array).tolist()
+    product.sum().backward()
+    assert x.grad.dtype is torch.float32
+    assert x.grad[4].tolist() == [1, 5, 9]
+    assert (x.detach() @ np.ones((3, 2), np.int64)).dtype is torch.float64
+    assert (torch.ones(2, 3, dtype=torch.int64) @ array).dtype is torch.float64
+    assert (x.detach() @ array.astype(np.float32)).dtype is torch.float32
+    assert (x.detach()[0] @ array[:, 0]).item() == 6
+
+
 @pytest.mark.parametrize(("equation", "shapes", "text"), EINSUM_ERRORS, ids=str)
 def test_einsum_errors(equation: str, shapes: list[Shape], text: str) -> None:
     with pytest.raises(RuntimeError) as caught:

@@ -18,6 +18,7 @@ from distgrad.graph import place
 from distgrad.ops.arithmetic import add
 from distgrad.ops.convert import _own, _reshard
 from distgrad.ops.inplace import OVERLAP, write
+from distgrad.primitives.elementwise import broadcast_shape
 from distgrad.record import AccumulateGrad, Edge, Node, Pass, anomaly, grad_mode, reachable
 from distgrad.tensor import Tensor
 
@@ -191,6 +192,9 @@ def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
 def _deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
     spec = variable._avals.result.spec
     if g._avals.result.spec is not spec and g.sharding != spec.sharding:
+        broadcast_shape(
+            spec.aval.shape, g._avals.shape
+        )  # torch's error: the leaf was turned in place meanwhile
         g = _reshard(g, spec.sharding)
     old = variable._grad
     if old is None:

@@ -17,11 +17,11 @@ from distgrad.dtype import OF_NUMPY
 from distgrad.dual import below, give, has, tangents_of
 from distgrad.graph import Value
 from distgrad.ops.base import unwrap
+from distgrad.ops.chains import Chain
 from distgrad.ops.convert import _to_copy, clone
 from distgrad.ops.inplace import CopySlices
 from distgrad.ops.kind import Kind
 from distgrad.ops.making import zeros_like
-from distgrad.ops.moves import Chain
 from distgrad.ops.node import OpNode, SavedList, _like, fitted
 from distgrad.record import AsStridedBackward0, SavedResult, enable_grad, grad_mode
 from distgrad.session import batching
@@ -58,7 +58,7 @@ def _same_view(view: Tensor, whole: Tensor) -> Tensor:
             (whole, len(before.chain.steps)) if before.base is None else (before.base, before.chain.depth)
         )
         steps = (*before.chain.steps, *steps)
-    made = Tensor(chain.found.route.get(whole._value))
+    made = Tensor(view._view.route.get(whole._value))
     value, storage = made._value, whole._storage
     made._storage, made._versions = storage, whole._counter
     made._view = View(Chain(storage.value.shape, steps, depth), value, storage.generation, base, -1)

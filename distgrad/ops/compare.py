@@ -229,8 +229,13 @@ def _where(condition: Value, input: Operand, other: Operand) -> Value:
 
 
 @composite(method=False, samples=lambda: [(flags(2, 3), real(2, 3), real(3)), (flags(3), real(3), 0.5)])
-def where(condition: Any, input: Any = None, other: Any = None) -> Any:
-    """`input` where `condition`, else `other`. With the condition alone: the indices of its true elements."""
+def where(condition: Any, input: Any = None, other: Any = None, *, self: Any = None) -> Any:
+    """`input` where `condition`, else `other`. With the condition alone: the indices of its true elements.
+
+    A number may be given as `self` instead of `input`.
+    """
+    if isinstance(self, (builtins.bool, int, float)) and input is None:
+        input = self
     if input is None and other is None:
         return call("nonzero", condition, as_tuple=True)
     if not isinstance(condition, Tensor) or input is None or other is None:
@@ -239,9 +244,10 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     return _where(condition, input, other)
 
 
-def _where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:
+def _where_method(self: Tensor, condition: Tensor, other: Any = None) -> Tensor:
     """The tensor's own elements where `condition`, else those of `other`."""
-    return where(condition, self, other)
+    found: Tensor = where(condition, self, other)
+    return found
 
 
 # Sameness.

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.dtype import BOOL, INT64
-from distgrad.ops.advanced import _index, _put_at
+from distgrad.dtype import BOOL, INT64, int64
+from distgrad.ops.advanced import _index, _put_at, _start, _together
 from distgrad.ops.base import Tensor, Value, attach, call, composite, constant, op
 from distgrad.ops.gathering import positions
-from distgrad.ops.making import tensor
+from distgrad.ops.inplace import warn_expanded
+from distgrad.ops.making import tensor, zeros
 from distgrad.ops.masks import _choose, _put_where
 from distgrad.ops.samples import flags, real
 from distgrad.ops.slices import _along, select, slice_take
@@ -88,8 +89,33 @@ def _write(
         put = input._put_where_ if inplace else functools.partial(_put_where, input)
         return put(mask, values, d, accumulate)
     indices, dims = _integers(entries)
+    if inplace and input._layout.overlaps:
+        return _write_repeated(input, indices, dims, values, accumulate)
     put = input._put_at_ if inplace else functools.partial(_put_at, input)
     return put(indices, values, dims, accumulate)
+
+
+def _write_repeated(
+    input: Tensor, indices: list[Tensor], dims: Ints, values: Tensor, accumulate: bool
+) -> Tensor:
+    """The same where dimensions are repeated: all places along those are one, to which the last write counts."""
+    warn_expanded("index_put_", "tensor[indices] = tensor")
+    assert input._view is not None
+    repeated = input._view.chain.found.path.repeated
+    shape, at, many = input.shape, _start(dims), _together([index._value for index in indices])
+    rest = [d for d in range(len(shape)) if d not in dims]
+    values = values.expand((*(shape[d] for d in rest[:at]), *many, *(shape[d] for d in rest[at:])))
+    for place, d in enumerate(rest):
+        if d in repeated:
+            p = place if place < at else place + len(many)
+            values = values.sum(p, keepdim=True) if accumulate else values.narrow(p, shape[d] - 1, 1)
+    once = [  # a look-up, so that an index outside is an error
+        _index(zeros(shape[d], dtype=int64), (index,), (0,)) if d in repeated else index
+        for index, d in zip(indices, dims, strict=True)
+    ]
+    core = input[tuple(slice(0, 1) if d in repeated else slice(None) for d in range(len(shape)))]
+    core._put_at_(once, values, dims, accumulate)
+    return input
 
 
 # Reading keys.
@@ -305,10 +331,13 @@ def index_put(
     return _write(input, _entries(input, indices), values, accumulate, inplace=False)
 
 
-def _index_put_(
-    self: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
-) -> Tensor:
+def _index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
     """`index_put` in place."""
+    if isinstance(indices, Tensor):
+        raise TypeError("index_put_(): argument 'indices' (position 1) must be tuple of Tensors, not Tensor")
+    if not isinstance(values, Tensor):
+        kind = type(values).__name__
+        raise TypeError(f"index_put_(): argument 'values' (position 2) must be Tensor, not {kind}")
     return _write(self, _entries(self, indices), values, accumulate)
 
 

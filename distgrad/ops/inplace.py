@@ -115,11 +115,11 @@ def alike(tensor: Tensor, kind: Kind, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (tensor, *others)
 
 
-def warn_expanded(name: str) -> None:
+def warn_expanded(name: str, form: str = "tensor[mask] = scalar") -> None:
     """torch's warning."""
     warnings.warn(
         f"Use of {name} on expanded tensors is deprecated. Please clone() the tensor before performing this operation. "
-        "This also applies to advanced indexing e.g. tensor[mask] = scalar",
+        f"This also applies to advanced indexing e.g. {form}",
         stacklevel=5,
     )
 
@@ -199,16 +199,17 @@ def rebase(tensor: Tensor, node: Node, output: int = 0, place: int | None = None
     """
     view = tensor._view
     if view is None or view.base is None:
-        _move(tensor, node, output)
+        move(tensor, node, output)
     else:
         base = view.base
-        changed: Node = CopySlices(base._edge, node, view.chain.found.route, place, tensor.sharding)
+        changed: Node = CopySlices(base._edge, node, view.route, place, tensor.sharding)
         if base._view is not None and base._view.layout.overlaps:
             changed = AsStridedBackward0((changed, 0), base._view.chain.found.path.again(), base.sharding)
-        _move(base, changed, 0)
+        move(base, changed, 0)
 
 
-def _move(tensor: Tensor, node: Node, output: int) -> None:
+def move(tensor: Tensor, node: Node, output: int) -> None:
+    """Make an output of `node` the history of a tensor; its retained gradient comes along."""
     before = tensor._node
     if before is not None and before._hooks is not None and tensor.retains_grad:
         del before._hooks.retained[tensor._output]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -337,58 +336,6 @@ class Path:
         return call("_pad_along", g, self, cuts)
 
 
-class Step(NamedTuple):
-    """A view op that was called on a tensor of this shape."""
-
-    op: Callable[..., tuple[Any, ...]]
-    shape: Ints
-    args: tuple[Any, ...]
-
-    def moves(self) -> tuple[Any, ...]:
-        """What it comes down to."""
-        return self.op(self.shape, *self.args)
-
-
-class Found(NamedTuple):
-    """What follows from the steps of a view: its strides, how to find it in the storage, and how in its base."""
-
-    layout: Strided
-    path: Path
-    route: Path
-
-
-class Chain:
-    """The steps from a storage, whose shape is `start`, to a view; the first `depth` of them lead to its base.
-
-    What follows from them is worked out when it is asked for: most views are only read, once.
-    """
-
-    __slots__ = ("_found", "depth", "start", "steps")
-
-    def __init__(self, start: Ints, steps: tuple[Step, ...], depth: int):
-        self.start = start
-        self.steps = steps
-        self.depth = depth
-        self._found: Found | None = None
-
-    @property
-    def found(self) -> Found:
-        """What follows from the steps."""
-        if self._found is None:
-            layout, path = Strided.contiguous(self.start), Path.of(self.start)
-            route = path
-            for i, step in enumerate(self.steps):
-                if i and i == self.depth:
-                    route = path.again()
-                for move in step.moves():
-                    layout = move.layout(layout)
-                    same = route is path
-                    path = path.then(move, layout.shape)
-                    route = path if same else route.then(move, layout.shape)
-            self._found = Found(layout, path, route)
-        return self._found
-
-
 def _joined(moves: tuple[Move, ...], move: Move, shape: Ints) -> tuple[Move, ...]:
     """`moves`, which give `shape`, and another.
 
@@ -436,6 +383,16 @@ def _box(shape: Ints, start: int, length: int) -> Slices | None:
 
 def _permuted(x: Value, dims: Ints) -> Value:
     return x if dims == tuple(range(len(dims))) else session.emit("permute", x, dims=dims)
+
+
+def undone(move: Any) -> tuple[Move, ...]:
+    """The moves that lead back from a view in which all elements of its parent are seen, each once."""
+    if isinstance(move, Permute):
+        return (Permute(inverse(move.dims)),)
+    if isinstance(move, Squeeze):
+        return tuple(Unsqueeze(d) for d in move.dims)
+    assert isinstance(move, Unsqueeze)
+    return (Squeeze((move.dim,)),)
 
 
 def inverse(dims: Ints) -> Ints:

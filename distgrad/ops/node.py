@@ -10,9 +10,9 @@ import numpy as np
 
 from distgrad.dtype import OF_NUMPY
 from distgrad.graph import Spec, Value
+from distgrad.ops.chains import Chain, Step
 from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind, Plan
-from distgrad.ops.moves import Chain, Step
 from distgrad.ops.table import OPS, call
 from distgrad.record import Node, Saved, SavedResult, grad_mode
 from distgrad.saving import Packed

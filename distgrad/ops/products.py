@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
-from distgrad.dtype import BOOL, OF_NUMPY
-from distgrad.ops.base import Ints, Tensor, Value, attach, cast, common_dtype, composite, op
+from distgrad.dtype import BOOL, OF_NUMPY, from_numpy_dtype
+from distgrad.ops.base import Ints, Tensor, Value, attach, call, cast, common_dtype, composite, op
 from distgrad.ops.helpers import title
 from distgrad.ops.making import as_tensor
 from distgrad.ops.samples import real
@@ -324,12 +324,21 @@ def _matmul_subscripts(a: Ints, b: Ints) -> str:
     return f"{first}{left},{second}{right}->{BATCH[:wide]}{left[:-1]}{right[1:]}"
 
 
+def _with_array(tensor: Tensor, array: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Both with the dtype that NumPy's product has, which torch leaves it to."""
+    common = from_numpy_dtype(np.result_type(tensor._avals.dtype, array.dtype))
+    a, b = (x if x.dtype is common else call("_to_copy", x, common) for x in (tensor, as_tensor(array)))
+    return a, b
+
+
 def _matmul(self: Tensor, other: object) -> Any:
-    return matmul(self, as_tensor(other)) if isinstance(other, (Tensor, np.ndarray)) else NotImplemented
+    if isinstance(other, np.ndarray):
+        return matmul(*_with_array(self, other))
+    return matmul(self, other) if isinstance(other, Tensor) else NotImplemented
 
 
 def _rmatmul(self: Tensor, other: object) -> Any:
-    return matmul(as_tensor(other), self) if isinstance(other, (Tensor, np.ndarray)) else NotImplemented
+    return matmul(*reversed(_with_array(self, other))) if isinstance(other, np.ndarray) else NotImplemented
 
 
 attach(__matmul__=_matmul, __rmatmul__=_rmatmul)

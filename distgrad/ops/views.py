@@ -150,7 +150,9 @@ def t(input: Value) -> Value:
     """The transpose of a matrix; vectors and numbers stay as they are."""
     n = len(input.shape)
     if n > 2:
-        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {n}D")
+        raise RuntimeError(
+            f"{session.current_op.name}() expects a tensor with <= 2 dimensions, but self is {n}D"
+        )
     return session.emit("permute", input, dims=tuple(reversed(range(n))))
 
 

@@ -37,7 +37,8 @@ def broadcast_shape(*shapes: Shape) -> Shape:
     for shape in shapes:
         result = [1] * (len(shape) - len(result)) + result
         first = len(result) - len(shape)
-        for d, n in enumerate(shape, first):
+        for d in range(len(result) - 1, first - 1, -1):  # the last that does not fit is told of
+            n = shape[d - first]
             if n != result[d] and n != 1 and result[d] != 1:
                 raise RuntimeError(
                     f"The size of tensor a ({result[d]}) must match the size of tensor b ({n}) "

@@ -1,0 +1,85 @@
+"""Views in place: `t_`, `transpose_`, `squeeze_`, `unsqueeze_`. The tensor keeps its storage and sees it otherwise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+from distgrad.dual import below, forward, give, highest
+from distgrad.graph import place
+from distgrad.ops import inplace as writing
+from distgrad.ops.base import KINDS, Tensor, _node_classes, attach, record, unwrap
+from distgrad.ops.chains import Chain, Step
+from distgrad.ops.views import squeeze, t, transpose, unsqueeze
+from distgrad.record import grad_mode
+from distgrad.session import batching, current_op
+from distgrad.storage import View
+
+__all__: list[str] = []
+
+
+def _turning(function: Any, name: str, node: str | Callable[..., str]) -> Callable[..., Tensor]:
+    """The method `name` that makes a tensor what the view op gives of it; its history is a node of class `node`."""
+    kind = copy(KINDS[function])
+    kind.name, kind.node_class = name.rstrip("_"), _node_classes(kind, node)
+
+    moves = kind.view
+    assert moves is not None
+
+    def changed(self: Tensor, bound: tuple[Any, ...]) -> Tensor:
+        if forward.on and (level := highest(bound)) >= 0:
+            tangent = forward.at(self, level)
+            with below(level):
+                changed(self, bound)
+                give(self, level, function(tangent, *bound[1:]))
+            return self
+        writing.check(self)
+        operands, tracked = unwrap(kind, bound)
+        current_op.name = name
+        value = kind.run(*operands)
+        made = record(kind, bound, operands, self) if tracked and grad_mode.enabled else None
+        if made is not None and batching.used:
+            made.note_levels([value])
+        _see(self, Step(moves, self._avals.shape, bound[1:]), value)
+        self._counter.number += 1
+        self._counter.changed = place(name)
+        if made is not None:
+            writing.move(self, made, 0)
+        if self._view is not None:
+            self._view.seen = self._counter.number
+        return self
+
+    def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return changed(self, kind.bind((self, *args), kwargs))
+
+    functools.update_wrapper(call, kind.body)
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"`{kind.name}` of this tensor itself, which keeps its storage."
+    return call
+
+
+def _see(tensor: Tensor, step: Any, value: Any) -> None:
+    """Have the tensor see its storage by one step more; `value` is what it finds there."""
+    storage, before = tensor._storage, tensor._view
+    steps = (step,) if before is None else (*before.chain.steps, step)
+    chain = Chain(storage.value.shape, steps, 0 if before is None else before.chain.depth)
+    generation = storage.generation if value.result.promise is None else -1
+    tensor._view = View(chain, value, generation, None if before is None else before.base, 0)
+    tensor._view.creation = None if before is None else before.creation
+
+
+def _squeezing(input: Any, dim: Any) -> str:
+    return f"SqueezeBackward{3 if dim is None else 5 if isinstance(dim, (tuple, list)) else 4}"
+
+
+_transposing = _turning(transpose, "transpose_", "TransposeBackward1")
+attach(
+    t_=_turning(t, "t_", "TBackward1"),
+    transpose_=_transposing,
+    swapaxes_=_transposing,
+    swapdims_=_transposing,
+    squeeze_=_turning(squeeze, "squeeze_", _squeezing),
+    unsqueeze_=_turning(unsqueeze, "unsqueeze_", "UnsqueezeBackward1"),
+)
