@@ -89,6 +89,7 @@ def test_what_waits_for_a_count_is_not_made_before_it() -> None:
 def test_nothing_is_pending(capsys: pytest.CaptureFixture[str]) -> None:
     told = torch.explain(torch.ones(3))
     assert told.stages == ()
+    assert repr(told) == "<distgrad.Explanation: nothing is pending>"
     assert "nothing is pending" in capsys.readouterr().out
 
 
@@ -97,7 +98,9 @@ def test_what_is_given_back_does_not_print_it_again(capsys: pytest.CaptureFixtur
     print(torch.explain(x))
     printed = capsys.readouterr().out
     assert printed.count("stage 0") == 1
-    assert printed.splitlines()[-1] == "<distgrad.Explanation: 1 stages>"
+    assert printed.splitlines()[-1] == (
+        "<distgrad.Explanation: 1 stage, 4.06 Mflop, holds 512 KiB, moves 0 B, at most 320 KiB on a worker>"
+    )
 
 
 def test_it_takes_tensors() -> None:

@@ -97,6 +97,30 @@ def test_what_is_made_of_a_failed_value_in_a_later_flush_fails_alike(start: Star
     np.testing.assert_array_equal(session.fetch(emit("add", x, x)), X + X)
 
 
+@pytest.mark.parametrize("first", ["loss", "backward", "neither"])
+def test_a_bad_class_is_told_once(first: str, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its gradient fails too, at the same class: of that nobody hears."""
+    start(3, shard_bytes=64)
+    w = torch.randn(8, 4, requires_grad=True)
+    target = torch.arange(40) % 5
+    loss = torch.nn.functional.cross_entropy(torch.randn(40, 8) @ w, target)
+    if first == "loss":
+        with pytest.raises(IndexError, match="Target 4 is out of bounds"):
+            loss.item()
+        with pytest.raises(IndexError, match="Target 4 is out of bounds"):
+            loss.backward()
+    else:
+        loss.backward()
+        if first == "backward":
+            with pytest.raises(IndexError, match="Target 4 is out of bounds"):
+                loss.item()
+        session.flush()
+    torch.shutdown()
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == (first == "neither")
+    assert all("Target 4 is out of bounds. in nll_loss_forward" in line for line in told)
+
+
 def test_each_of_two_errors_is_told_with_its_own_line(start: Start) -> None:
     start(2)
     x, zero = put(np.arange(9), 2), put(np.zeros(9, np.int64), 2)

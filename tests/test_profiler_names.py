@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+import distgrad
+
 
 def test_ops_and_regions_are_counted(anywhere: ModuleType, tmp_path: Path) -> None:
     torch = anywhere
@@ -34,6 +36,25 @@ def test_ops_and_regions_are_counted(anywhere: ModuleType, tmp_path: Path) -> No
     prof.export_chrome_trace(tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert [e["args"]["args"] for e in events if e["name"] == "forward"] == ["a note"]
+
+
+def test_what_follows_a_step_is_not_of_the_step() -> None:
+    distgrad.shutdown()
+    with distgrad.init("inproc", workers=3, inline_bytes=0, shard_bytes=64):
+        w = distgrad.randn(8, 4, requires_grad=True)
+        optimizer = distgrad.optim.Adam([w])
+        (w**2).sum().backward()
+        optimizer.step()
+        distgrad.synchronize()
+        rows = distgrad.utils.data.TensorDataset(distgrad.randn(40, 8))
+        with distgrad.profile() as profile:
+            for (x,) in distgrad.utils.data.DataLoader(rows, 10, shuffle=True):
+                x.sum().item()
+            repr(distgrad.ones(2000) * 2)
+            distgrad.Tensor(40, 2).numpy()
+        names = {row.op for row in profile.rows}
+        assert "DataLoader" in names
+        assert not any("Adam" in name or "?" in name for name in names)
 
 
 def test_without_a_profile_regions_do_nothing(anywhere: ModuleType) -> None:

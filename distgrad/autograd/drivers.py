@@ -12,7 +12,7 @@ from distgrad.ops.batching import enter_level, left
 from distgrad.ops.helpers import constant
 from distgrad.ops.making import ones_like, zeros_like
 from distgrad.record import Edge
-from distgrad.session import batching
+from distgrad.session import batching, fresh
 from distgrad.tensor import Tensor
 
 Tensors = Tensor | GradientEdge | Sequence[Any] | dict[str, Tensor]
@@ -58,6 +58,8 @@ def _roots(outputs: tuple[Any, ...], gradients: Sequence[Any]) -> tuple[list[Edg
         edge = _edge_of(out)
         if edge[0] is None:
             raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
+        if not isinstance(out, GradientEdge) and (error := out._avals.result.error) is not None:
+            raise fresh(error)  # it was told already when the value was read
         edges.append(edge)
     return edges, found
 

@@ -50,8 +50,8 @@ def run(
     around, outer = grad_mode.current, anomaly.running.node
     caller = session.current_op.caller
     if session.is_initialized():  # else no op asks where it was called
-        session.current_op.caller = place("backward", 2)[1:]
-        session.pass_begins()
+        session.current_op.caller = begun = place("backward", 2)[1:]
+        session.pass_begins(begun)
     try:
         captured: dict[Edge, Tensor | None] = {} if accumulate else dict.fromkeys(inputs or ())
         targets = {node for node, _ in inputs or ()}

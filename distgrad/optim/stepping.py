@@ -92,8 +92,11 @@ class Stepper(Optimizer):
                 loss = closure()
         session.current_op.name = name = f"{type(self).__name__}.step"
         here = place(name, 2)
-        for number, group in enumerate(self.param_groups):
-            self._step_group(number, group, here)
+        try:
+            for number, group in enumerate(self.param_groups):
+                self._step_group(number, group, here)
+        finally:
+            session.current_op.name = "?"  # what comes is not of this step
         return loss
 
     def _step_group(self, number: int, group: Group, here: Place) -> None:

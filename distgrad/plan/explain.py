@@ -76,7 +76,14 @@ class Explanation:
     choice: Choice | None = None  # what came of a budget, if there is one
 
     def __repr__(self) -> str:  # not the text: that was printed when this was made
-        return f"<distgrad.Explanation: {len(self.stages)} stages>"
+        if not self.stages:
+            return "<distgrad.Explanation: nothing is pending>"
+        count = len(self.stages)
+        return (
+            f"<distgrad.Explanation: {count} stage{'s' * (count > 1)}, {number_text(self.flops)}flop, "
+            f"holds {nbytes_text(self.bytes_held)}, moves {nbytes_text(self.bytes_moved)}, "
+            f"at most {nbytes_text(max(self.peak_bytes))} on a worker>"
+        )
 
     @property
     def flops(self) -> float:

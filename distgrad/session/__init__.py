@@ -34,7 +34,7 @@ from distgrad.session.door import (
     snapshot,
     synchronize,
 )
-from distgrad.session.failures import WORDED
+from distgrad.session.failures import WORDED, fresh
 from distgrad.session.limited import memory_budget
 from distgrad.session.profiling import profile
 from distgrad.session.signature import current_op
@@ -56,6 +56,7 @@ __all__ = [
     "fetch",
     "fetch_own",
     "flush",
+    "fresh",
     "init",
     "inline_bytes",
     "is_initialized",

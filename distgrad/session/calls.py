@@ -60,6 +60,13 @@ class _Call(NamedTuple):
     keep: Sequence[int]  # what it is to store
 
 
+class _Untold(NamedTuple):
+    """What went wrong and nobody was told, and whether it did so in a backward pass."""
+
+    error: WorkerError
+    in_pass: bool
+
+
 class Calls:
     """The calls of one session, in order."""
 
@@ -79,7 +86,9 @@ class Calls:
         self._errors: Cache[tuple[int, int], WorkerError] = Cache(
             ERRORS, lambda _, error: 500 + len(str(error))
         )
-        self._untold: dict[tuple[int, int], WorkerError] = {}
+        self._untold: dict[tuple[int, int], _Untold] = {}
+        self.passes: set[tuple[Any, int]] = set()  # places at which users have begun backward passes
+        self._forward_failed = False  # since the last check
         self._refused: DistgradError | None = None
 
     def new_id(self, holder: Slot | None) -> int:
@@ -238,15 +247,21 @@ class Calls:
         """Wait for all calls, and raise the first failure if it was not told yet; the others count as told with it."""
         self.drain()
         self._raise_refused()
-        untold, self._untold = self._untold, {}
-        for error in untold.values():
+        errors = self._errors_untold()
+        self._untold.clear()
+        self._forward_failed = False
+        for error in errors:
             raise fresh(error)
 
     def untold(self) -> list[DistgradError]:
         """What went wrong and was not told yet, as far as the workers have answered."""
         while self._in_flight and all(self.transport.wait(self._in_flight[0].replies, 0)):
             self._collect()
-        return [*self._untold.values()]
+        return [*self._errors_untold()]
+
+    def _errors_untold(self) -> list[WorkerError]:
+        """A bad index fails in forward and again in backward: of these it is the failure of forward that is told."""
+        return [u.error for u in self._untold.values() if not (u.in_pass and self._forward_failed)]
 
     def _raise_refused(self) -> None:
         refused, self._refused = self._refused, None
@@ -290,5 +305,7 @@ class Calls:
                     at = origin(where) if where is not None else None
                     error = worker_error(failure, at, partial(self._member, worker))
                     self._errors.keep(key, error)
+                    in_pass = where is not None and where[1:] in self.passes
+                    self._forward_failed = self._forward_failed or not in_pass
                     if len(self._untold) < UNTOLD:
-                        self._untold[key] = error
+                        self._untold[key] = _Untold(error, in_pass)

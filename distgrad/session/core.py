@@ -46,6 +46,7 @@ PENDING = 4_096  # nodes after which the pending work is sent by itself
 LOST = "this tensor's contents were lost when its session was shut down"
 TOLD = 3  # errors that are printed at the end
 PLANS = 64 << 20  # bytes of plans that are kept
+PASSES = 1_000  # places where passes begin that are known
 COPIES = 4  # other cuts in which one value is kept
 
 
@@ -239,8 +240,10 @@ class Session:
 
     # Flush
 
-    def pass_begins(self) -> None:
+    def pass_begins(self, caller: tuple[Any, int]) -> None:
         """A backward pass is about to be recorded: what stands before it is forward."""
+        if len(self.calls.passes) < PASSES:
+            self.calls.passes.add(caller)
         self._forward = self._forward or len(self.pending)
 
     def pass_ended(self) -> None:
@@ -499,7 +502,11 @@ class Session:
                 "this tensor's contents were lost: the call that should have made them did not happen"
             )
         for node in nodes:
-            arrays = [self.fetch(r) for r in node.inputs]
+            try:
+                arrays = [self.fetch(r) for r in node.inputs]
+            except WorkerError as error:
+                result.error = fresh(error)
+                raise
             try:
                 made = apply(node.primitive, arrays, [o.spec for o in node.outputs], node.attrs)
             except Exception as error:  # as where a worker does it; the node stays pending

@@ -343,10 +343,10 @@ def fetch_own(value: Value) -> np.ndarray:
     return array
 
 
-def pass_begins() -> None:
-    """A backward pass is about to be recorded."""
-    if _session is not None and _session.pending:
-        _session.pass_begins()
+def pass_begins(caller: tuple[Any, int]) -> None:
+    """A backward pass is about to be recorded, which the user began at `caller`."""
+    if _session is not None:
+        _session.pass_begins(caller)
 
 
 def remaking() -> None:

@@ -82,6 +82,7 @@ def epoch(loader: Any) -> Iterator[list[Tensor]] | None:
 
 def _batches(columns: list[Callable[[int], Any]], n: int, size: int) -> Iterator[list[Tensor]]:
     for number in range(-(-n // size)):
+        session.current_op.name = "DataLoader"
         yield [Tensor(column(number)) for column in columns]
 
 

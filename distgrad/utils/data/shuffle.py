@@ -75,6 +75,7 @@ def deal(x: Value, order: np.ndarray, size: int) -> Dealt:
 
 def _moved(x: Value, wanted: np.ndarray) -> Value:
     """The rows `wanted` of each piece."""
+    session.current_op.name = "DataLoader"
     step = x.sharding.cuts[0].step
     shards, pieces, shape = -(-x.shape[0] // step), len(wanted), x.shape[1:]
     leaving, arriving, room = routes(wanted, step, shards)
