@@ -117,7 +117,7 @@ def test_routes_bring_each_row_to_its_place() -> None:
 
 
 def test_pieces_of_batches() -> None:
-    assert [pieces_of(n, 1024) for n in (1024, 4096, 256, 100, 64, 7)] == [8, 16, 2, 1, 1, 1]
+    assert [pieces_of(n, 1024) for n in (1024, 4096, 256, 100, 64, 7)] == [4, 16, 2, 1, 1, 1]
     assert pieces_of(32, 150_528) == 16  # few, but large rows
 
 
