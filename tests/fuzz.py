@@ -74,7 +74,7 @@ def run(
                 if waiting:
                     first, last = waiting.pop()
                 else:
-                    first, last = begun, begun + min(batch, max(200, left))
+                    first, last = begun, begun + min(batch, max(200, left // processes))
                     begun = last
                 command = [sys.executable, __file__, "--child", str(first), str(last), folder]
                 command += ["--seed", str(seed), "--real", str(real)]
