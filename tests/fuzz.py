@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-LONG = 180  # seconds after which a program hangs
+LONG = 600  # seconds after which a program hangs; the machine may have other work
 BATCH = 10_000  # numbers of one process
 MEMORY = 3 << 30  # bytes of address space more than at the start
 
