@@ -12,7 +12,7 @@ from references_conv import conv, conv_transpose
 import distgrad
 from distgrad import nn
 from distgrad.nn import functional as F
-from distgrad.primitives import Place
+from distgrad.primitives import Place, columns, depthwise
 from distgrad.primitives import convolution as kernels
 from distgrad.session import door
 from distgrad.worker.inproc import InProcess
@@ -153,13 +153,14 @@ def test_same_bits_on_any_number_of_workers() -> None:
         np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("waste", [0, 1000])
+@pytest.mark.parametrize(("waste", "products"), [(0, 0), (1000, 0), (0, 2)])
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_numbers_that_are_not_finite_stay_where_they_are_read(
-    monkeypatch: pytest.MonkeyPatch, waste: int, bad: float
+    monkeypatch: pytest.MonkeyPatch, waste: int, products: int, bad: float
 ) -> None:
     """A run of columns holds some that nobody needs: what is not finite there must reach nothing."""
-    monkeypatch.setattr(kernels, "WASTE", waste)
+    monkeypatch.setattr(columns, "WASTE", waste)
+    monkeypatch.setattr(depthwise, "PRODUCTS", products)
     how: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
     x, w, y = normal(2, 1, 4, 4), normal(1, 1, 2, 2), normal(2, 1, 3, 3)
     x[0, 0, 0, 3], w[0, 0, 1, 1], y[1, 0, 0, 0] = bad, bad, 0
@@ -175,10 +176,10 @@ def whole(*shape: int) -> Place:
     return Place((), (tuple((0, n) for n in shape),))
 
 
-@pytest.mark.parametrize(("block", "columns"), [(64, 1), (4000, 8), (1 << 20, 256)])
-def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, block: int, columns: int) -> None:
-    monkeypatch.setattr(kernels, "BLOCK", block)
-    monkeypatch.setattr(kernels, "COLUMNS", columns)
+@pytest.mark.parametrize(("block", "least"), [(64, 1), (4000, 8), (1 << 20, 256)])
+def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, block: int, least: int) -> None:
+    monkeypatch.setattr(columns, "BLOCK", block)
+    monkeypatch.setattr(columns, "COLUMNS", least)
     x, w, y = normal(3, 2, 2, 5, 4), normal(2, 3, 2, 2, 3), normal(3, 2, 3, 3, 4)
     how: dict[str, Any] = {"stride": (2, 1), "padding": (1, 1), "dilation": (1, 1)}
     flat = x.reshape(3, 4, 5, 4), w.reshape(6, 2, 2, 3)
@@ -189,3 +190,47 @@ def test_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, block
     gw = kernels.convolve_weight(x, y, size=(2, 3), at=whole(*w.shape), **how)
     np.testing.assert_allclose((gx * x).sum(), (y * want).sum(), rtol=1e-10)  # both are the form itself
     np.testing.assert_allclose((gw * w).sum(), (y * want).sum(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("run", [1, 30, 70, 8192])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "padding", "dilation"),
+    [
+        ((3, 2, 1, 9, 4), (2, 1, 1, 3, 2), (1, 1), (1, 0), (2, 1)),
+        ((3, 2, 2, 9, 4), (2, 1, 2, 2, 3), (2, 3), (1, 2), (1, 2)),
+        ((3, 2, 1, 9), (2, 2, 1, 3), (2,), (2,), (1,)),
+        ((2, 1, 1, 3, 4, 5), (1, 2, 1, 2, 1, 3), (1, 2, 1), (1, 0, 1), (1, 1, 1)),
+    ],
+)
+def test_few_channels_are_as_many(
+    monkeypatch: pytest.MonkeyPatch,
+    run: int,
+    dtype: Any,
+    x: Any,
+    w: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+) -> None:
+    """Run by run, in blocks of any size, and as a product of matrices: the same numbers."""
+    how = {"stride": stride, "padding": padding, "dilation": dilation}
+    rest = zip(x[3:], w[3:], stride, padding, dilation, strict=True)
+    size = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in rest)
+    xs, ws, ys = (normal(*shape).astype(dtype) for shape in (x, w, (*x[:2], w[1], *size)))
+
+    def results() -> list[np.ndarray]:
+        return [
+            kernels.convolve(xs, ws, size=size, at=whole(*ys.shape), **how),
+            kernels.convolve_input(ys, ws, size=x[3:], at=whole(*x), **how),
+            kernels.convolve_weight(xs, ys, size=w[3:], at=whole(*w), **how),
+        ]
+
+    assert depthwise.suits(ws)
+    monkeypatch.setattr(depthwise, "RUN", run)
+    monkeypatch.setattr(depthwise, "CACHED", 8 * run)
+    found = results()
+    monkeypatch.setattr(depthwise, "PRODUCTS", 0)
+    tolerance = 1e-4 if dtype is np.float32 else 1e-12
+    for got, want in zip(found, results(), strict=True):
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)

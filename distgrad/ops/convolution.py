@@ -6,18 +6,24 @@ has the form that all belong to). Groups become a dimension of the primitives.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from distgrad import session
-from distgrad.dtype import BOOL
 from distgrad.graph import Value
 from distgrad.ops.base import Ints, Tensor, call, composite, op
-from distgrad.ops.helpers import title
+from distgrad.ops.convolution_arguments import (
+    Some,
+    batched,
+    check_bias,
+    check_channels,
+    check_extra,
+    check_rest,
+    check_weight,
+    planned,
+    spatial,
+)
 from distgrad.ops.regrouping import reshaped
 from distgrad.ops.samples import real
-from distgrad.tensor import C_NAMES
 
 __all__ = [
     "conv1d",
@@ -31,8 +37,6 @@ __all__ = [
 ]
 
 BACKWARD = "ConvolutionBackwardBackward0"
-Some = int | Sequence[int]
-SAME_INPUT = " should be the same or input should be a MKLDNN tensor and weight is a dense tensor"
 
 
 # The three ops. x is (N, C, *spatial), w (O, C / groups, *kernel), y (N, O, *spatial).
@@ -162,120 +166,7 @@ def _channel_sums(g: Tensor) -> Tensor:
     return call("sum", g, (0, *range(2, g.dim())))
 
 
-# Arguments as torch takes them, and what it says of wrong ones.
-def spatial(value: Some, n: int) -> Ints | None:
-    """One integer, or one for each spatial dimension, as a tuple of n; None if they are another number."""
-    several: Any = value if isinstance(value, (tuple, list)) else (value,)
-    found = tuple(map(operator.index, several))
-    return found * n if len(found) == 1 else found if len(found) == n else None
-
-
-class Plan(NamedTuple):
-    """The arguments of a convolution, as the ops take them."""
-
-    stride: Ints
-    padding: Ints
-    dilation: Ints
-    extra: Ints  # output_padding
-
-
-def batched(name: str, input: Tensor, n: int) -> tuple[Tensor, bool]:
-    """The input with a dimension for samples, and whether it had one."""
-    if input.dim() not in (n + 1, n + 2):
-        raise RuntimeError(
-            f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got input of size: "
-            f"{list(input.shape)}"
-        )
-    return (input, True) if input.dim() == n + 2 else (call("unsqueeze", input, 0), False)
-
-
-def _plan(weight: Tensor, stride: Some, padding: Some, dilation: Some, extra: Some, groups: int) -> Plan:
-    if weight.dim() < 3:
-        raise RuntimeError("weight should have at least three dimensions")
-    if groups <= 0:
-        raise RuntimeError("non-positive groups is not supported")
-    n = weight.dim() - 2
-    named = {"stride": stride, "padding": padding, "dilation": dilation, "output_padding": extra}
-    found = {name: spatial(value, n) for name, value in named.items()}
-    for name, value in found.items():
-        if value is None:
-            raise RuntimeError(
-                f"expected {name} to be a single integer value or a list of {n} values to match the convolution "
-                f"dimensions, but got {name}={list(named[name])}"  # type: ignore[arg-type]
-            )
-    plan = Plan(*found.values())  # type: ignore[arg-type]
-    if min(plan.padding) < 0:
-        raise RuntimeError("negative padding is not supported")
-    if min(plan.extra) < 0:
-        raise RuntimeError("negative output_padding is not supported")
-    if min(plan.stride) <= 0:
-        raise RuntimeError("non-positive stride is not supported")
-    return plan
-
-
-def _check_weight(input: Tensor, weight: Tensor, groups: int) -> None:
-    shape = list(weight.shape)
-    if input.dim() != weight.dim():
-        k = weight.dim()
-        raise RuntimeError(
-            f"Expected {k}-dimensional input for {k}-dimensional weight {shape}, but got "
-            f"{input.dim()}-dimensional input of size {list(input.shape)} instead"
-        )
-    if shape[0] < groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but got weight of "
-            f"size {shape} instead"
-        )
-    if shape[0] % groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight "
-            f"of size [{shape}] instead"
-        )
-
-
-def _check_channels(input: Tensor, weight: Tensor, given: str, channels: int, size: Sequence[int]) -> None:
-    if size[1] != channels:
-        raise RuntimeError(
-            f"Given {given}, weight of size {list(weight.shape)}, expected input{list(size)} to have {channels} "
-            f"channels, but got {size[1]} channels instead"
-        )
-
-
-def _check_bias(weight: Tensor, bias: Tensor | None, given: str, channels: int) -> None:
-    if bias is not None and tuple(bias.shape) != (channels,):
-        raise RuntimeError(
-            f"Given {given}weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} "
-            f"elements, but got bias of size {list(bias.shape)} instead"
-        )
-
-
-def _check_rest(input: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, groups: int) -> None:
-    """Dtypes, dilation and the kernel."""
-    kinds = [x._avals.dtype for x in (input, weight)]
-    if bias is not None and bias.dtype != input.dtype:
-        a, b = (C_NAMES[x.dtype.name] for x in (input, bias))
-        raise RuntimeError(f"Input type ({a}) and bias type ({b}) should be the same")
-    if kinds[0] != kinds[1]:
-        if groups > 1:
-            a, b = (f"torch.{title(k)}Tensor" for k in kinds)
-            raise RuntimeError(f"Input type ({a}) and weight type ({b}){SAME_INPUT}")
-        raise RuntimeError(f"expected scalar type {title(kinds[0])} but found {title(kinds[1])}")
-    if kinds[0] == BOOL:
-        raise NotImplementedError("\"slow_conv2d_cpu\" not implemented for 'Bool'")
-    if min(plan.dilation) <= 0:
-        pair = list(plan.dilation) if len(plan.dilation) > 1 else [1, *plan.dilation]
-        raise RuntimeError(f"dilation should be greater than zero, but got {pair}")
-    kernel = tuple(weight.shape[2:])
-    if 0 in kernel:
-        if len(kernel) == 3:
-            shown = " x ".join(map(str, kernel))
-            raise RuntimeError(f"kernel size should be greater than zero, but got: {shown} (TxHxW)")
-        high, wide = kernel if len(kernel) == 2 else (1, *kernel)
-        raise RuntimeError(
-            f"kernel size should be greater than zero, but got kernel_height: {high} kernel_width: {wide}"
-        )
-
-
+# From what users give to the ops.
 def _conv(
     name: str,
     n: int,
@@ -329,10 +220,10 @@ def _convolution(
     groups: int,
     size: Ints | None = None,
 ) -> Tensor:
-    plan = _plan(weight, stride, padding, dilation, 0, groups)
-    _check_weight(x, weight, groups)
-    _check_channels(x, weight, f"groups={groups}", weight.shape[1] * groups, x.shape)
-    _check_bias(weight, bias, "", weight.shape[0])
+    plan = planned(weight, stride, padding, dilation, 0, groups)
+    check_weight(x, weight, groups)
+    check_channels(x, weight, f"groups={groups}", weight.shape[1] * groups, x.shape)
+    check_bias(weight, bias, "", weight.shape[0])
     lengths = [s + 2 * p for s, p in zip(x.shape[2:], plan.padding, strict=True)]
     kernel = [d * (k - 1) + 1 for d, k in zip(plan.dilation, weight.shape[2:], strict=True)]
     if size is None:
@@ -343,7 +234,7 @@ def _convolution(
                 "greater than actual input size"
             )
         size = tuple((s - k) // t + 1 for s, k, t in zip(lengths, kernel, plan.stride, strict=True))
-    _check_rest(x, weight, bias, plan, groups)
+    check_rest(x, weight, bias, plan, groups)
     return _convolve(x, weight, *plan[:3], groups, size, bias)
 
 
@@ -376,12 +267,12 @@ def _transposed(
     groups: int,
     dilation: Some,
 ) -> Tensor:
-    plan = _plan(weight, stride, padding, dilation, output_padding, groups)
-    _check_weight(y, weight, groups)
-    _check_channels(y, weight, "transposed=1", weight.shape[0], y.shape)
-    _check_bias(weight, bias, "transposed=1, ", weight.shape[1] * groups)
-    _check_rest(y, weight, bias, plan, groups)
-    _check_extra(plan)
+    plan = planned(weight, stride, padding, dilation, output_padding, groups)
+    check_weight(y, weight, groups)
+    check_channels(y, weight, "transposed=1", weight.shape[0], y.shape)
+    check_bias(weight, bias, "transposed=1, ", weight.shape[1] * groups)
+    check_rest(y, weight, bias, plan, groups)
+    check_extra(plan)
     size = tuple(
         (t - 1) * s - 2 * p + d * (k - 1) + e + 1
         for t, k, s, p, d, e in zip(y.shape[2:], weight.shape[2:], *plan, strict=True)
@@ -393,20 +284,6 @@ def _transposed(
             "too small"
         )
     return _convolve_input(y, weight, *plan[:3], groups, size, bias)
-
-
-def _check_extra(plan: Plan) -> None:
-    if all(e < max(s, d) for e, s, d in zip(plan.extra, plan.stride, plan.dilation, strict=True)):
-        return
-    names = ("depth", "height", "width")[-max(2, len(plan.extra)) :]
-    padded = [(0,) * (len(names) - len(plan.extra)) + plan.extra]
-    padded += [(1,) * (len(names) - len(v)) + v for v in (plan.stride, plan.dilation)]
-    shown = " ".join(
-        f"{what}_{name}: {v}"
-        for what, values in zip(("output_padding", "stride", "dilation"), padded, strict=True)
-        for name, v in zip(names, values, strict=True)
-    )
-    raise RuntimeError(f"output padding must be smaller than either stride or dilation, but got {shown}")
 
 
 # What users call.

@@ -16,7 +16,7 @@ from distgrad import session
 from distgrad.dtype import BOOL
 from distgrad.graph import Value
 from distgrad.ops.base import Ints, Tensor, call, constant, op
-from distgrad.ops.convolution import spatial
+from distgrad.ops.convolution_arguments import spatial
 from distgrad.ops.samples import real
 
 Some = int | Sequence[int]

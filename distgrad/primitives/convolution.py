@@ -9,198 +9,24 @@ with x taken as zero outside: `convolve` gives its derivative with respect to y,
 dimension g of groups is there or not; `size` are the spatial lengths of the result, and may be any.
 
 The kernels bring windows of x into a matrix of (c, k) by (n, t) and leave the rest to BLAS, in blocks that stay in the
-core's cache. A block of x is first laid out by phases: positions that are equal modulo the stride lie together. Then
-what offset k reads is one run of memory for each channel and sample, copied at the speed of memory, with a few columns
-between the rows of an image that nobody needs. Where these are too many, only windows are copied.
+core's cache (`columns.py`). Where a group has a channel or two, each number of w meets a run of x (`depthwise.py`).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
+from distgrad.primitives import depthwise
 from distgrad.primitives.base import Attrs, Aval, Labels, Place, expect, primitive
 from distgrad.primitives.blas import matmul
+from distgrad.primitives.columns import SAMPLES_OUT, Window, blocks
 from distgrad.primitives.folding import folding
 
 Out = np.ndarray | None
 Ints = tuple[int, ...]
-
-BLOCK = 512 << 10  # bytes of the matrix of windows
-COLUMNS = 256  # of that matrix, at least: fewer do not keep BLAS busy
-WASTE = 12  # rows of w times the share of columns that nobody needs, from which on windows are copied
-
-
-class Taps(NamedTuple):
-    """Where the offsets of a kernel read, in a block of x by phases."""
-
-    reach: Ints  # how far the last offset is from the first, in strides
-    phases: tuple[Ints, ...]  # those that are read
-    taps: tuple[
-        tuple[int, Ints], ...
-    ]  # for each offset the number of its phase, and how many strides it is from the first
-
-
-@lru_cache(maxsize=256)
-def _taps(kernel: Ints, stride: Ints, dilation: Ints) -> Taps:
-    phases: dict[Ints, int] = {}
-    taps = []
-    for k in itertools.product(*map(range, kernel)):
-        at = [divmod(i * d, s) for i, d, s in zip(k, dilation, stride, strict=True)]
-        taps.append((phases.setdefault(tuple(r for _, r in at), len(phases)), tuple(q for q, _ in at)))
-    reach = tuple((n - 1) * d // s for n, d, s in zip(kernel, dilation, stride, strict=True))
-    return Taps(reach, tuple(phases), tuple(taps))
-
-
-class Window:
-    """The matrix of windows of one block: samples, groups and a range of the first spatial dimension of y."""
-
-    def __init__(
-        self, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints, rows: int
-    ) -> None:
-        self.reach, self.phases, self.taps = _taps(kernel, stride, dilation)
-        self.stride, self.padding, self.kernel = stride, padding, kernel
-        self.inner = size[1:]  # of y
-        self.wide = tuple(
-            n + r for n, r in zip(self.inner, self.reach[1:], strict=True)
-        )  # the same in the block of x
-        over = math.prod(self.wide) - math.prod(self.inner)
-        self.runs = rows * over < WASTE * max(1, math.prod(self.inner))
-        self.pitch = self.wide if self.runs else self.inner
-        self.plain = len(self.taps) == 1 and not over  # the matrix is the block itself
-
-    def exactly(self) -> None:
-        """Copy windows only: no number that does not belong to a window is multiplied, were it by zero."""
-        self.runs, self.pitch = False, self.inner
-
-    def empty(self, groups: int, channels: int, samples: int, rows: int, dtype: np.dtype) -> np.ndarray:
-        """A block of x by phases: (group, channel, phase, sample, *spatial)."""
-        first = rows + self.reach[0] + any(self.reach[1:])  # a run may end in the row behind the last
-        return np.empty((groups, channels, len(self.phases), samples, first, *self.wide), dtype)
-
-    def parts(
-        self, block: np.ndarray, x: np.ndarray, start: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
-        """For each phase what of the block stands in x (n, g, c, *spatial), where, and whether that is all of it."""
-        for number, phase in enumerate(self.phases):
-            there: list[slice] = []
-            here: list[slice] = []
-            full = True
-            firsts = (start, *[0] * len(self.inner))
-            for n, q, s, p, r, a in zip(
-                x.shape[3:], block.shape[4:], self.stride, self.padding, phase, firsts, strict=True
-            ):
-                low, high = max(0, -((r - p) // s) - a), min(q, -((r - p - n) // s) - a)
-                high = max(low, high)
-                full = full and low == 0 and high == q
-                begin = (a + low) * s + r - p
-                there.append(
-                    slice(begin, max(begin, begin + (high - low - 1) * s + 1) if high > low else begin, s)
-                )
-                here.append(slice(low, high))
-            inside = block[:, :, number]
-            part = inside[(slice(None), slice(None), slice(None), *here)]
-            yield (
-                part,
-                x[(slice(None), slice(None), slice(None), *there)].transpose(_SAMPLES_IN[x.ndim]),
-                full,
-            )
-
-    def read(self, x: np.ndarray, start: int, rows: int) -> np.ndarray:
-        """A block of x by phases, zero outside."""
-        n, g, c = x.shape[:3]
-        block = self.empty(g, c, n, rows, x.dtype)
-        parts = list(self.parts(block, x, start))
-        if not all(full for _, _, full in parts):
-            block.fill(0)
-        for part, source, _ in parts:
-            np.copyto(part, source)
-        return block
-
-    def views(self, block: np.ndarray, rows: int) -> Iterator[np.ndarray]:
-        """What each offset reads of each group, channel and sample: a run, or a window with spatial dimensions."""
-        if not self.runs:
-            for phase, at in self.taps:
-                part = tuple(slice(q, q + n) for q, n in zip(at, (rows, *self.inner), strict=True))
-                inside = block[:, :, phase]
-                yield inside[(slice(None),) * 3 + part]
-            return
-        flat = block.reshape(*block.shape[:4], -1)
-        length = rows * math.prod(self.wide)
-        for phase, at in self.taps:
-            first = 0
-            for q, n in zip(at, (1, *self.wide), strict=True):
-                first = first * n + q
-            yield flat[:, :, phase, :, first : first + length]
-
-    def columns(self, x: np.ndarray, start: int, rows: int) -> np.ndarray:
-        """The matrix of windows of each group: (group, channel and offset, sample and column)."""
-        block = self.read(x, start, rows)
-        g, c, _, n = block.shape[:4]
-        length = n * rows * math.prod(self.pitch)
-        if self.plain:
-            return block.reshape(g, c, length)
-        made = np.empty((g, c, len(self.taps), n, rows, *self.pitch), x.dtype)
-        target = made.reshape(g, c, len(self.taps), n, -1) if self.runs else made
-        for k, view in enumerate(self.views(block, rows)):
-            np.copyto(target[:, :, k], view)
-        return made.reshape(g, c * len(self.taps), length)
-
-    def add(self, columns: np.ndarray, x: np.ndarray, start: int, rows: int) -> None:
-        """The transposed of `columns`: every number of the matrix is added where it was read."""
-        n, g, c = x.shape[:3]
-        block = self.empty(g, c, n, rows, x.dtype)
-        block.fill(0)
-        source = columns.reshape(g, c, len(self.taps), n, *((-1,) if self.runs else (rows, *self.inner)))
-        for k, view in enumerate(self.views(block, rows)):
-            np.add(view, source[:, :, k], out=view)
-        for part, target, _ in self.parts(block, x, start):
-            np.add(target, part, out=target)
-
-    def spread(self, y: np.ndarray) -> np.ndarray:
-        """A block of y (n, g, o, *spatial) as a matrix like that of windows: zero where nobody needs a column."""
-        n, g, o, rows = y.shape[:4]
-        made = np.zeros((g, o, n, rows, *self.pitch), y.dtype)
-        np.copyto(self.inside(made), y.transpose(_SAMPLES_IN[y.ndim]))
-        return made.reshape(g, o, -1)
-
-    def inside(self, made: np.ndarray) -> np.ndarray:
-        """The columns that are needed, of (group, row, sample, *spatial)."""
-        return made[(slice(None),) * 4 + tuple(slice(0, n) for n in self.inner)]
-
-
-# (n, g, c, *spatial) as (g, c, n, *spatial), and back, by the number of dimensions.
-_SAMPLES_IN = {n: (1, 2, 0, *range(3, n)) for n in range(3, 12)}
-_SAMPLES_OUT = {n: (2, 0, 1, *range(3, n)) for n in range(3, 12)}
-
-
-def _blocks(
-    window: Window, shape: Sequence[int], rows: int, itemsize: int
-) -> Iterator[tuple[slice, slice, slice]]:
-    """Samples, groups and ranges of the first spatial dimension, of which the matrix of windows has about BLOCK bytes.
-
-    They follow from shapes alone. `shape` is that of x.
-    """
-    n, g, c = shape[:3]
-    line = math.prod(window.pitch)  # columns for each row
-    column = max(1, c * len(window.taps) * itemsize)
-    columns = max(COLUMNS, BLOCK // column)
-    some_rows = min(rows, -(-columns // max(1, line)))
-    samples = max(1, min(n, columns // max(1, line * some_rows)))
-    groups = max(1, min(g, columns // max(1, line * some_rows * samples)))
-    for at_n, at_g, at_t in itertools.product(
-        range(0, n, samples), range(0, g, groups), range(0, rows, max(1, some_rows))
-    ):
-        yield (
-            slice(at_n, at_n + samples),
-            slice(at_g, at_g + groups),
-            slice(at_t, min(rows, at_t + some_rows)),
-        )
 
 
 def _here(size: Ints, at: Place) -> Ints:
@@ -239,13 +65,16 @@ def convolve(
         matmul(matrix, flat, out=y.reshape(*y.shape[:3], -1))
         return out
     window = Window(kernel, stride, padding, dilation, size, o)
-    for n, groups, t in _blocks(window, x.shape, size[0], x.itemsize):
+    if depthwise.suits(w):
+        depthwise.output(window, x, w, y)
+        return out
+    for n, groups, t in blocks(window, x.shape, size[0], x.itemsize):
         rows = t.stop - t.start
         columns = window.columns(x[n, groups], t.start, rows)
         made = matmul(matrix[groups], columns)
         target = y[n, groups, :, t]
         made = window.inside(made.reshape(*made.shape[:2], len(target), rows, *window.pitch))
-        np.copyto(target, made.transpose(_SAMPLES_OUT[ndim]))
+        np.copyto(target, made.transpose(SAMPLES_OUT[ndim]))
     return out
 
 
@@ -274,9 +103,13 @@ def convolve_input(
     if not (x.size and y.size and w.size):
         return out
     window = Window(kernel, stride, padding, dilation, y.shape[3:], o)
-    if window.runs and not np.isfinite(matrix).all():
+    finite = np.isfinite(matrix).all()
+    if finite and depthwise.suits(w):
+        depthwise.input(window, y, w, x)
+        return out
+    if not finite:
         window.exactly()
-    for n, groups, t in _blocks(window, x.shape, y.shape[3], x.itemsize):
+    for n, groups, t in blocks(window, x.shape, y.shape[3], x.itemsize):
         columns = matmul(turned[groups], window.spread(y[n, groups, :, t]))
         window.add(columns, x[n, groups], t.start, t.stop - t.start)
     return out
@@ -299,7 +132,12 @@ def convolve_weight(
     total = np.zeros((*w.shape[:2], math.prod(w.shape[2:])), np.float64 if x.dtype.kind == "f" else x.dtype)
     if x.size and y.size and w.size:
         window = Window(size, stride, padding, dilation, y.shape[3:], y.shape[2])
-        for n, groups, t in _blocks(window, x.shape, y.shape[3], x.itemsize):
+        if depthwise.suits(w):
+            found = np.asarray(depthwise.weight(window, x, y)).reshape(total.shape)
+            if np.isfinite(found).all():
+                np.copyto(w, found.reshape(w.shape), casting="same_kind")
+                return out
+        for n, groups, t in blocks(window, x.shape, y.shape[3], x.itemsize):
             part = _product(window, x[n, groups], y[n, groups, :, t], t)
             if window.runs and not np.isfinite(part).all():
                 window.exactly()

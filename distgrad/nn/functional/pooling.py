@@ -11,7 +11,7 @@ import numpy as np
 from distgrad import session
 from distgrad.dtype import BOOL
 from distgrad.ops.base import Tensor, call
-from distgrad.ops.convolution import spatial
+from distgrad.ops.convolution_arguments import spatial
 from distgrad.ops.padding import _taken, constant_pad_nd
 from distgrad.ops.pooling import (
     Some,

@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from distgrad.ops.base import Tensor, call
-from distgrad.ops.convolution import spatial
+from distgrad.ops.convolution_arguments import spatial
 from distgrad.ops.helpers import title
 from distgrad.ops.vision import (
     _col2im,
