@@ -93,6 +93,7 @@ def run(
                     process.kill()
                     process.wait()
                 del running[process]
+                print(f"{first} to {last}: {dict(counts)} before", file=sys.stderr, flush=True)
                 report = Path(f"{folder}/{first}.json")
                 if report.exists():
                     told = json.loads(report.read_text())
@@ -112,7 +113,6 @@ def run(
                 found.append({"index": index, "error": f"the process {how}", "where": ""})
                 counts["found"] += 1
                 waiting += [(n, m) for n, m in ((first, index), (index + 1, last)) if n < m]
-            print(dict(counts), len(found), file=sys.stderr, flush=True)
 
 
 def main() -> None:
