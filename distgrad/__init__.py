@@ -149,6 +149,7 @@ from distgrad.ops.reductions import *
 from distgrad.ops.rows import unbind
 from distgrad.ops.running import *
 from distgrad.ops.sampling import *
+from distgrad.ops.scattering import *
 from distgrad.ops.searching import *
 from distgrad.ops.shape import *
 from distgrad.ops.slices import narrow, select

@@ -425,6 +425,29 @@ def added(idx: np.ndarray, src: np.ndarray, dim: int, size: int) -> np.ndarray:
     return out
 
 
+def combined(ufunc: np.ufunc, start: float) -> Any:
+    def each(idx: np.ndarray, src: np.ndarray, dim: int) -> np.ndarray:
+        out = np.full((*src.shape[:dim], 3, *src.shape[dim + 1 :]), start, src.dtype)
+        for at in np.ndindex(*src.shape):
+            there = (*at[:dim], idx[at], *at[dim + 1 :])
+            out[there] = ufunc(out[there], src[at])
+        return out
+
+    return each
+
+
+for _dim, (_name, _function) in itertools.product(
+    (0, 1, 2),
+    (
+        ("scatter_multiply", combined(np.multiply, 1)),
+        ("scatter_maximum", combined(np.maximum, -np.inf)),
+        ("scatter_minimum", combined(np.minimum, np.inf)),
+    ),
+):
+    _idx = integers(9, 4, 5, low=0, high=3)
+    case(_name, lambda i, s, d=_dim, f=_function: f(i, s, d), _idx, normal(9, 4, 5), dim=_dim, size=3)
+
+
 for _dim, _make in itertools.product((0, 1, 2), (normal, integers)):
     _shape = (9, 4, 5)
     _idx = integers(*_shape, low=0, high=3)

@@ -35,6 +35,31 @@ def _(x: Array, dim: int, index: Array, src: Any) -> Array:
     return x
 
 
+UFUNCS = {"sum": np.add, "mean": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
+
+
+@reference("scatter_reduce")
+def scatter_reduce(
+    x: Array, dim: int, index: Array, src: Array, reduce: str, include_self: bool = True
+) -> Array:
+    x, count = x.copy(), np.full(x.shape, int(include_self))
+    for at, there in each(index, dim):
+        x[there] = UFUNCS[reduce](x[there], src[at]) if count[there] else src[at]
+        count[there] += 1
+    return x / np.maximum(count, 1) if reduce == "mean" else x
+
+
+@reference("index_reduce")
+def _(x: Array, dim: int, index: Array, source: Array, reduce: str, include_self: bool = True) -> Array:
+    wide = np.expand_dims(index, [d for d in range(x.ndim) if d != dim % x.ndim])
+    return scatter_reduce(x, dim, np.broadcast_to(wide, source.shape), source, reduce, include_self)
+
+
+@reference("_once")
+def _(x: Array, several: Array) -> Array:
+    return x
+
+
 @reference("scatter_add")
 def _(x: Array, dim: int, index: Array, src: Array) -> Array:
     x = x.copy()

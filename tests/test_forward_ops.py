@@ -88,6 +88,7 @@ def test_cuts(part: int, cut: str) -> None:
         check([call for name in names for call in calls(name)], CUTS[cut])
 
 
+@pytest.mark.filterwarnings("ignore:index_reduce")  # which warns, as torch does
 @pytest.mark.parametrize("name", sorted(name for name, op in OPS.items() if op.inplace))
 def test_in_place(name: str) -> None:
     batch = calls(name)

@@ -71,6 +71,7 @@ def test_cuts(name: str, cut: str) -> None:
 
 
 @EACH
+@pytest.mark.filterwarnings("ignore:index_reduce")  # whose methods warn, as torch does
 def test_methods(name: str) -> None:
     """As a method, and in place, an op gives the same."""
     pairs = [

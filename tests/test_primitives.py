@@ -21,7 +21,7 @@ from distgrad.primitives import MERGES, TABLE, Aval, Labels, Place, Primitive
 # The order of additions differs where these are cut.
 INEXACT = {"sum", "prod", "contract", "softmax", "log_softmax", "log_softmax_backward"}
 INEXACT |= {"convolve", "convolve_input", "convolve_weight"}
-INEXACT |= {"index_add", "scatter_add", "add_taken", "square_sums"}
+INEXACT |= {"index_add", "scatter_add", "scatter_multiply", "add_taken", "square_sums"}
 
 
 # The checkers.

@@ -33,7 +33,6 @@ __all__ = [
     "index_copy",
     "index_fill",
     "index_select",
-    "scatter",
     "scatter_add",
     "take",
     "take_along_dim",
@@ -137,7 +136,7 @@ def _scattered(g: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 @op(
-    name=lambda input, dim, index, src, value, reduce: (
+    name=lambda input, dim, index, src, value: (
         f"ScatterBackward{0 if isinstance(src, (Tensor, np.ndarray)) else 1}"
     ),
     input=_scattered,
@@ -157,14 +156,11 @@ def scatter(
     src: Operand | None = None,
     *,
     value: Operand | None = None,
-    reduce: str | None = None,
 ) -> Value:
     """`input` with out[i][index[i][j][k]][k] = src[i][j][k] for `dim` 1, and so on; `src` may be a number.
 
     Of several writes to one place the last counts.
     """
-    if reduce is not None:
-        raise NotImplementedError("scatter(): reduce= is not supported; use scatter_add()")
     src = value if src is None else src
     if src is None:
         raise TypeError('scatter() missing 1 required positional arguments: "src"')

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from distgrad import session
 from distgrad.dtype import dtype_of
-from distgrad.ops.base import Tensor, Value, attach, cast, common_dtype, composite, op
+from distgrad.ops.base import Tensor, Value, attach, cast, common_dtype, composite, normal_dim, op
 from distgrad.ops.joining import cat
 from distgrad.ops.making import as_tensor, zeros
+from distgrad.ops.masks import nonzero
 from distgrad.ops.ordering import cumsum, sort
 from distgrad.ops.samples import real, whole
 
@@ -148,10 +150,58 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
 
 
 def _runs(ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a vector: which elements begin a run of equal ones, and the number of the run of each element."""
-    first = zeros(min(1, ordered.numel()), dtype="bool").logical_not()
-    begins = cat([first, ordered[1:] != ordered[:-1]]) if ordered.numel() else first
+    """Of a vector or rows: which of them begin a run of equal ones, and the number of the run of each."""
+    first = zeros(min(1, ordered.shape[0]), dtype="bool").logical_not()
+    changes = ordered[1:] != ordered[:-1]
+    if changes.dim() > 1:
+        changes = changes.any(1)
+    begins = cat([first, changes]) if ordered.shape[0] else first
     return begins, cumsum(begins.long(), 0) - 1
+
+
+def _slices_of(input: Tensor, dim: int) -> tuple[int, Tensor]:
+    """The dimension from the front, and the slices along it as rows."""
+    shape = tuple(input.shape)
+    if not shape:
+        raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
+    d = normal_dim(dim, len(shape))
+    if 0 in shape[:d] + shape[d + 1 :]:
+        raise RuntimeError(
+            "There are 0 sized dimensions, and they aren't selected, so unique cannot be applied"
+        )
+    rows = input.detach().movedim(d, 0)
+    return d, rows.reshape(shape[d], math.prod(shape) // max(1, shape[d]) if shape[d] else 1)
+
+
+def _ranks(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """In each column: the number of smaller distinct elements, and in which order to take it so that it rises."""
+    ordered, order = sort(columns, 0)
+    changes = (ordered[1:] != ordered[:-1]).long()
+    number = cumsum(cat([zeros(1, columns.shape[1], dtype="int64"), changes]), 0)
+    return number.scatter(0, order, number), order
+
+
+def _unique_slices(input: Tensor, dim: int, return_inverse: bool, return_counts: bool) -> Any:
+    """Rows are ranked column by column, and then by pairs of ranks, which takes log2 of their length such rounds."""
+    d, rows = _slices_of(input, dim)
+    n = rows.shape[0]
+    if n == 0:
+        empty = zeros(0, dtype="int64")
+        return _answer(input.clone(), empty, empty, return_inverse, return_counts)
+    rank, order = _ranks(rows)
+    while rank.shape[1] > 1:
+        pairs = rank.shape[1] // 2
+        joined = rank[:, : 2 * pairs : 2] * n + rank[:, 1 : 2 * pairs : 2]
+        rank, order = _ranks(cat([joined, rank[:, 2 * pairs :]], 1))
+    begins, _ = _runs(rank[:, 0][order[:, 0]])
+    return _chosen_slices(input, d, order[:, 0][begins], rank[:, 0], return_inverse, return_counts)
+
+
+def _chosen_slices(
+    input: Tensor, dim: int, chosen: Tensor, number: Tensor, return_inverse: bool, return_counts: bool
+) -> Any:
+    counts = _counts(number, chosen.numel()) if return_counts else None
+    return _answer(input.index_select(dim, chosen), number, counts, return_inverse, return_counts)
 
 
 def _counts(number: Tensor, n: int) -> Tensor:
@@ -173,10 +223,10 @@ def unique(
     dim: int | None = None,
 ) -> Any:
     """The distinct elements, rising; with `return_inverse` where each element is found among them, with
-    `return_counts` how often. Waits for their number. `dim` is not supported.
+    `return_counts` how often. With `dim` the distinct slices along it, as if sorted. Waits for their number.
     """
     if dim is not None:
-        raise NotImplementedError("unique(): dim= is not supported yet")
+        return _unique_slices(input, dim, return_inverse, return_counts)
     flat = input.detach().reshape(-1)
     ordered, order = sort(flat)
     begins, number = _runs(ordered)
@@ -189,9 +239,11 @@ def unique(
 def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
-    """The first element of each run of equal ones, in the order in which they stand. `dim` is not supported."""
+    """The first element, or slice along `dim`, of each run of equal ones, in the order in which they stand."""
     if dim is not None:
-        raise NotImplementedError("unique_consecutive(): dim= is not supported yet")
+        d, rows = _slices_of(input, dim)
+        begins, number = _runs(rows)
+        return _chosen_slices(input, d, nonzero(begins)[:, 0], number, return_inverse, return_counts)
     flat = input.detach().reshape(-1)
     begins, number = _runs(flat)
     output = flat[begins]
