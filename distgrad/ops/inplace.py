@@ -32,6 +32,7 @@ PARTIAL = (
     "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
     "location. Please clone() the tensor before performing the operation."
 )
+SAME = {"fill", "zero"}  # write one number everywhere
 READ_FIRST = {
     "fill",
     "masked_fill",
@@ -109,7 +110,9 @@ def alike(tensor: Tensor, kind: Kind, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
     They are such that it writes the same wherever an element is seen.
     """
-    others = None if kind.alike is None else kind.alike(tensor, *args[1:])
+    assert tensor._view is not None
+    tangled = tensor._view.chain.found.path.tangled and kind.name not in SAME
+    others = None if kind.alike is None or tangled else kind.alike(tensor, *args[1:])
     if others is None:
         raise RuntimeError(OVERLAP)
     return (tensor, *others)

@@ -46,9 +46,14 @@ class Move(ABC):
         """The moves of `core` that give, expanded, what this one gives of `core` expanded to `shape`."""
         return (self,)
 
-    def after(self, slices: Slices) -> tuple[Slices, Move] | None:
-        """Slices of the parent and a move of those that give these slices of the view; None: there are none."""
+    def after(self, slices: Slices) -> tuple[Slices, Any] | None:
+        """Slices of the parent, and a move or moves of those, that give these slices of the view; None: no such."""
         return None
+
+    def transposed(self, shape: Ints, new: Value) -> Value:
+        """Zeros of the parent's shape, to whose elements those of `new` are added which see them."""
+        zeros = broadcast_to(constant(0, new.dtype), shape) if self.partial else new
+        return self.put(zeros, new)
 
 
 @dataclass(frozen=True)
@@ -328,8 +333,23 @@ class Path:
         if self.moves and type(self.moves[0]) is Slice and not any(m.partial for m in self.moves[1:]):
             new = Path(self.moves[1:], self.core, self.core).put(new, new)
             return session.emit("pad", new, slices=self.moves[0].slices, cuts=cuts)
+        if self.tangled:
+            return self._add_up(new, cuts)
         zeros = broadcast_to(constant(0, new.dtype), cuts.shape, cuts)
         return self.narrow().put(zeros, new)
+
+    @property
+    def tangled(self) -> bool:
+        """Whether elements are seen several times otherwise than by repeated dimensions: in windows that overlap."""
+        return any(getattr(move, "overlaps", False) for move in self.moves)
+
+    def _add_up(self, new: Value, cuts: Sharding) -> Value:
+        layouts = [Strided.contiguous(cuts.shape)]
+        for move in self.moves[:-1]:
+            layouts.append(Strided.contiguous(move.layout(layouts[-1]).shape))
+        for move, layout in zip(reversed(self.moves), reversed(layouts), strict=True):
+            new = move.transposed(layout.shape, new)
+        return new if new.sharding == cuts else session.emit("reshard", new, cuts=cuts)
 
     def pull(self, g: Any, cuts: Sharding) -> Any:
         """`pad` of a tensor, recorded."""
@@ -349,7 +369,8 @@ def _joined(moves: tuple[Move, ...], move: Move, shape: Ints) -> tuple[Move, ...
             return (*moves[:-1], last.then(move))
         sooner = last.after(move.slices) if last is not None else None
         if sooner is not None:
-            return (*_joined(moves[:-1], Slice(sooner[0]), ()), sooner[1])
+            found, more = sooner
+            return (*_joined(moves[:-1], Slice(found), ()), *(more if isinstance(more, tuple) else (more,)))
     elif isinstance(move, Squeeze):
         if not move.dims:
             return moves

@@ -6,11 +6,29 @@ from typing import Any
 
 from distgrad.dtype import BOOL
 from distgrad.ops.base import Tensor, Value, broadcast_to, cast, constant, op
-from distgrad.ops.moves import Path, Permute, Slice, Squeeze
+from distgrad.ops.moves import Expand, Path, Permute, Slice, Squeeze
 from distgrad.ops.samples import real
+from distgrad.ops.window_moves import path_of, strides, windows
 from distgrad.sharding import Sharding
 
 __all__: list[str] = []
+
+
+@op(
+    name=lambda input, path, name: name,
+    input=lambda g, path, like: _pad_along(g, path, like.sharding),
+    view=lambda shape, path, name: (*path.moves, *([Expand(path.shape)] if path.repeated else [])),
+    method=False,
+    samples=lambda: [
+        (real(3, 4), strides((3, 4), (2, 3), (1, 4), 1), "AsStridedBackward0"),
+        (real(3, 4), strides((3, 4), (3, 2, 2), (3, 0, 2), 2), "AsStridedBackward0"),
+        (real(3, 7), path_of((3, 7), windows((3, 7), 1, 5, 3, 1)), "UnfoldBackward0"),
+        (real(5, 2), path_of((5, 2), windows((5, 2), 0, 2, 4, 1)), "UnfoldBackward0"),
+    ],
+)
+def _view_along(input: Value, path: Any, name: str) -> Value:
+    """The elements to which `path` leads, as a view."""
+    return path.get(input)
 
 
 def _column(times: int = 0) -> Path:

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.ops.base import Tensor, attach, call, normal_dim
-from distgrad.strided import Strided
+from distgrad.ops.helpers import normal_ints
+from distgrad.ops.window_moves import path_of, strides, windows
+from distgrad.strided import Ints
 
 __all__ = ["adjoint", "as_strided", "dsplit", "hsplit", "vsplit"]
 
 
 def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Windows of `size` elements along a dimension, one every `step`, as a further dimension at the end.
-
-    A view where windows do not overlap; else a copy, which torch would not make.
-    """
+    """Windows of `size` elements along a dimension, one every `step`, as a further dimension at the end: a view."""
     shape = tuple(self.shape)
     d = normal_dim(dimension, len(shape))
     length = shape[d] if shape else 1
@@ -24,39 +23,61 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
         raise RuntimeError(f"maximum size for tensor at dimension {d} is {length} but size is {size}")
     if step <= 0:
         raise RuntimeError(f"step is {step} but must be > 0")
-    if size == 0:
-        raise NotImplementedError("unfold(): windows of no elements are not supported")
-    x = self if shape else self.reshape(1)
+    if not shape:
+        return call("unsqueeze", self, 0).narrow(0, 0, size)
     count = (length - size) // step + 1
-    if size <= step and count * step <= length:
-        windows = call("narrow", x, d, 0, count * step).unflatten(d, (count, step))
-        return windows.narrow(d + 1, 0, size).movedim(d + 1, -1)
-    parts = [call("narrow", x, d, k, (count - 1) * step + 1) for k in range(size)]
-    every = tuple(slice(None, None, step if i == d else 1) for i in range(x.dim()))
-    return call("stack", [part[every] for part in parts], -1)
+    if size == 0:  # of no elements
+        return self.new_zeros((*shape[:d], count, *shape[d + 1 :], 0))
+    return call("_view_along", self, path_of(shape, windows(shape, d, count, size, step)), "UnfoldBackward0")
 
 
 def as_strided(
     input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
 ) -> Tensor:
-    """The elements of the storage at an offset, in this shape: of what lies in C order, and in C order again.
+    """The elements of the storage that these strides, from an offset on, lead to: a view.
 
-    Other strides are not supported: see `unfold`, `diagonal`, `expand` and `t` for the views that need them.
+    As everywhere strides are those of a tensor in one process. Of a view of a tensor that has itself other than C order
+    (a transposed one that was detached, say) it is not supported.
     """
-    size, stride = tuple(size), tuple(stride)
+    size, stride = normal_ints("as_strided", "size", 0, size), normal_ints("as_strided", "stride", 1, stride)
     if len(size) != len(stride):
         raise RuntimeError("mismatch in length of strides and shape")
     offset = input.storage_offset() if storage_offset is None else storage_offset
-    wanted = Strided.contiguous(size).strides
-    if not input.is_contiguous() or any(
-        n > 1 and s != w for n, s, w in zip(size, stride, wanted, strict=True)
-    ):
-        raise NotImplementedError(f"as_strided(): strides {stride} of shape {size} are not those of C order")
-    first, count = offset - input.storage_offset(), math.prod(size)
-    if first < 0 or first + count > input.numel():
-        raise NotImplementedError("as_strided(): elements outside of the tensor itself are not supported")
-    found: Tensor = input.view(-1)[first : first + count].view(size)
-    return found
+    _check_strides(input, size, stride, offset)
+    if 0 in size:
+        return input.reshape(-1)[:0].reshape(size)
+    span = sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
+    for x in (input, input._base):
+        if x is None or not x.is_contiguous() or (input.requires_grad and not x.requires_grad):
+            continue
+        first = offset - x.storage_offset()
+        if 0 <= first <= x.numel() - span:
+            path = strides(tuple(x.shape), size, stride, first)
+            return call("_view_along", x, path, "AsStridedBackward0")
+    raise NotImplementedError(
+        "as_strided(): of a tensor on a part of its storage only what lies in that part"
+    )
+
+
+def _check_strides(input: Tensor, size: Ints, stride: Ints, offset: int) -> None:
+    """torch's errors."""
+    if offset < 0:
+        raise RuntimeError(f"Tensor: invalid storage offset {offset}")
+    if min(stride, default=0) < 0:
+        raise RuntimeError(
+            f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}"
+        )
+    if min(size, default=0) < 0:
+        raise RuntimeError(
+            f"Storage size calculation overflowed with sizes={list(size)} and strides={list(stride)}"
+        )
+    each, there = input.itemsize, math.prod(input._storage.value.shape)
+    needed = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
+    if 0 not in size and needed > there:
+        raise RuntimeError(
+            f"setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset}, and itemsize {each} "
+            f"requiring a storage size of {needed * each} are out of bounds for storage of size {there * each}"
+        )
 
 
 def _split(input: Tensor, parts: Any, dim: int, name: str, least: int) -> tuple[Tensor, ...]:
