@@ -65,6 +65,7 @@ from distgrad.nn.functional.pooling import (
     max_pool3d,
 )
 from distgrad.nn.functional.recurrent import gru_cell, lstm_cell, rnn_relu_cell, rnn_tanh_cell
+from distgrad.nn.functional.toplevel import *
 from distgrad.ops.activations import *
 from distgrad.ops.arithmetic import (
     add,

@@ -17,7 +17,9 @@ from distgrad.nn.distance import *
 from distgrad.nn.dropping import *
 from distgrad.nn.flattening import *
 from distgrad.nn.fold import *
+from distgrad.nn.lazy import *
 from distgrad.nn.linear import *
+from distgrad.nn.linear_cross_entropy import *
 from distgrad.nn.loss import *
 from distgrad.nn.margin_loss import *
 from distgrad.nn.module import Module
@@ -29,6 +31,7 @@ from distgrad.nn.pooling import *
 from distgrad.nn.rnn import *
 from distgrad.nn.rnn_cells import *
 from distgrad.nn.sparse import *
+from distgrad.nn.sync_batchnorm import *
 from distgrad.nn.transformer import *
 from distgrad.nn.upsampling import *
 

@@ -19,6 +19,8 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
@@ -273,3 +275,43 @@ class AdaptiveMaxPool3d(AdaptiveMaxPool1d):
     """The same in three dimensions."""
 
     function = staticmethod(F.adaptive_max_pool3d)
+
+
+class FractionalMaxPool2d(Module):
+    """Maxima of windows that a random number spaces: so many as `output_size` or `output_ratio` says."""
+
+    function = staticmethod(F.fractional_max_pool2d)
+    dims = 2
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        output_size: Any = None,
+        output_ratio: Any = None,
+        return_indices: bool = False,
+        _random_samples: Any = None,
+    ):
+        super().__init__()
+        self.kernel_size, self.return_indices = each(kernel_size, self.dims), return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = None if output_size is None else each(output_size, self.dims)
+        self.output_ratio = None if output_ratio is None else each(output_ratio, self.dims)
+        if output_size is None and output_ratio is None:
+            name = type(self).__name__
+            raise ValueError(f"{name} requires specifying either an output size, or a pooling ratio")
+        if output_size is not None and output_ratio is not None:
+            raise ValueError("only one of output_size and output_ratio may be specified")
+        if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):
+            raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
+
+    def forward(self, input: Tensor) -> Any:
+        """See the function."""
+        sizes = (self.output_size, self.output_ratio)
+        return self.function(input, self.kernel_size, *sizes, self.return_indices, self._random_samples)
+
+
+class FractionalMaxPool3d(FractionalMaxPool2d):
+    """The same in three dimensions."""
+
+    function = staticmethod(F.fractional_max_pool3d)
+    dims = 3

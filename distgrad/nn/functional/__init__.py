@@ -6,6 +6,7 @@ from distgrad.nn.functional.conv import *
 from distgrad.nn.functional.ctc import *
 from distgrad.nn.functional.distance import *
 from distgrad.nn.functional.dropping import *
+from distgrad.nn.functional.fractional import *
 from distgrad.nn.functional.likelihood import *
 from distgrad.nn.functional.loss import *
 from distgrad.nn.functional.margin import *

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from distgrad.nn.functional.products import linear
 from distgrad.nn.functional.reduction import no_gradient, reduction_name
 from distgrad.ops import activations, losses
 from distgrad.ops.base import Tensor
@@ -11,6 +14,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "linear_cross_entropy",
     "nll_loss",
 ]
 
@@ -69,6 +73,58 @@ def cross_entropy(
     if label_smoothing:
         return _smoothed_loss(scores, target, weight, ignore_index, reduction, label_smoothing, dim)
     return nll_loss(scores, target, weight, None, ignore_index, None, reduction)
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: Any = None,
+) -> Tensor:
+    """`cross_entropy` of `linear(input, linear_weight, linear_bias)`, input (N, in) or (in,) and weight (C, ..., in).
+
+    torch's `options` say in which chunks it is worked out; here the plan does, so they must be None.
+    """
+    if options is not None:
+        raise NotImplementedError("linear_cross_entropy(): options= is not supported: the plan cuts the work")
+    if input.dim() not in (1, 2):
+        raise RuntimeError(f"expected input with dimensionality 1 or 2, got {input.dim()}")
+    if linear_weight.dim() < 2:
+        raise RuntimeError(
+            f"expected linear_weight with dimensionality at least 2, got {linear_weight.dim()}"
+        )
+    features, shape = input.shape[-1], tuple(linear_weight.shape)
+    if features != shape[-1]:
+        raise RuntimeError(
+            "expected equal input and linear_weight last dimensions (in_features), "
+            f"got {features} and {shape[-1]}, respectively"
+        )
+    if linear_bias is not None and tuple(linear_bias.shape) != shape[:-1]:
+        raise RuntimeError(f"expected linear_bias shape {shape[:-1]}, got {tuple(linear_bias.shape)}")
+    if len(shape) > 2 and input.dim() == 1:
+        raise RuntimeError(
+            f"K-dimensional loss defined by linear_weight shape {shape} requires batched input, (N, {features}), got "
+            f"unbatched input with shape {tuple(input.shape)}"
+        )
+    logits = (*input.shape[:-1], *shape[:-1])
+    if tuple(target.shape) == logits and ignore_index is not None:
+        raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
+    rows = linear_weight.reshape(-1, features)
+    scores = linear(input, rows, None if linear_bias is None else linear_bias.reshape(-1)).reshape(logits)
+    return cross_entropy(
+        scores,
+        target,
+        weight,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
 
 
 def _fits_classes(weight: Tensor, classes: int) -> None:
