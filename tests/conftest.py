@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import recurrent_cases  # noqa: F401 - samples of primitives
 import update_cases  # noqa: F401 - samples of a primitive
 from dummies import Dummy
 from hypothesis import HealthCheck, settings

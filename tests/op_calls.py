@@ -15,6 +15,7 @@ import references_conv  # noqa: F401
 import references_index  # noqa: F401  (enters its part of them)
 import references_more  # noqa: F401
 import references_nn  # noqa: F401
+import references_recurrent  # noqa: F401
 import references_shape  # noqa: F401
 import references_vision  # noqa: F401
 from references import REFERENCES

@@ -1,21 +1,19 @@
 """Recurrent cells, and a cell run along sequences.
 
-The products with the inputs of all steps are one product; a step then costs the product with the state, which adds to
-it, and the element-wise rest.
+The products with the inputs of all steps are one product; what then goes from step to step is one op
+(`ops/recurrent.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from distgrad.nn.functional.products import linear
-from distgrad.ops.activations import relu
 from distgrad.ops.base import Tensor, call
-from distgrad.ops.joining import cat, stack
-from distgrad.ops.linear import addmm
-from distgrad.ops.pointwise import tanh
-from distgrad.ops.special import sigmoid
+from distgrad.ops.joining import cat
+from distgrad.ops.recurrent import _gru, _lstm, _rnn
 
 __all__ = ["gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
 
@@ -39,49 +37,6 @@ class Weights(NamedTuple):
         return cls(w_ih, w_hh.t(), b_ih, b_hh, None if w_hr is None else w_hr.t())
 
 
-# Steps: from the product with the inputs (N, gates), the state before and the weights to the state after.
-Step = Callable[[Tensor, State, Weights], State]
-
-
-def tanh_step(x: Tensor, state: State, weights: Weights) -> State:
-    """h = tanh(x + W h)."""
-    return (tanh(addmm(x, state[0], weights.hidden)),)
-
-
-def relu_step(x: Tensor, state: State, weights: Weights) -> State:
-    """h = relu(x + W h)."""
-    return (relu(addmm(x, state[0], weights.hidden)),)
-
-
-def lstm_step(x: Tensor, state: State, weights: Weights) -> State:
-    """c = s(f) c + s(i) tanh(g), h = s(o) tanh(c) with s the sigmoid and i, f, g, o = x + W h (Hochreiter 1997)."""
-    h, c = state
-    i, f, g, o = call("chunk", addmm(x, h, weights.hidden), 4, 1)
-    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-    h = sigmoid(o) * tanh(c)
-    return (h if weights.projection is None else call("mm", h, weights.projection)), c
-
-
-def gru_step(x: Tensor, state: State, weights: Weights) -> State:
-    """h = n + z (h - n) with n = tanh(x_n + r (W_n h + b_n)), r and z = sigmoid(x + W h + b) (Cho et al. 2014)."""
-    (h,) = state
-    bias = weights.hidden_bias
-    inner = call("mm", h, weights.hidden) if bias is None else addmm(bias, h, weights.hidden)
-    width = h.shape[1]
-    xs, hs = (call("split", part, [2 * width, width], 1) for part in (x, inner))
-    r, z = call("chunk", sigmoid(xs[0] + hs[0]), 2, 1)
-    n = tanh(xs[1] + r * hs[1])
-    return (n + z * (h - n),)
-
-
-STEPS: dict[str, Step] = {
-    "RNN_TANH": tanh_step,
-    "RNN_RELU": relu_step,
-    "LSTM": lstm_step,
-    "GRU": gru_step,
-}
-
-
 def input_products(mode: str, inputs: Tensor, weights: Weights) -> Tensor:
     """The part of the gates that comes from the inputs: (..., input) to (..., gates)."""
     bias = weights.inner_bias
@@ -90,32 +45,53 @@ def input_products(mode: str, inputs: Tensor, weights: Weights) -> Tensor:
     return linear(inputs, weights.inner, bias)
 
 
-def run_steps(
-    mode: str, products: Sequence[Tensor], initial: State, weights: Weights
-) -> tuple[list[Tensor], State]:
-    """The h after each step, and the last state of each row.
+# What runs along sequences, for each mode: from the products with the inputs (N, T, gates), the states before and the
+# weights to all h and the last state.
+def _run(
+    mode: str, products: Tensor, state: State, weights: Weights, backwards: bool
+) -> tuple[Tensor, State]:
+    if mode == "LSTM":
+        h, c = state
+        states, last = _lstm(products, h, c, weights.hidden, weights.projection, backwards)
+        return states, (_last(states, backwards), last)
+    (h,) = state
+    if mode == "GRU":
+        states = _gru(products, h, weights.hidden, weights.hidden_bias, backwards)
+    else:
+        states = _rnn(products, h, weights.hidden, mode == "RNN_RELU", backwards)
+    return states, (_last(states, backwards),)
 
-    Step t has products[t] with (N_t, gates). Where the number of rows falls, the last ones have ended; where it rises,
-    further rows of `initial` begin.
+
+def _last(states: Tensor, backwards: bool) -> Tensor:
+    found: Tensor = call("select", states, 1, 0 if backwards else -1)
+    return found
+
+
+def _run_packed(
+    mode: str, products: Tensor, sizes: Sequence[int], state: State, weights: Weights, backwards: bool
+) -> tuple[Tensor, State]:
+    """The h of each row, and the last state of each sequence: all steps with the same number of rows at once.
+
+    Where that number falls, the last sequences have ended; where it rises, further rows of the initial state begin.
     """
-    step = STEPS[mode]
-    count = products[0].shape[0]
-    state = initial if initial[0].shape[0] == count else tuple(s[:count] for s in initial)
+    runs = [(rows, len(list(steps))) for rows, steps in groupby(sizes)]
+    parts = list(zip(runs, call("split", products, [rows * steps for rows, steps in runs], 0), strict=True))
+    initial, count = state, parts[-1 if backwards else 0][0][0]
+    state = tuple(s[:count] for s in initial)
     ended: list[State] = []
     outputs = []
-    for x in products:
-        rows = x.shape[0]
+    for (rows, steps), part in reversed(parts) if backwards else parts:
         if rows < count:
             ended.append(tuple(s[rows:] for s in state))
             state = tuple(s[:rows] for s in state)
         elif rows > count:
             state = tuple(cat((s, more[count:rows])) for s, more in zip(state, initial, strict=True))
         count = rows
-        state = step(x, state, weights)
-        outputs.append(state[0])
+        out, state = _run(mode, part.reshape(steps, rows, -1).transpose(0, 1), state, weights, backwards)
+        outputs.append(out.transpose(0, 1).reshape(steps * rows, -1))
     if ended:
-        state = tuple(cat(parts) for parts in zip(state, *reversed(ended), strict=True))
-    return outputs, state
+        state = tuple(cat(last) for last in zip(state, *reversed(ended), strict=True))
+    return cat(outputs[::-1] if backwards else outputs), state
 
 
 def run_layer(
@@ -123,10 +99,11 @@ def run_layer(
 ) -> tuple[Tensor, State]:
     """One direction of one layer: inputs (N, T, input), or packed (sum of `sizes`, input), to outputs alike."""
     products = input_products(mode, inputs, weights)
-    steps = call("unbind", products, 1) if sizes is None else call("split", products, list(sizes), 0)
-    outputs, last = run_steps(mode, steps[::-1] if backwards else steps, initial, weights)
-    outputs = outputs[::-1] if backwards else outputs
-    return (stack(outputs, 1) if sizes is None else cat(outputs, 0)), last
+    if sizes is not None:
+        return _run_packed(mode, products, sizes, initial, weights, backwards)
+    if not products.shape[1]:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    return _run(mode, products, initial, weights, backwards)
 
 
 # Cells by themselves.
@@ -144,7 +121,8 @@ def _cell(mode: str, input: Tensor, state: State, w_ih: Tensor, w_hh: Tensor, b_
             raise RuntimeError(
                 f"Input batch size {input.shape[0]} doesn't match hidden0 batch size {s.shape[0]}"
             )
-    return STEPS[mode](input_products(mode, input, weights), state, weights)
+    products = input_products(mode, input, weights)
+    return _run(mode, products.unsqueeze(1), state, weights, False)[1]
 
 
 def rnn_tanh_cell(
