@@ -209,14 +209,15 @@ class Result:
     - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard);
       `copies` are ids of the same elements cut otherwise, kept because they were asked for once;
     - boxed: the partial results are in `box`, and whoever needs the sum merges them;
-    - spared: it was not stored, since `recipe`, the nodes that make it, is cheap to run if it is asked for;
+    - spared: it was not stored, since by `recipe` it can be made if it is asked for;
     - failed: `error` says why.
 
-    A stored result may be known as well, once it was fetched. `company` is that of a known array which is too large to
-    travel inside a call, once it was worked with.
+    A stored result may be known as well, once it was fetched, or have a recipe: it can be made again. `company` is that
+    of a known array which is too large to travel inside a call, once it was worked with.
     """
 
     __slots__ = (
+        "__weakref__",
         "array",
         "box",
         "company",
@@ -239,7 +240,7 @@ class Result:
         self.copies = NO_COPIES
         self.box: Any = None
         self.error: Any = None
-        self.recipe: list[Node] | None = None
+        self.recipe: Recipe | None = None
         self.handle: Callable[[], Value | None] = nobody  # gives whoever holds it, beside pending nodes
         self.lease: Lease | None = None  # of what the workers have of it
 
@@ -258,18 +259,6 @@ class Result:
         """Whether nothing but workers could give it, or could have."""
         return self.array is None and (self.promise is None or not self.promise.near)
 
-    def spare(self, recipe: list[Node]) -> None:
-        """It was not stored; `recipe` makes it. That goes with the value: nodes know their results in turn, and in
-        such a circle what they read would stay until Python's collector comes.
-        """
-        value = self.handle()
-        if value is not None:
-            self.recipe = recipe
-            self.handle = weakref.ref(value, self._forget)
-
-    def _forget(self, handle: object) -> None:
-        self.recipe = None
-
     def goes_far(self) -> None:
         """The workers have it or get it, and with it what it is worked with."""
         self.company = self.company or Company()
@@ -284,6 +273,20 @@ class Result:
     def awaited(self) -> bool:
         """Whether it is still to be computed, and somebody holds it."""
         return self.pending and self.handle() is not None
+
+
+Pins = tuple[tuple[str, int], ...]  # of a node's primitives: the rows of the tiles in which each ran
+
+
+class Recipe(NamedTuple):
+    """How to make a result again: the step that makes it, and what the steps up to that are made of.
+
+    Without anchors it can be made only as long as others hold all that.
+    """
+
+    step: Any
+    anchors: tuple[Result, ...] = ()
+    rank: Any = ()  # the smallest costs least for a byte
 
 
 class Lease:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from distgrad.graph import Pins
 from distgrad.plan import costs
-from distgrad.plan.capture import Capture, Numbered, ValueInfo
+from distgrad.plan.capture import STORED, Capture, Numbered, ValueInfo
 from distgrad.plan.fuse import fuse
 from distgrad.plan.late import deferrable, late, spared
 from distgrad.plan.levels import Form, Levels
 from distgrad.plan.memory import Footprint, holders
-from distgrad.plan.remake import Offer, again, asked, is_light, later, recipes
+from distgrad.plan.remake import Offer, again, asked, is_light, lasting, later
 from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import Aval
 from distgrad.program import Arrival, Departure, Move, Program, Slot, Step, Sum
@@ -80,8 +81,16 @@ class Plan:
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
     spared: dict[int, list[int]] = field(default_factory=dict)  # wanted, not stored: the nodes that make them
+    ways: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # stored, but could be made again: by which nodes
+    ranks: dict[int, Any] = field(default_factory=dict)  # of those: which costs least for a byte
+    pins: dict[int, Pins] = field(default_factory=dict)  # of each node in them
     remade: tuple[Offer, ...] = ()  # what is made again instead of kept, under a budget
     offers: list[Offer] | None = None  # what could be, once that was asked
+    drops: dict[Any, int] = field(
+        default_factory=dict
+    )  # how much of what it reads was freed before, and when
     choices: dict[Any, int] = field(default_factory=dict)  # how many of these were chosen, and when
     footprints: list[tuple[Footprint, ...]] | None = None  # of the stages, once they were asked for
     fits: bool = False  # whether there was room once for all that it holds
@@ -103,33 +112,53 @@ class Plan:
         return 3000 + sum(3000 + 900 * len(stage.nodes) + len(stage.data) for stage in self.stages)
 
 
-def build(captured: Capture, shard_bytes: int, remade: Sequence[Offer] = ()) -> Plan:
-    """Make the plan for a capture. What is `remade`, some of its `offers`, is not kept but made again."""
+def build(captured: Capture, shard_bytes: int, remade: Sequence[Offer] = (), lasts: bool = False) -> Plan:
+    """Make the plan for a capture. What is `remade`, some of its `offers`, is not kept but made again.
+
+    With `lasts`, all that is offered to those who ask can be made again later, whether it is kept now or not.
+    """
     values, nodes = captured.values(), list(enumerate(captured.infos()))
     cheap = spared(values, nodes, captured.forward, captured.again)
-    if remade:
-        cheap |= recipes(values, nodes, [offer for offer in remade if not offer.later])
     builder, deferred = _staged(values, nodes, cheap, shard_bytes)
     builder.extra = captured.again
-    if any(offer.later for offer in remade):
-        rows = builder.plan().rows()
-        first = len(builder.values)
-        values, nodes, at = again(builder, [offer for offer in remade if offer.later])
-        builder = _Builder(values, nodes, shard_bytes, at)
-        builder.rows, builder.copied = rows, range(first, len(values))
+    ways: dict[int, list[int]] = {}
+    ranks: dict[int, Any] = {}
+    if remade or lasts or captured.pins:
+        second = _made_by(nodes, captured.again)
+        rows = _rows(captured, values, nodes, cheap, shard_bytes) if captured.again else builder.plan().rows()
+        if lasts:
+            values, ways, ranks = _lasting(values, nodes, cheap, deferred, remade)
+            cheap |= {v: ways[v] for offer in remade if not offer.later for v in offer.values if v in ways}
+            builder, deferred = _staged(values, nodes, cheap, shard_bytes, deferred)
+        builder.rows, builder.copied = rows, second
+        passing = [o for o in remade if o.later and not any(builder.values[v].wanted for v in o.values)]
+        if passing:
+            first = len(builder.values)
+            values, nodes, at = again(builder, passing)
+            builder = _Builder(values, nodes, shard_bytes, at)
+            builder.rows, builder.copied = rows, second.union(range(first, len(values)))
     plan = builder.plan()
     plan.deferred = sorted(deferred)
     plan.spared = cheap
-    plan.remade = tuple(remade)
+    plan.ways = {v: numbers for v, numbers in ways.items() if v in plan.stored}
+    plan.ranks, plan.remade = ranks, tuple(remade)
+    if ways:
+        for (number, name), count in rows.items():
+            plan.pins[number] = (*plan.pins.get(number, ()), (name, count))
     return plan
 
 
 def _staged(
-    values: list[ValueInfo], nodes: list[Numbered], cheap: Container[int], shard_bytes: int
+    values: list[ValueInfo],
+    nodes: list[Numbered],
+    cheap: Container[int],
+    shard_bytes: int,
+    deferred: set[int] | None = None,
 ) -> tuple[_Builder, set[int]]:
     """The nodes in their stages; and the numbers of those that are deferred. What is `cheap` is not stored."""
     values = [info._replace(wanted=False) if v in cheap else info for v, info in enumerate(values)]
-    deferred = deferrable(values, nodes, Levels(values, nodes, shard_bytes).stages())
+    if deferred is None:
+        deferred = deferrable(values, nodes, Levels(values, nodes, shard_bytes).stages())
     if deferred:
         read = {v for number, node in nodes if number in deferred for v in node.ins}
         values = [info._replace(wanted=info.wanted or v in read) for v, info in enumerate(values)]
@@ -140,15 +169,57 @@ def _staged(
     return (_Builder(values, nodes, shard_bytes, put_off) if put_off else builder), deferred
 
 
+def _made_by(nodes: Sequence[Numbered], numbers: Container[int]) -> set[int]:
+    return {v for number, node in nodes if number in numbers for v in node.outs}
+
+
+def _rows(
+    captured: Capture,
+    values: Sequence[ValueInfo],
+    nodes: Sequence[Numbered],
+    cheap: Container[int],
+    shard_bytes: int,
+) -> Rows:
+    """The rows of tiles as they are where what is made again is there: those of the nodes that make it are known."""
+    second = _made_by(nodes, captured.again)
+    rest = [(n, node) for n, node in nodes if n not in captured.again]
+    read = {v for _, node in rest for v in node.ins}
+    there = [
+        info._replace(wanted=False, external=STORED if v in read else None) if v in second else info
+        for v, info in enumerate(values)
+    ]
+    builder, _ = _staged(there, rest, cheap, shard_bytes)
+    return {**builder.plan().rows(), **captured.pins}
+
+
+def _lasting(
+    values: list[ValueInfo],
+    nodes: Sequence[Numbered],
+    cheap: Mapping[int, list[int]],
+    deferred: set[int],
+    remade: Sequence[Offer],
+) -> tuple[list[ValueInfo], dict[int, list[int]], dict[int, Any]]:
+    """The values, of which small ones are kept to make others of them; what makes each of those; their ranks."""
+    put_off = _made_by(nodes, deferred)
+    offered = [o for o in asked(values, nodes, put_off) if o.values[0] not in cheap]
+    gone = {v for offer in remade if not offer.later for v in offer.values}.union(cheap)
+    found = lasting(values, nodes, put_off, offered, gone)
+    kept = [info._replace(wanted=True) if v in found.small else info for v, info in enumerate(values)]
+    return kept, found.recipes, {o.values[0]: o.rank for o in offered}
+
+
 def offers(captured: Capture, shard_bytes: int) -> list[Offer]:
-    """What could be made again instead of kept, the cheapest first: nothing for the third time."""
+    """What could be made again instead of kept, the cheapest first; nothing for the third time where others do."""
     values, nodes = captured.values(), list(enumerate(captured.infos()))
     cheap = spared(values, nodes, captured.forward, captured.again)
-    found = [offer for offer in asked(values, nodes) if offer.values[0] not in cheap]
-    if captured.again:
-        wholes = recipes(values, nodes, found)
-        found = [offer for offer in found if captured.again.isdisjoint(wholes.get(offer.values[0], ()))]
-    builder, _ = _staged(values, nodes, cheap, shard_bytes)
+    _, deferred = _staged(values, nodes, cheap, shard_bytes)
+    put_off = _made_by(nodes, deferred)
+    kept = {*cheap, captured.asked}
+    found = [o for o in asked(values, nodes, put_off, captured.again) if o.values[0] not in kept]
+    if found:  # what is not kept in the end may be kept from stage to stage
+        values, ways, _ = _lasting(values, nodes, cheap, deferred, found)
+        cheap |= ways
+    builder, _ = _staged(values, nodes, cheap, shard_bytes, deferred)
     return sorted([*found, *later(builder)], key=lambda offer: offer.rank)
 
 
@@ -170,7 +241,7 @@ class _Builder(Levels):
     extra: frozenset[int] = (
         frozenset()
     )  # nodes that have no say in the tiles: they are there to make values again
-    copied: range = range(0)  # values that are made again in a later stage
+    copied: Container[int] = ()  # values that are made again
     rows: Rows = MappingProxyType(
         {}
     )  # of the plan that makes nothing again: the rows of the tiles of each node
@@ -406,7 +477,7 @@ class _StageWriter:
         b = self.b
         if not b.rows:
             return {s.outs: 0 for number, s in zip(numbered, steps, strict=True) if number in b.extra}
-        copies = {slot for (value, _), slot in self.slot_of.items() if value in b.copied}
+        copies = {slot for (value, _), slot in self.slot_of.items() if value in b.copied}  # made again
         pins: dict[tuple[int, ...], int] = {}
         read: dict[int, int] = {}  # of each slot: the rows of a step that reads it
         for number, s in zip(reversed(numbered), reversed(steps), strict=True):

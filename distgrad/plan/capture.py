@@ -6,12 +6,13 @@ Two steps of a training loop have the same structure, so the second finds its pl
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from distgrad.graph import Node, Result
+from distgrad.graph import Node, Pins, Result
 from distgrad.primitives import Aval, Layout, Primitive
 from distgrad.program import Sum
 from distgrad.sharding import Sharding
@@ -66,7 +67,9 @@ class Capture:
     ins: list[int]  # of all nodes, one after the other
     wanted: list[bool]
     forward: int = 0  # the first nodes, up to this number, may be spared
-    again: frozenset[int] = frozenset()  # nodes that were spared before, and are asked for
+    again: frozenset[int] = frozenset()  # nodes that run for the second time, as what they make is asked for
+    pins: Mapping[tuple[int, str], int] = field(default_factory=dict)  # of these: the rows of their tiles
+    asked: int = -1  # a value that must be kept, as somebody waits for it
 
     def values(self) -> list[ValueInfo]:
         """All values, in the order of their numbers."""
@@ -129,8 +132,13 @@ def left_over(pending: Sequence[Node], sent: AbstractSet[Node], deferred: Abstra
     return chosen
 
 
-def capture(nodes: list[Node], forward: int = 0, again: frozenset[int] = frozenset()) -> Capture:
-    """Number the values of `nodes` and make the key of their structure; `forward` and `again` as in `Capture`."""
+def capture(
+    nodes: list[Node],
+    forward: int = 0,
+    again: Mapping[int, Pins] = MappingProxyType({}),
+    asked: Result | None = None,
+) -> Capture:
+    """Number the values of `nodes` and make the key of their structure; the rest as in `Capture`."""
     read = [r for node in nodes for r in node.inputs]
     made = [out for node in nodes for out in node.outputs]
     outside = dict.fromkeys(read)
@@ -149,9 +157,13 @@ def capture(nodes: list[Node], forward: int = 0, again: frozenset[int] = frozens
         tuple([r.spec for r in outside]),
         tuple(wanted),
         forward,
-        again,
+        tuple(again.items()),
+        -1 if asked is None else numbers.get(asked, -1),
     )
-    return Capture(key, nodes, results, boxes, externals, ins, wanted, forward, again)
+    pins = {(number, name): rows for number, mine in again.items() for name, rows in mine}
+    return Capture(
+        key, nodes, results, boxes, externals, ins, wanted, forward, frozenset(again), pins, key[-1]
+    )
 
 
 def _external(result: Result, boxes: list[Any]) -> External:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ class Choice:
     before: int  # the most bytes that a worker would hold without it
     after: int  # with it
     remade: tuple[Offer, ...]  # what is made again instead of kept
+    freed: int = 0  # bytes that earlier work has kept, and that are freed and made again
+    names: tuple[str, ...] = ()  # of the primitives that do so
 
     @property
     def flops(self) -> float:
@@ -54,9 +56,13 @@ class Choice:
         lines = [
             f"budget of {nbytes_text(self.budget)} for each worker: without it {nbytes_text(self.before)} at most"
         ]
-        names = Counter(name for offer in self.remade for name in offer.names)
-        if names:
-            what = ", ".join(f"{n} {name}" if n > 1 else name for name, n in names.items())
+        if self.names:
+            lines.append(
+                f"  freed and made again, since earlier work has kept it: {nbytes_text(self.freed)}, "
+                f"by {_counted(self.names)}"
+            )
+        if self.remade:
+            what = _counted(name for offer in self.remade for name in offer.names)
             lines.append(
                 f"  made again instead of kept: {what}; {nbytes_text(self.nbytes)} less to keep, "
                 f"{number_text(self.flops)}flop more"
@@ -216,8 +222,8 @@ def _flops(program: Program, step: Step) -> float:
 
 
 def _line(fragment: Fragment, rows: int, steps: list[tuple[Step, int]], captured: Capture) -> str:
-    names = Counter(step.primitive.name for step, _ in steps)
-    text = ", ".join(f"{n} {name}" if n > 1 else name for name, n in names.items())
+    names = [step.primitive.name for step, _ in steps]
+    text = _counted(names)
     places: dict[tuple[str, int], None] = {}
     for _, number in steps:
         origin = captured.nodes[number].origin if number >= 0 else None
@@ -226,6 +232,10 @@ def _line(fragment: Fragment, rows: int, steps: list[tuple[Step, int]], captured
     where = f"  [{_places(list(places))}]" if places else ""
     tiles = f" in tiles of {rows} rows" if rows else ""
     return f"{fragment.count} shard{'s' * (fragment.count > 1)}{tiles}: {text}{where}"
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{n} {name}" if n > 1 else name for name, n in Counter(names).items())
 
 
 def _places(places: list[tuple[str, int]]) -> str:

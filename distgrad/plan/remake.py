@@ -2,19 +2,19 @@
 
 A value is kept for those who ask for it after the plan, or from one stage to a later one. Either way the nodes that
 made it can run again, from what is there then: shard by shard, so that no exchange is needed, and on the same shards
-and tiles, so that the bits are the same. What is made element by element comes first, as it costs least for a byte:
-several such values are often made of one, a product say, that is then kept instead of them. Products come last.
+and tiles, so that the bits are the same. Small values, such as a mean over all shards, are kept for that. What is made
+element by element comes first, as it costs least for a byte: several such values are often made of one, a product say,
+that is then kept instead of them. Products come last.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
 from distgrad.plan.costs import SMALL
-from distgrad.plan.fuse import HEAVY
 from distgrad.plan.levels import Levels
 from distgrad.primitives import Layout
 
@@ -33,11 +33,12 @@ class Offer(NamedTuple):
     product: bool  # whether a product is among the nodes
     later: bool  # for a later stage, else for whoever asks
     names: tuple[str, ...]  # of the primitives that make them
+    third: bool = False  # whether some of that was made twice already
 
     @property
-    def rank(self) -> tuple[bool, float, tuple[int, ...]]:
+    def rank(self) -> tuple[bool, bool, float, tuple[int, ...]]:
         """The smallest goes first."""
-        return self.product, self.flops / self.nbytes, self.values
+        return self.third, self.product, self.flops / self.nbytes, self.values
 
 
 class Maker(NamedTuple):
@@ -72,17 +73,6 @@ def is_light(layout: Layout) -> bool:
 
 def _light(node: NodeInfo) -> bool:
     return _repeatable(node) and is_light(node.layout)
-
-
-def _alone(node: NodeInfo) -> bool:
-    """Whether its bits are the same in every plan: it is light, or a product that is left to BLAS in one piece."""
-    if not _repeatable(node):
-        return False
-    if is_light(node.layout) or not node.layout.grid:
-        return is_light(node.layout)
-    (label, _), *_ = node.layout.grid
-    each = math.prod(size for name, size in node.layout.sizes if name != label)
-    return node.primitive.name == "contract" and each >= HEAVY
 
 
 def _walk(
@@ -122,44 +112,64 @@ def _names(makers: Makers, values: Iterable[int]) -> tuple[str, ...]:
 
 
 # For those who ask.
-def _held(values: Sequence[ValueInfo]) -> Test:
-    """What will be there when somebody asks: what is held anyway."""
+def _held(values: Sequence[ValueInfo], put_off: Container[int]) -> Test:
+    """What will be there when somebody asks: what is held anyway, and what is small and not `put_off`."""
 
     def there(v: int) -> bool:
         info = values[v]
+        small = info.aval.nbytes <= SMALL
         if info.external is None:
-            return info.wanted
-        return info.external.kind != "boxed" and (info.wanted or info.aval.nbytes <= SMALL)
+            return info.wanted or (small and v not in put_off)
+        return info.external.kind != "boxed" and (info.wanted or small)
 
     return there
 
 
-def asked(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Offer]:
-    """What could be made again for those who ask for it after the plan."""
-    makers, there = _makers(nodes), _held(values)
+def asked(
+    values: Sequence[ValueInfo],
+    nodes: Sequence[Numbered],
+    put_off: Container[int],
+    again: AbstractSet[int] = frozenset(),
+) -> list[Offer]:
+    """What could be made again for those who ask for it after the plan; nodes `again` have run before."""
+    makers, there = _makers(nodes), _held(values, put_off)
     offers = []
     for v in makers:
         if not values[v].wanted or values[v].sharding.count == 1 or values[v].aval.nbytes <= SMALL:
             continue
-        made, roots = _walk(makers, v, there, _alone)
+        made, roots = _walk(makers, v, there, _repeatable)
         if not roots:
             product = not all(_light(makers[u].node) for u in made)
+            third = not again.isdisjoint(makers[u].number for u in made)
             flops, nbytes = _flops(values, makers, made), values[v].aval.nbytes
-            offers.append(Offer((v,), frozenset(), nbytes, flops, product, False, _names(makers, (v,))))
+            names = _names(makers, (v,))
+            offers.append(Offer((v,), frozenset(), nbytes, flops, product, False, names, third))
     return offers
 
 
-def recipes(
-    values: Sequence[ValueInfo], nodes: Sequence[Numbered], chosen: Sequence[Offer]
-) -> dict[int, list[int]]:
-    """For each value that is chosen of what is asked for: the numbers of the nodes that make it."""
-    makers, there = _makers(nodes), _held(values)
-    wanted = {v for offer in chosen for v in offer.values}
-    found = {}
-    for v in wanted:
-        made, roots = _walk(makers, v, lambda u: there(u) and u not in wanted, _alone)
+class Lasting(NamedTuple):
+    """How values can be made after the plan, and the small values that are kept for that."""
+
+    recipes: dict[int, list[int]]  # of each such value: the numbers of the nodes that make it
+    small: set[int]
+
+
+def lasting(
+    values: Sequence[ValueInfo],
+    nodes: Sequence[Numbered],
+    put_off: Container[int],
+    offers: Iterable[Offer],
+    gone: AbstractSet[int],
+) -> Lasting:
+    """For what is offered to those who ask. Of it, values that are `gone` are not kept."""
+    makers, there = _makers(nodes), _held(values, put_off)
+    found = Lasting({}, set())
+    for v in dict.fromkeys(v for offer in offers if not offer.later for v in offer.values):
+        made, roots = _walk(makers, v, lambda u: there(u) and u not in gone, _repeatable)
         if not roots:
-            found[v] = sorted({makers[u].number for u in made})
+            found.recipes[v] = sorted({makers[u].number for u in made})
+            read = {i for u in made for i in makers[u].node.ins}.difference(made)
+            found.small.update(i for i in read if values[i].external is None and not values[i].wanted)
     return found
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
+from distgrad.graph import Node, Recipe, Result
 from distgrad.plan.build import Plan, offers
-from distgrad.plan.capture import Capture
+from distgrad.plan.capture import Capture, capture
 from distgrad.plan.explain import Choice, Held, told
-from distgrad.plan.remake import Offer
+from distgrad.plan.memory import stored_bytes
+from distgrad.program import Slot
+from distgrad.session.calls import Calls
+from distgrad.session.remaking import Again, Batch, anchors, can_go
 
+ROOMY = 8  # nothing is prepared while workers hold less than this part of the budget
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {f"{letter}ib": 1 << 10 * n for n, letter in enumerate("kmgt", 1)}
 
@@ -49,54 +56,162 @@ class _Budgets(threading.local):
 budgets = _Budgets()
 
 
+class Made(NamedTuple):
+    """What is to be sent: nodes, and the plan for them; what the workers are to free first; and why."""
+
+    nodes: list[Node]
+    captured: Capture
+    plan: Plan
+    choice: Choice | None = None
+    now: Sequence[Held] = ()  # what the workers hold when they begin
+    frees: bool = False  # whether they are to free what they hold in vain before they begin
+    gone: tuple[Result, ...] = ()
+    batch: Batch | None = None  # of the nodes those that make again what is read of that
+
+
+Planned = Callable[..., Plan]  # the plan for a capture; some of its offers are made again, or may be later
+
+
+class Chooser:
+    """The plan that makes the least again and keeps to the budget; else the one found that holds the least.
+
+    It makes again what the work itself could keep; then it has the workers free what earlier work has kept and nothing
+    reads now; at last what is read, and is made again for that. Which operations run has no say in the bits of the
+    results, so a plan may follow from what is held.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        budget: int,
+        planned: Planned,
+        shard_bytes: int,
+        again: Again,
+        asked: Result | None,
+    ):
+        self.calls, self.budget, self.planned = calls, budget, planned
+        self.shard_bytes, self.again, self.asked = shard_bytes, again, asked
+
+    def made(
+        self,
+        nodes: list[Node],
+        captured: Capture,
+        kept: Iterable[Result],
+        remakable: Mapping[Result, Recipe],
+    ) -> Made:
+        """What is to be sent for `nodes`. What is `kept` could be made again; so could `remakable`, which they read."""
+        now = self.calls.held()
+        found = self._chosen(nodes, captured, now)
+        if self._fits(found):
+            return found
+        if any(held.freed for held in now):
+            now = [Held(held.stored - held.freed, 0) for held in now]
+            found = self._chosen(nodes, captured, now)._replace(frees=True)
+            if self._fits(found):
+                return found
+        inside = set(captured.results)
+        gone: list[Result] = []
+        for result in can_go(r for r in kept if r not in inside and r not in remakable):
+            if max(told(found.plan, now)) <= self.budget:
+                break
+            if result.recipe is not None and anchors(result.recipe.step, gone) is not None:
+                gone.append(result)
+                now = self._without(now, result)
+        if gone:
+            found = self._chosen(nodes, captured, now)._replace(gone=tuple(gone), frees=True)
+        read = can_go(r for r in remakable if r in inside)
+        if self._fits(found) or not read:
+            return found
+        base = self.planned(captured)
+        key = (self.budget, *now)
+        count = base.drops.get(key)
+        tried: dict[int, Made] = {0: found}
+
+        def most(count: int) -> int:
+            if count not in tried:
+                tried[count] = self._freed(found, captured, remakable, read[:count]) or found
+            choice = tried[count].choice
+            assert choice is not None
+            return choice.after
+
+        if count is None:
+            count = base.drops[key] = _least(most, len(read), self.budget)
+        most(count)
+        return tried[count]
+
+    def _fits(self, made: Made) -> bool:
+        return made.choice is not None and made.choice.after <= self.budget
+
+    def _chosen(self, nodes: list[Node], captured: Capture, now: Sequence[Held]) -> Made:
+        base = self.planned(captured)
+        plan, choice = choose(base, captured, self.budget, now, self.planned, self.shard_bytes)
+        return Made(nodes, captured, plan, choice, now)
+
+    def _freed(
+        self, found: Made, captured: Capture, remakable: Mapping[Result, Recipe], read: Sequence[Result]
+    ) -> Made | None:
+        """What is sent if some of what the nodes read is freed first and made again; None if it cannot be."""
+        gone = {*found.gone, *read}
+        batch = self.again.nodes({r: remakable[r] for r in read}, gone)
+        if batch is None:
+            return None
+        now = found.now
+        for result in read:
+            now = self._without(now, result)
+        nodes = [*batch.nodes, *found.nodes]
+        forward = captured.forward and captured.forward + len(batch.nodes)
+        recaptured = capture(nodes, forward, self.again.numbers(nodes, batch), self.asked)
+        made = self._chosen(nodes, recaptured, now)
+        assert made.choice is not None
+        freed = sum(r.spec.nbytes for r in read)
+        names = tuple(node.primitive.name for node in batch.nodes)
+        choice = replace(made.choice, freed=freed, names=names, before=found.choice.before)  # type: ignore[union-attr]
+        return made._replace(gone=(*found.gone, *read), batch=batch, choice=choice, frees=True)
+
+    def _without(self, now: Sequence[Held], result: Result) -> list[Held]:
+        slots = [Slot(result.aval.dtype, cuts) for cuts in (result.sharding, *result.copies)]
+        workers = len(now)
+        return [
+            held._replace(stored=held.stored - sum(stored_bytes(slot, workers, w) for slot in slots))
+            for w, held in enumerate(now)
+        ]
+
+
 def choose(
     base: Plan,
     captured: Capture,
     budget: int,
     now: Sequence[Held],
-    planned: Callable[[Capture, Sequence[Offer]], Plan],
+    planned: Planned,
     shard_bytes: int,
 ) -> tuple[Plan, Choice]:
-    """The plan that makes the least again and keeps to the budget; else the one found that holds the least.
-
-    `base` makes nothing again, `planned` gives a plan that does, `now` is what the workers hold. Which operations run
-    has no say in the bits of the results, so a plan may follow from what is held.
-    """
+    """The plan for a capture that makes the least again. `base` makes nothing again, `now` is what the workers hold."""
     before = max(told(base, now))
-    if before <= budget:
+    if before <= budget // ROOMY:
         return base, Choice(budget, before, before, ())
     if base.offers is None:
         base.offers = offers(captured, shard_bytes)
-    key = (budget, *(held.stored - held.freed for held in now))
-    count = base.choices.get(key)
-    if count is None:
-        count = base.choices[key] = _fewest(base, captured, budget, now, planned)
-    plan = planned(captured, base.offers[:count])
-    return plan, Choice(budget, before, max(told(plan, now)), tuple(base.offers[:count]))
-
-
-def _fewest(
-    base: Plan,
-    captured: Capture,
-    budget: int,
-    now: Sequence[Held],
-    planned: Callable[[Capture, Sequence[Offer]], Plan],
-) -> int:
-    """How many of the offers to take: by halves, since more of them seldom hold more."""
-    assert base.offers is not None
-    found: dict[int, int] = {0: max(told(base, now))}
+    found = base.offers
+    lasts = any(not offer.later for offer in found)
 
     def most(count: int) -> int:
-        if count not in found:
-            assert base.offers is not None
-            found[count] = max(told(planned(captured, base.offers[:count]), now))
-        return found[count]
+        return max(told(planned(captured, found[:count], lasts), now))
 
-    low, high = 0, len(base.offers)
+    key = (budget, *now)
+    count = base.choices.get(key)
+    if count is None:
+        count = base.choices[key] = _least(most, len(found), budget)
+    plan = planned(captured, found[:count], lasts)
+    return plan, Choice(budget, before, max(told(plan, now)), tuple(found[:count]))
+
+
+def _least(most: Callable[[int], int], count: int, budget: int) -> int:
+    """How much to take of `count`: by halves, since more of it seldom holds more."""
+    if most(0) <= budget or not count:
+        return 0
+    low, high = 0, count
     if most(high) > budget:
-        for count in {high // 2, high * 3 // 4}:
-            most(count)
-        return min(found, key=lambda count: (found[count], count))
+        return min({0, high // 2, high * 3 // 4, high}, key=lambda count: (most(count), count))
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if most(middle) <= budget else (middle, high)

@@ -16,7 +16,7 @@ import numpy as np
 
 from distgrad.caching import Cache, shared_bytes
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
-from distgrad.graph import NO_COPIES, Lease, Node, Place, Result, Value, nobody, spec
+from distgrad.graph import NO_COPIES, Lease, Node, Place, Recipe, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
@@ -24,12 +24,13 @@ from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
 from distgrad.plan.remake import Offer
 from distgrad.primitives import Aval, Primitive
-from distgrad.program import Move, Slot, Sum
+from distgrad.program import Move, Program, Slot, Sum
 from distgrad.session import measure
-from distgrad.session.budget import budgets, choose
+from distgrad.session.budget import Chooser, Made, budgets
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, apply
+from distgrad.session.remaking import Again, Batch, anchors, give_up, is_there, note
 from distgrad.session.room import Memory, check_room, memory, too_large
 from distgrad.session.signature import Signature, here, signature
 from distgrad.session.transfer import BATCH, along_one, receive, send
@@ -43,6 +44,7 @@ from distgrad.worker.transport import DRIVER, Transport, resident
 
 LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 PENDING = 4_096  # nodes after which the pending work is sent by itself
+NOTHING = encode(Program((), (), (), (), (), (), (), ()))  # a call that only frees
 LOST = "this tensor's contents were lost when its session was shut down"
 TOLD = 3  # errors that are printed at the end
 PLANS = 64 << 20  # bytes of plans that are kept
@@ -72,7 +74,12 @@ class Session:
         self.weight = 0.0  # what is pending, in bytes that its kernels touch
         self._forward = 0  # how many of the pending nodes came before the first backward pass
         self.left_budget: int | None = None  # of a block that has ended before all of its work was sent
-        self._again: set[Node] = set()  # of the pending nodes those that were spared before
+        self._asked: Result | None = None  # a large result that somebody waits for
+        self._again = Again()  # of the pending nodes those that run for the second time
+        self._remakable: dict[
+            Result, Recipe
+        ] = {}  # what pending nodes read that is stored, and could be made again
+        self._kept: weakref.WeakSet[Result] = weakref.WeakSet()  # what is stored, and could be made again
         self._refused: set[Node] = (
             set()
         )  # those that could not be sent: they wait until somebody asks for them
@@ -214,16 +221,30 @@ class Session:
             self._upload(result, array, default_sharding(array.shape, array.itemsize, self.shard_bytes))
 
     def _recall(self, result: Result) -> None:
-        """Make the nodes pending again that make a result which was spared."""
-        waiting = set(self.pending)
-        for node in result.recipe or ():
-            if node not in waiting and any(out.pending for out in node.outputs):
-                for operand in node.inputs:
-                    if not operand.pending:
-                        self._usable(operand)
-                self.pending.append(node)
-                self._again.add(node)
-        result.recipe = None  # not sooner: an operand may be lost, or Ctrl-C come
+        """Have nodes pending that make a result which was spared; of one that is stored, remember how it is made."""
+        recipe = result.recipe
+        if recipe is None:
+            return
+        if is_there(result):
+            if result not in self._remakable and (found := anchors(recipe.step)) is not None:
+                self._remakable[result] = recipe._replace(anchors=found)
+            return
+        batch = self._again.nodes({result: recipe})
+        if batch is None:
+            raise DistgradError(LOST)
+        for node in batch.nodes:
+            for operand in node.inputs:
+                if not operand.pending:
+                    self._usable(operand)
+        self._pend_again(batch)
+        self.pending.extend(batch.nodes)
+
+    def _pend_again(self, batch: Batch) -> None:
+        """Nodes that run for the second time are pending: what they make waits for them."""
+        self._again.add(batch)
+        for node in batch.nodes:
+            for out in node.outputs:
+                out.recipe = None
 
     def waits(self, result: Result) -> None:
         """Writes wait for a result; `synchronize` has them done."""
@@ -276,6 +297,8 @@ class Session:
             self.pending = needed(self.pending, None)
             self.weight, self._forward = 0.0, 0
             self._refused.intersection_update(self.pending)
+            large = asked is not None and asked.spec.nbytes > SMALL
+            self._asked = asked if large else None
             error = left = self._send(self._ready(), early)
             if isinstance(error, OutOfMemoryError) and self._set_aside():
                 left = self._send(self._ready(), early)
@@ -287,10 +310,11 @@ class Session:
                         try:
                             raise error
                         finally:  # its traceback knows this frame: in a circle the user's tensors would stay
+                            self._asked = None
                             del error, left
             elif left is not None:
                 self._send_in_parts([n for n in self._ready() if any(o.awaited for o in n.outputs)])
-            self._full = PENDING + len(self.pending)
+            self._full, self._asked = PENDING + len(self.pending), None
             return error
 
     def _ready(self) -> list[Node]:
@@ -302,23 +326,20 @@ class Session:
         if not nodes:
             return None
         begin = perf_counter()
-        again = (
-            frozenset(n for n, node in enumerate(nodes) if node in self._again)
-            if self._again
-            else frozenset()
-        )
         try:
-            captured = capture(nodes, len(early & set(nodes)), again)
-            plan = self._plan(captured)
+            made = self._made(nodes, len(early & set(nodes)))
+            nodes, captured, plan = made.nodes, made.captured, made.plan
             if measure.active is not None:
                 measure.active.planned(begin, captured, plan, self)
             check_room(self.calls, plan.held_cut, plan.held_whole + plan.passing, captured, plan)
         except Exception as error:
             return error
+        self._free(made)
         self._run(captured, plan)
         self.left_budget = None
         self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
-        self._again.difference_update(nodes)
+        self._again.clear()
+        self._remakable.clear()
         self._refused.difference_update(nodes)
         if measure.active is not None:
             measure.active.flushed(begin)
@@ -342,19 +363,31 @@ class Session:
             if outs and self._send(needed(ready, outs)) is not None:
                 self._send_in_parts([n for n in ready if n in set(part)])
 
-    def _plan(self, captured: Capture) -> Plan:
-        plan = self._planned(captured)
-        budget = budgets.now(self.left_budget)
-        if budget is not None:
-            return choose(plan, captured, budget, self.calls.held(), self._planned, self.shard_bytes)[0]
-        return plan
+    def _made(self, nodes: list[Node], forward: int = 0) -> Made:
+        """What is to be sent for these nodes."""
+        captured = capture(nodes, forward, self._again.numbers(nodes), self._asked)
+        plan, budget = self._planned(captured), budgets.now(self.left_budget)
+        if budget is None:
+            return Made(nodes, captured, plan)
+        chooser = Chooser(self.calls, budget, self._planned, self.shard_bytes, self._again, self._asked)
+        return chooser.made(nodes, captured, self._kept, self._remakable)
 
-    def _planned(self, captured: Capture, remade: Sequence[Offer] = ()) -> Plan:
+    def _free(self, made: Made) -> None:
+        """Have freed what a choice says; its nodes make again what is read of that."""
+        for result in made.gone:
+            give_up(result, made.gone)
+        if made.batch is not None:
+            self._pend_again(made.batch)
+            self.pending[:0] = made.batch.nodes
+        if made.frees:
+            self.calls.run(NOTHING)
+
+    def _planned(self, captured: Capture, remade: Sequence[Offer] = (), lasts: bool = False) -> Plan:
         """The plan that makes the first of its offers again."""
-        key = (captured.key, len(remade)) if remade else captured.key
+        key = (captured.key, len(remade), lasts) if remade or lasts else captured.key
         plan = self._plans.get(key) or self._plans.again(key)
         if plan is None:
-            plan = self._plans.keep(key, build(captured, self.shard_bytes, remade))
+            plan = self._plans.keep(key, build(captured, self.shard_bytes, remade, lasts))
         return plan
 
     def _run(self, captured: Capture, plan: Plan) -> None:
@@ -393,8 +426,8 @@ class Session:
             if value not in plan.stored:
                 self._settle(result, None)
             result.box = kept[b.stage, b.channel], b.what, b.channel, b.position
-        for value, numbers in plan.spared.items():
-            captured.results[value].spare([captured.nodes[n] for n in numbers])
+        if plan.spared or plan.ways:
+            self._kept.update(note(plan, captured))
         for value, cuts in plan.copies:
             result = captured.results[value]
             copies = {**result.copies, cuts: ids[value, cuts]}
@@ -430,14 +463,11 @@ class Session:
                     self.redeem(result)
                 if result.recipe is not None:
                     self._recall(result)
-            captured = capture(needed(self.pending, results))
-            if not captured.nodes:
-                return explanation(Plan([], {}, {}), captured, self.calls.held())
-            plan, choice = build(captured, self.shard_bytes), None
-            budget, now = budgets.now(self.left_budget), self.calls.held()
-            if budget is not None:
-                plan, choice = choose(plan, captured, budget, now, self._planned, self.shard_bytes)
-            return explanation(plan, captured, now, choice)
+            nodes = needed(self.pending, results)
+            if not nodes:
+                return explanation(Plan([], {}, {}), capture([]), self.calls.held())
+            made = self._made(nodes)
+            return explanation(made.plan, made.captured, made.now or self.calls.held(), made.choice)
 
     # Memory
 

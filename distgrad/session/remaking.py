@@ -1,0 +1,192 @@
+"""Values that were not kept, or need not be: how they are made again.
+
+A *step* is a node that has run, without what it has read and made: it knows those weakly, so that it keeps nothing
+alive, or by the step that made them. To make a result again its steps become nodes anew, as far back as what is still
+there: the *anchors*, which a result that was not kept must hold, and which one that is kept need not.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from distgrad.graph import NO_COPIES, Node, Pins, Recipe, Result
+from distgrad.plan.build import Plan
+from distgrad.plan.capture import Capture
+from distgrad.plan.costs import SMALL
+
+
+class Source(NamedTuple):
+    """What a step reads: a result that is held, if it is small, or known; and the step that made it, if known."""
+
+    held: Result | None
+    known: weakref.ref[Result] | None
+    step: Step | None
+
+    @property
+    def result(self) -> Result | None:
+        """The result, if it is still there."""
+        return self.held if self.known is None else self.known()
+
+
+class Step:
+    """A node that has run. It has one result."""
+
+    __slots__ = ("node", "out", "pins", "sources", "spec")
+
+    def __init__(self, node: Node, sources: tuple[Source, ...], pins: Pins):
+        (out,) = node.outputs
+        self.node = (node.primitive, node.attrs, node.layout, node.where, node.key)
+        self.sources = sources
+        self.pins = pins
+        self.spec = out.spec
+        self.out = weakref.ref(out)
+
+    def again(self, inputs: tuple[Result, ...], output: Result) -> Node:
+        """The node that makes `output`."""
+        primitive, attrs, layout, where, key = self.node
+        return Node(primitive, inputs, attrs, layout, where, key, (output,))
+
+
+def note(plan: Plan, captured: Capture) -> list[Result]:
+    """Give what was spared, and what could have been, its recipe; those of the latter."""
+    numbers = {n for ways in (plan.spared, plan.ways) for mine in ways.values() for n in mine}
+    makers: dict[Result, Step] = {}
+    for n in sorted(numbers):
+        node = captured.nodes[n]
+        sources = tuple(_source(r, makers.get(r)) for r in node.inputs)
+        makers[node.outputs[0]] = Step(node, sources, plan.pins.get(n, ()))
+    results = captured.results
+    for v in plan.spared:
+        step = makers[results[v]]
+        results[v].recipe = Recipe(step, anchors(step) or (), plan.ranks.get(v, ()))
+    for v in plan.ways:
+        results[v].recipe = Recipe(makers[results[v]], (), plan.ranks.get(v, ()))
+    return [results[v] for v in plan.ways]
+
+
+def _source(result: Result, step: Step | None) -> Source:
+    if step is None and result.spec.nbytes <= SMALL:
+        return Source(result, None, None)
+    return Source(None, weakref.ref(result), step)
+
+
+def is_there(result: Result) -> bool:
+    """Whether its elements are known, or are with the workers; or why there are none."""
+    return not result.pending
+
+
+def _behind(source: Source, gone: Collection[Result]) -> Result | Step | None:
+    """What a source is read from: a result that is there, or the step that makes it again; None: it is lost."""
+    result = source.result
+    if result is not None and result not in gone and is_there(result):
+        return result
+    if source.step is not None:
+        return source.step
+    return result.recipe.step if result is not None and result.recipe is not None else None
+
+
+def anchors(step: Step, gone: Collection[Result] = ()) -> tuple[Result, ...] | None:
+    """What a step and those before it are made of, to be held; None if some of it is lost."""
+    found: dict[Result, None] = {}
+    seen = {step}
+    stack = [step]
+    while stack:
+        for source in stack.pop().sources:
+            result, behind = source.result, _behind(source, gone)
+            if behind is None:
+                return None
+            if isinstance(behind, Step) and behind is source.step:
+                if behind not in seen:
+                    seen.add(behind)
+                    stack.append(behind)
+            elif result is not None:  # also one that has a recipe of its own, and anchors
+                found[result] = None
+    return tuple(found)
+
+
+class Batch(NamedTuple):
+    """Nodes that are to run for the second time, in their order: with the tiles that they had, and what they make."""
+
+    nodes: list[Node]
+    pins: dict[Node, Pins]
+    made: dict[Step, Result]
+
+
+class Again:
+    """Of the pending nodes those that run for the second time."""
+
+    def __init__(self) -> None:
+        self.pins: dict[Node, Pins] = {}
+        self.made: dict[Step, Result] = {}
+
+    def add(self, batch: Batch) -> None:
+        """They are pending."""
+        self.pins.update(batch.pins)
+        self.made.update(batch.made)
+
+    def clear(self) -> None:
+        """They have been sent."""
+        self.pins.clear()
+        self.made.clear()
+
+    def numbers(self, nodes: Sequence[Node], batch: Batch | None = None) -> Mapping[int, Pins]:
+        """Of `nodes` those that run again, also in a batch that is only considered, and their pins."""
+        pins = self.pins if batch is None else {**self.pins, **batch.pins}
+        return {n: pins[node] for n, node in enumerate(nodes) if node in pins} if pins else {}
+
+    def nodes(self, recipes: Mapping[Result, Recipe], gone: Collection[Result] = ()) -> Batch | None:
+        """The nodes that make these results; None if they are lost.
+
+        With results that are `gone`, and so are not read, the nodes are to run before all that is pending, and read
+        nothing of that.
+        """
+        batch = Batch([], {}, {} if gone else dict(self.made))
+        stack = [recipe.step for recipe in reversed([*recipes.values()])]
+        while stack:
+            step = stack[-1]
+            if step in batch.made:
+                stack.pop()
+                continue
+            inputs: list[Result] = []
+            missing: list[Step] = []
+            for source in step.sources:
+                behind = _behind(source, gone)
+                if behind is None:
+                    return None
+                if isinstance(behind, Result):
+                    inputs.append(behind)
+                elif behind in batch.made:
+                    inputs.append(batch.made[behind])
+                else:
+                    missing.append(behind)
+            if missing:
+                stack += reversed(missing)
+                continue
+            stack.pop()
+            output = step.out()
+            if output is None or not (output in gone or (output.pending and output.recipe is not None)):
+                output = Result(step.spec)
+            node = step.again(tuple(inputs), output)
+            batch.made[step] = output
+            batch.pins[node] = step.pins
+            batch.nodes.append(node)
+        return batch
+
+
+def give_up(result: Result, gone: Collection[Result]) -> None:
+    """Have the workers free a result that can be made again; `gone` are all of those."""
+    recipe = result.recipe
+    assert recipe is not None
+    result.recipe = recipe._replace(anchors=anchors(recipe.step, gone) or ())
+    result.id = result.box = result.lease = None
+    result.copies = NO_COPIES
+
+
+def can_go(results: Iterable[Result]) -> list[Result]:
+    """Of these results those that the workers could free, what costs least to make again for a byte first."""
+    found = [
+        (r.recipe.rank, n, r) for n, r in enumerate(results) if r.recipe is not None and r.id is not None
+    ]
+    return [r for _, _, r in sorted(found, key=lambda item: item[:2]) if r.array is None]
