@@ -1,12 +1,13 @@
 """Probability distributions, as `torch.distributions`: samples, densities, entropies and their gradients."""
 
-from distgrad.distributions import constraints, kl, transforms, utils
+from distgrad.distributions import constraints, kl, kl_pairs, transforms, utils
 from distgrad.distributions.categorical import (
     Categorical,
     Multinomial,
     OneHotCategorical,
     OneHotCategoricalStraightThrough,
 )
+from distgrad.distributions.circular import VonMises
 from distgrad.distributions.continuous import (
     Cauchy,
     Exponential,
@@ -20,7 +21,23 @@ from distgrad.distributions.discrete import Bernoulli, Binomial, Geometric, Pois
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.gamma import Beta, Chi2, Dirichlet, Gamma, StudentT
 from distgrad.distributions.kl import kl_divergence, register_kl
+from distgrad.distributions.mixture import MixtureSameFamily
 from distgrad.distributions.multivariate import MultivariateNormal
+from distgrad.distributions.positive import (
+    FisherSnedecor,
+    GeneralizedPareto,
+    HalfCauchy,
+    InverseGamma,
+    Kumaraswamy,
+    Pareto,
+    Weibull,
+)
+from distgrad.distributions.relaxed import (
+    ContinuousBernoulli,
+    LogisticNormal,
+    RelaxedBernoulli,
+    RelaxedOneHotCategorical,
+)
 from distgrad.distributions.transformed import Independent, LogNormal, TransformedDistribution
 from distgrad.distributions.transforms import (
     AbsTransform,
@@ -39,6 +56,7 @@ from distgrad.distributions.transforms import (
     Transform,
     identity_transform,
 )
+from distgrad.distributions.waiting import NegativeBinomial
 
 __all__ = [
     "AbsTransform",
@@ -50,26 +68,38 @@ __all__ = [
     "Cauchy",
     "Chi2",
     "ComposeTransform",
+    "ContinuousBernoulli",
     "Dirichlet",
     "Distribution",
     "ExpTransform",
     "Exponential",
+    "FisherSnedecor",
     "Gamma",
+    "GeneralizedPareto",
     "Geometric",
     "Gumbel",
+    "HalfCauchy",
     "HalfNormal",
     "Independent",
     "IndependentTransform",
+    "InverseGamma",
+    "Kumaraswamy",
     "Laplace",
     "LogNormal",
+    "LogisticNormal",
     "LowerCholeskyTransform",
+    "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
+    "NegativeBinomial",
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "Pareto",
     "Poisson",
     "PowerTransform",
+    "RelaxedBernoulli",
+    "RelaxedOneHotCategorical",
     "SigmoidTransform",
     "SoftmaxTransform",
     "SoftplusTransform",
@@ -80,10 +110,13 @@ __all__ = [
     "Transform",
     "TransformedDistribution",
     "Uniform",
+    "VonMises",
+    "Weibull",
     "constraints",
     "identity_transform",
     "kl",
     "kl_divergence",
+    "kl_pairs",
     "register_kl",
     "transforms",
     "utils",

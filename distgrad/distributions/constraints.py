@@ -5,10 +5,13 @@ Of a distribution over vectors or matrices a value has `event_dim` dimensions, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from distgrad.dtype import finfo
 from distgrad.ops.decompositions import eigvalsh
+from distgrad.ops.joining import cat as cat_values
+from distgrad.ops.joining import stack as stack_values
 from distgrad.ops.rearranging import tril
 from distgrad.tensor import Tensor
 
@@ -105,6 +108,60 @@ def _all_of(found: Tensor, dims: int) -> Tensor:
     return found.reshape(*found.shape[: found.dim() - dims], -1).all(-1) if dims else found
 
 
+class MixtureSameFamilyConstraint(Constraint):
+    """Values of which each component of a mixture can be asked: all of them are, along a new dimension."""
+
+    def __init__(self, base_constraint: Constraint):
+        self.base_constraint = base_constraint
+        self.is_discrete, self.event_dim = base_constraint.is_discrete, base_constraint.event_dim
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether a value is in the set of every component."""
+        events = self.event_dim
+        if value.dim() < events:
+            raise ValueError(f"Expected value.dim() >= {events} but got {value.dim()}")
+        found = self.base_constraint.check(value.unsqueeze(-1 - events))
+        return found.reshape(*value.shape[: value.dim() - events], -1).all(-1)
+
+    def __repr__(self) -> str:
+        return f"MixtureSameFamilyConstraint({self.base_constraint!r})"
+
+
+class _Joined(Constraint):
+    """Values whose parts along a dimension are each in a set of their own."""
+
+    def __init__(self, title: str, cseq: Sequence[Constraint], dim: int, lengths: Sequence[int] | None):
+        self.cseq, self.dim, self._title, self._lengths = list(cseq), dim, title, lengths
+        self.is_discrete = any(c.is_discrete for c in self.cseq)
+        inner = max(c.event_dim for c in self.cseq)
+        self.event_dim = max(inner + (dim < 0), -dim) if lengths is None else max(inner, -dim)
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each part is in its set."""
+        if self._lengths is None:
+            return stack_values(
+                [c.check(value.select(self.dim, i)) for i, c in enumerate(self.cseq)], self.dim
+            )
+        start, found = 0, []
+        for c, n in zip(self.cseq, self._lengths, strict=True):
+            found.append(c.check(value.narrow(self.dim, start, n)))
+            start += n
+        return cat_values(found, self.dim)
+
+    def __repr__(self) -> str:
+        return f"{self._title}()"
+
+
+def cat(cseq: Sequence[Constraint], dim: int = 0, lengths: Sequence[int] | None = None) -> Constraint:
+    """Values whose parts, of these lengths along `dim`, are each in a set of their own."""
+    return _Joined("Cat", cseq, dim, [1] * len(cseq) if lengths is None else list(lengths))
+
+
+def stack(cseq: Sequence[Constraint], dim: int = 0) -> Constraint:
+    """Values whose slices along `dim` are each in a set of their own."""
+    return _Joined("Stack", cseq, dim, None)
+
+
 def _whole(x: Tensor) -> Tensor:
     return x % 1 == 0
 
@@ -195,6 +252,16 @@ lower_cholesky = _Tested(
 square = _Tested("Square()", lambda x: (x == x).all(-1).all(-1), event_dim=2)
 positive_definite = _Tested(
     "PositiveDefinite()", lambda x: _symmetric(x) & (eigvalsh(x) > 0).all(-1), event_dim=2
+)
+positive_semidefinite = _Tested(
+    "PositiveSemidefinite()", lambda x: _symmetric(x) & (eigvalsh(x) >= 0).all(-1), event_dim=2
+)
+corr_cholesky = _Tested(
+    "CorrCholesky()",
+    lambda x: (
+        lower_cholesky.check(x) & ((x.norm(dim=-1) - 1).abs() <= 10 * x.size(-1) * finfo(x.dtype).eps).all(-1)
+    ),
+    event_dim=2,
 )
 symmetric = _Tested("Symmetric()", _symmetric, event_dim=2)
 real_vector = independent(real, 1)
