@@ -19,6 +19,9 @@ STEP = (
 )
 
 
+LARGEST = 170  # whose factorial float64 holds
+
+
 def polygamma(x: np.ndarray, n: int, out: Out = None) -> np.ndarray:
     """ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! ζ(n + 1, x), for n from 1 on; ψ'(x) = π²/sin²(πx) - ψ'(1 - x) below 1/2.
 
@@ -26,7 +29,8 @@ def polygamma(x: np.ndarray, n: int, out: Out = None) -> np.ndarray:
     """
     low = x < 0.5
     if n != 1 or not low.any():
-        return np.multiply(special.zeta(n + 1, x), (-1) ** (n + 1) * math.factorial(n), out=out)
+        factorial = math.factorial(n) if n <= LARGEST else math.inf
+        return np.multiply(special.zeta(n + 1, x), factorial if n % 2 else -factorial, out=out)
     zeta = special.zeta(2, np.where(low, 1 - x, x))
     return copy(np.where(low, np.square(np.pi / np.sin(np.pi * (x % 1))) - zeta, zeta).astype(x.dtype), out)
 

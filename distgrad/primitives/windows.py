@@ -21,6 +21,9 @@ from distgrad.primitives.batching import shifted
 Out = np.ndarray | None
 Ints = tuple[int, ...]
 Views = tuple[tuple[Any, ...], tuple[Any, ...]]
+OFFSETS = (
+    1 << 16
+)  # of a window that may have more elements than it goes over: each costs a pass, if only over nothing
 
 
 def _views(
@@ -202,8 +205,13 @@ def _results(kind: str = "", dtype: str = "", gathered: bool = False, scattered:
         if kind:
             which, windows = avals[1], attrs["size"] if kind == "pick" else x.shape[-n:]
             expect(which == Aval((*lead, *windows), DTYPES["int32"]), "no offsets: {}", which)
-        made = (*lead, *(attrs["kernel"] if gathered else ()), *attrs["size"])
-        return (Aval(made, DTYPES[dtype] if dtype else x.dtype),)
+        made = Aval(
+            (*lead, *(attrs["kernel"] if gathered else ()), *attrs["size"]),
+            DTYPES[dtype] if dtype else x.dtype,
+        )
+        offsets = math.prod(attrs["kernel"])
+        expect(offsets <= max(OFFSETS, x.size + made.size), "windows of {} elements over {}", offsets, x)
+        return (made,)
 
     return rule
 
