@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BENCH := .venv-bench
 ARGS ?=
+TWO := -n 2 --dist worksteal # two processes, each with a Ray of its own
 PROGRAMS ?= 20000
 
 .PHONY: help test sweep fuzz demo lint format bench clean
@@ -22,10 +23,10 @@ help:
 	@echo "make clean    remove the environments and all that is generated"
 
 test: $(VENV)/.has-test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(TWO) $(ARGS)
 
 sweep: $(VENV)/.has-test
-	$(VENV)/bin/python -m pytest -m sweep $(ARGS)
+	$(VENV)/bin/python -m pytest $(TWO) -m sweep $(ARGS)
 
 fuzz: $(VENV)/.has-test
 	PROGRAMS=$(PROGRAMS) $(VENV)/bin/python -m pytest tests/test_fuzz.py -m fuzz $(ARGS)

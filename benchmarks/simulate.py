@@ -16,12 +16,11 @@ import numpy as np
 
 from benchmarks.driver import Step, network, regression
 from benchmarks.silent import Silent
-from distgrad.program import Slot, Sum
+from distgrad.exchange import Reduce
+from distgrad.program import Slot
 from distgrad.session import door
 from distgrad.session.core import Session
 from distgrad.sharding import Sharding
-from distgrad.worker.exchange import sums_sent
-from distgrad.worker.execute import receive_sums
 
 WORKERS = [1 << n for n in range(11)]
 SHARDS = [1 << n for n in range(2, 17, 2)]  # one is computed in the driver
@@ -103,15 +102,15 @@ def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
 
 def reading(workers: int) -> float:
     """Microseconds to merge a sum of 16 numbers that each worker sent a part of, the answers there already."""
-    what = Sum((4096,), (True,), "add")
-    parts = [sums_sent(what, workers, w, range(1)) for w in range(workers)]
+    what = Reduce((4096,), (True,), "add")
+    parts = [what.sent(workers, w, range(1)) for w in range(workers)]
     array = np.ones(16, np.float32)
     slot = Slot(array.dtype, Sharding.whole(array.shape))
     items = [[array] * sum(n for _, n in sent) for sent in parts]
     times = []
     for _ in range(ROUNDS):
         start = time.process_time()
-        receive_sums(what, items, workers, range(1), slot)
+        what.receive(items, workers, range(1), slot)
         times.append((time.process_time() - start) * 1e6)
     return statistics.median(times)
 

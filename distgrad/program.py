@@ -5,19 +5,20 @@ A `Program` is the same for all workers; which shards a worker runs follows from
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from distgrad.errors import WireError
 from distgrad.primitives import Aval, Labels, Layout, Primitive
-from distgrad.primitives.slices import Slices, local
-from distgrad.sharding import Bounds, Cut, Region, Sharding
+from distgrad.sharding import Cut, Sharding
 
 CHANNELS = ("small", "large", "each")
+FAR = 1 << 20  # shards of what moves, as they are in a program that makes or reads more than this one
 
 
 @dataclass(frozen=True)
@@ -77,52 +78,83 @@ class Fragment:
     loops: tuple[Loop, ...]
 
 
-@dataclass(frozen=True)
-class Sum:
-    """Partial results on a grid of `counts`, merged over the dimensions that are `reduced`.
+class Exchange(ABC):
+    """How a value goes from the workers that have it, or parts of it, to those who need it. The kinds: `exchange/`.
 
-    With a `target` all are reduced, and the one sum goes in these cuts: each worker merges the shards that it owns.
+    Both sides work out from it alone what is sent. `workers, worker` tell who asks, `slot` what arrives or leaves.
     """
 
-    counts: tuple[int, ...]
-    reduced: tuple[bool, ...]
-    merge: str
-    target: Sharding | None = None
+    kind: ClassVar[str]  # its name on the wire
 
+    @property
+    @abstractmethod
+    def parts(self) -> int:
+        """The shards, or partial results, that workers own before."""
 
-@dataclass(frozen=True)
-class Move:
-    """Shards cut like `source` that become shards cut like `target`: all elements, or those of `slices`."""
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """The shards that arrive."""
 
-    source: Sharding
-    target: Sharding
-    slices: Slices | None = None
+    @abstractmethod
+    def reach(self, mine: range) -> tuple[range, int]:
+        """Of what arrives all that the parts `mine` may go to, and of how many."""
 
-    def seen(self, dim: int, lo: int, hi: int) -> Bounds:
-        """Which of the elements that arrive are those between two bounds of the source."""
-        if self.slices is None:
-            return lo, hi
-        start, n, step = self.slices[dim]
-        return tuple([min(n, max(0, -(-(bound - start) // step))) for bound in (lo, hi)])  # type: ignore[return-value]
+    @abstractmethod
+    def send(self, value: Any, workers: int, worker: int, to: range) -> Iterator[np.ndarray]:
+        """What `worker` sends of a value for the shards `to`."""
 
-    def inside(self, region: Region, cell: Region) -> tuple[slice, ...]:
-        """Where, in the source's shard that covers `cell`, the elements lie that arrive as `region`."""
-        if self.slices is None:
-            return tuple([slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(region, cell, strict=True)])
-        return local(self.slices, region, cell)
+    @abstractmethod
+    def receive(
+        self,
+        items: Sequence[Sequence[np.ndarray]],
+        workers: int,
+        shards: range,
+        slot: Slot,
+        take: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+        along: int | None = None,
+    ) -> list[Any]:
+        """The `shards` from what each worker sent; along `along` they stay in pieces. Raises WireError for others."""
 
-    def sources(self, numbers: range) -> Iterable[int]:
-        """Which of these shards of the source anything is sent of."""
-        if self.slices is None:
-            return numbers
-        return self._met[bisect_left(self._met, numbers.start) : bisect_left(self._met, numbers.stop)]
+    def joined_along(self, kept: bool, along: int | None) -> int | None:
+        """The dimension along which what arrives may stay in the pieces in which it came; None: it is put together."""
+        return None
 
-    @cached_property
-    def _met(self) -> list[int]:
-        assert self.slices is not None
-        return list(
-            self.source.overlapping(tuple([(a, a + (n - 1) * s + 1 if n else a) for a, n, s in self.slices]))
-        )
+    @abstractmethod
+    def moved(self, slot: Slot, workers: int, channel: str) -> int:
+        """Bytes that leave for other workers, of all."""
+
+    @abstractmethod
+    def arriving(self, slot: Slot, workers: int, worker: int, channel: str, in_tiles: bool) -> int:
+        """Bytes that come to a worker from others, and of what is made of them unless that is read `in_tiles`."""
+
+    @abstractmethod
+    def leaving(
+        self, slot: Slot, workers: int, worker: int, channel: str, kept: bool
+    ) -> tuple[int, int, int]:
+        """Bytes that are copied to be sent, those of them that a worker sends itself, and what else it keeps for that.
+
+        `kept`: the value stays there anyway.
+        """
+
+    @abstractmethod
+    def title(self) -> str:
+        """What is said of it before what it makes."""
+
+    @abstractmethod
+    def wire(self) -> list[Any]:
+        """As msgpack carries it."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, fields: list[Any], at: Any) -> Exchange:
+        """What `wire` wrote, but for the name, checked against what is known `at` that place. Raises WireError."""
+
+    @staticmethod
+    def nothing_left(sent: Iterator[Any], worker: int) -> None:
+        """Raise WireError if a worker sent more than is asked for."""
+        if next(sent, None) is not None:
+            raise WireError(f"worker {worker} sent more arrays than were asked for")
 
 
 @dataclass(frozen=True)
@@ -130,7 +162,7 @@ class Arrival:
     """A slot that is filled from box `box` of the call: item `position` of the channel."""
 
     slot: int
-    what: Sum | Move
+    what: Exchange
     box: int
     channel: str
     position: int
@@ -141,7 +173,7 @@ class Departure:
     """A slot whose pieces leave in the box of this call."""
 
     slot: int
-    what: Sum | Move
+    what: Exchange
     channel: str
 
 
@@ -162,12 +194,3 @@ class Program:
         """The channels that this program's own box uses, in the order of `CHANNELS`."""
         used = {d.channel for d in self.departures}
         return tuple(c for c in CHANNELS if c in used)
-
-
-def sum_of(layout: Layout) -> Sum:
-    """How the partial results of a merged layout are put together."""
-    assert layout.labels is not None
-    assert layout.labels.merge is not None
-    kept = layout.labels.outs[0]
-    counts = tuple(cut.count for _, cut in layout.grid)
-    return Sum(counts, tuple(label not in kept for label, _ in layout.grid), layout.labels.merge)

@@ -8,9 +8,7 @@ program has run.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,29 +16,26 @@ import msgpack
 import numpy as np
 
 from distgrad.errors import WireError
-from distgrad.fields import DIMS, bounded, check, read_int, read_list, read_sharding, show
-from distgrad.primitives import MERGES, TABLE, Layout, Primitive
+from distgrad.exchange import Reading, Reduce, read_exchange, reduce_of
+from distgrad.fields import bounded, check, read_int, read_list, read_sharding, show
+from distgrad.primitives import TABLE, Layout, Primitive
 from distgrad.primitives.base import ATTR_TYPES, DTYPES
 from distgrad.primitives.rules import agrees, sizes_of
-from distgrad.primitives.slices import slice_shape
 from distgrad.program import (
     CHANNELS,
     Arrival,
     Departure,
+    Exchange,
     Fragment,
     Loop,
-    Move,
     Program,
     Slot,
     Step,
-    Sum,
-    sum_of,
 )
 from distgrad.sharding import PIECES, SHARDS, Cut, Sharding, most_shards, sharding_from_wire
 
 VERSION = 1
 LIMIT = 16 << 20  # bytes of a program
-FAR = 1 << 20  # shards of what moves, as they are in a program that makes or reads more than this one
 
 
 # Writing
@@ -54,24 +49,16 @@ def encode(program: Program) -> bytes:
             "slots": [[s.dtype.name, s.sharding.wire()] for s in program.slots],
             "inputs": program.inputs,
             "feeds": program.feeds,
-            "arrivals": [[a.slot, _what(a.what), a.box, a.channel, a.position] for a in program.arrivals],
+            "arrivals": [[a.slot, a.what.wire(), a.box, a.channel, a.position] for a in program.arrivals],
             "fragments": [
                 [f.count, [[loop.rows, [_step(s) for s in loop.steps]] for loop in f.loops]]
                 for f in program.fragments
             ],
-            "departures": [[d.slot, _what(d.what), d.channel] for d in program.departures],
+            "departures": [[d.slot, d.what.wire(), d.channel] for d in program.departures],
             "keep": program.keep,
             "boxes": program.boxes,
         }
     )
-
-
-def _what(what: Sum | Move) -> list[Any]:
-    if isinstance(what, Sum):
-        merged = [what.counts, what.reduced, what.merge]
-        return ["sum", *merged] if what.target is None else ["scatter", *merged, what.target.wire()]
-    ends = [what.source.wire(), what.target.wire()]
-    return ["move", *ends] if what.slices is None else ["part", *ends, what.slices]
 
 
 def _step(step: Step) -> list[Any]:
@@ -101,7 +88,7 @@ class _Reader:
         self.slots: tuple[Slot, ...] = ()
         self.most = SHARDS  # of any value: as many as the largest can need, or as one has that is stored
         self.defined: set[int] = set()
-        self.partial: dict[int, Sum] = {}
+        self.partial: dict[int, Reduce] = {}
 
     def program(self, raw: Any) -> Program:
         keys = {"v", "slots", "inputs", "feeds", "arrivals", "fragments", "departures", "keep", "boxes"}
@@ -153,57 +140,14 @@ class _Reader:
         self.defined.add(i)
         return i
 
-    def what(self, raw: Any, slot: int, channel: Any, arrives: bool) -> Sum | Move:
-        what = "arrival" if arrives else "departure"
-        made = self.exchange(raw, slot, arrives, what)
-        target = self.slots[slot].sharding if made.target is None else made.target
-        count = target.count
+    def what(self, raw: Any, slot: int, channel: Any, arrives: bool) -> Exchange:
+        at = Reading(self.slots[slot], slot, arrives, self.partial.get(slot), self.most)
+        made = read_exchange(raw, at)
         check(
-            type(channel) is str and channel in (("each",) if count > 1 else ("small", "large")),
-            f"{what}: not a channel for {count} shards: {show(channel)}",
+            type(channel) is str and channel in (("each",) if made.count > 1 else ("small", "large")),
+            f"{at.what}: not a channel for {made.count} shards: {show(channel)}",
         )
         return made
-
-    def exchange(self, raw: Any, slot: int, arrives: bool, what: str) -> Sum | Move:
-        kind = read_list(raw, what)[:1]
-        if kind in (["sum"], ["scatter"]):
-            scattered = kind == ["scatter"]
-            _, counts, reduced, merge, *cuts = read_list(raw, what, 4 + scattered)
-            counts = tuple(read_int(n, what, 1, SHARDS) for n in read_list(counts, what))
-            check(len(counts) <= DIMS, f"{what}: more than {DIMS} dimensions")
-            reduced = tuple(read_list(reduced, what, len(counts)))
-            check(all(type(r) is bool for r in reduced), f"{what}: reduced must be booleans")
-            check(math.prod(counts) <= SHARDS, f"{what}: more than {SHARDS} partial results")
-            check(type(merge) is str and merge in MERGES, f"{what}: unknown merge {show(merge)}")
-            kept = math.prod(n for n, r in zip(counts, reduced, strict=True) if not r)
-            sharding = self.slots[slot].sharding
-            count = 1 if scattered and arrives else sharding.count
-            check(kept == count, f"{what}: {kept} sums for slot {slot}")
-            made = Sum(counts, reduced, merge)
-            check(
-                arrives or made == self.partial.get(slot), f"{what}: slot {slot} has no such partial results"
-            )
-            if not scattered:
-                return made
-            target = read_sharding(cuts[0], what, max(self.most, FAR))
-            fits = target == sharding if arrives else target.shape == sharding.shape
-            check(fits and target.count > 1, f"{what}: slot {slot} is cut otherwise")
-            return replace(made, target=target)
-        check(kind in (["move"], ["part"]), f"{what}: neither a sum nor a move")
-        _, source, target, *more = read_list(raw, what, 4 if kind == ["part"] else 3)
-        before, slices = read_sharding(source, what, max(self.most, FAR)), None
-        shape = before.shape
-        if more:
-            try:
-                slices = ATTR_TYPES["slices"](more[0])
-                shape = slice_shape(shape, slices)
-            except (TypeError, ValueError):
-                raise WireError(f"{what}: not a slice of what is sent: {show(more[0])}") from None
-        move = Move(before, read_sharding(target, what, max(self.most, FAR)), slices)
-        check(shape == move.target.shape, f"{what}: shapes differ")
-        mine = move.target if arrives else move.source
-        check(mine == self.slots[slot].sharding, f"{what}: slot {slot} is cut otherwise")
-        return move
 
     def arrival(self, raw: Any, boxes: tuple[tuple[str, ...], ...]) -> Arrival:
         slot, what, box, channel, position = read_list(raw, "arrival", 5)
@@ -215,11 +159,7 @@ class _Reader:
 
     def departure(self, raw: Any) -> Departure:
         slot, what, channel = read_list(raw, "departure", 3)
-        if not (
-            type(slot) is int
-            and slot in self.partial
-            and read_list(what, "departure")[:1] in (["sum"], ["scatter"])
-        ):
+        if not (type(slot) is int and slot in self.partial):
             self.use(slot, "departure")
         return Departure(slot, self.what(what, slot, channel, arrives=False), channel)
 
@@ -273,7 +213,7 @@ class _Reader:
         check(fit, f"{name}: results {outs} have other shapes or dtypes")
         check(cut, f"{name}: operands or results are not cut as its grid of {count} cells is")
         if layout.merged:
-            self.partial.update((slot, sum_of(layout)) for slot in outs)
+            self.partial.update((slot, reduce_of(layout)) for slot in outs)
         check(
             tile is None if rows == 0 else type(tile) is int and tile in _tile_labels(primitive, layout),
             f"{name}: bad tile label {show(tile)}",

@@ -13,12 +13,12 @@ from messages import works
 
 import distgrad.worker.worker as worker_module
 from distgrad.errors import WireError
+from distgrad.exchange import Reduce, Reshard, held, senders
 from distgrad.fields import pack_array
 from distgrad.primitives.base import DTYPES
-from distgrad.program import Arrival, Program, Slot, Sum
+from distgrad.program import Arrival, Program, Slot
 from distgrad.sharding import extent
 from distgrad.wire import decode
-from distgrad.worker.exchange import held, overlaps, senders, sums_sent
 from distgrad.worker.worker import Worker
 
 MOST = 1 << 14  # elements of an array that is filled
@@ -73,12 +73,12 @@ def _parts(
     """What a worker would send for an arrival, or about that."""
     what, mine = arrival.what, held(slot.sharding.count, workers, receiver)
     shapes: list[tuple[int, ...]] = []
-    if isinstance(what, Sum):
-        for kept, n in sums_sent(what, workers, sender, mine):
+    if isinstance(what, Reduce):
+        for kept, n in what.sent(workers, sender, mine):
             shapes += [extent(slot.sharding.cell(kept))] * n
-    else:
+    elif isinstance(what, Reshard):
         sources = senders(what.source, workers, sender)
-        shapes = [extent(region) for _, _, region in overlaps(what, sources, mine)]
+        shapes = [extent(region) for _, _, region in what.overlaps(sources, mine)]
     made = [filled(rng, shape, slot.dtype, odd=True) for shape in shapes[:300]]
     if rng.random() < 0.1 / workers:
         made = pick(

@@ -17,12 +17,13 @@ from messages import program
 from primitive_cases import CASES
 from test_rules import REGROUPINGS
 
+from distgrad.exchange import reduce_of
 from distgrad.primitives import TABLE, Aval, Layout
 from distgrad.primitives.base import DTYPES
 from distgrad.primitives.rules import layout
-from distgrad.program import Step, sum_of
+from distgrad.program import Step
 from distgrad.sharding import Cut, Sharding
-from distgrad.wire import _step, _tile_labels, _what
+from distgrad.wire import _step, _tile_labels
 
 Rng = np.random.Generator
 LARGE = (64, 1000, 1 << 16, 1 << 20, 1 << 31, (1 << 31) - 1, 1 << 40, 1 << 62, (1 << 63) - 1)
@@ -138,9 +139,14 @@ class Hostile:
             source = cuts(rng, need.shape)
             raw["boxes"].append([channel])
             box = len(raw["boxes"]) - 1
-            what = ["move", source.wire(), need.wire()]
+            what = ["reshard", source.wire(), need.wire(), None]
             if rng.random() < 0.5 and need.count == 1:
-                what = ["sum", [int(rng.integers(1, 6))], [True], pick(rng, ("add", "maximum", "disjoint"))]
+                what = [
+                    "reduce",
+                    [int(rng.integers(1, 6))],
+                    [True],
+                    pick(rng, ("add", "maximum", "disjoint")),
+                ]
             raw["arrivals"].append([slot, what, box, channel, 0])
 
     def _further(
@@ -169,7 +175,7 @@ class Hostile:
             if made.merged:
                 count = made.outs[0].count
                 channel = "each" if count > 1 else pick(rng, ("small", "large"))
-                raw["departures"].append([slot, _what(sum_of(made)), channel])
+                raw["departures"].append([slot, reduce_of(made).wire(), channel])
                 continue
             if rng.random() < 0.8:
                 raw["keep"].append(slot)
@@ -178,7 +184,7 @@ class Hostile:
                 if source is not None:
                     target = cuts(rng, source.shape)
                     channel = "each" if target.count > 1 else pick(rng, ("small", "large"))
-                    raw["departures"].append([slot, ["move", source.wire(), target.wire()], channel])
+                    raw["departures"].append([slot, ["reshard", source.wire(), target.wire(), None], channel])
 
 
 def _places(raw: Any) -> Iterator[tuple[Any, Any]]:
@@ -212,7 +218,7 @@ def _field(rng: Rng, raw: Any) -> None:
     elif type(old) is bool:
         parent[key] = not old
     elif type(old) is str:
-        parent[key] = pick(rng, (*DTYPES, "add", "disjoint", "multiply", "each", "small", "large", "sum"))
+        parent[key] = pick(rng, (*DTYPES, "add", "disjoint", "multiply", "each", "small", "large", "reduce"))
     elif type(old) is list and old:
         i, j = rng.integers(len(old), size=2).tolist()
         how = rng.integers(4)

@@ -13,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgrad.errors import WireError
+from distgrad.exchange import Failure, Reduce, ReduceScatter, Reshard, Tree, held, inside, reduce, senders
+from distgrad.exchange.routing import addressed, receivers
+from distgrad.exchange.tree import subtrees
 from distgrad.primitives import MERGES
-from distgrad.program import Departure, Move, Slot, Sum
+from distgrad.program import Departure, Slot
 from distgrad.sharding import Cut, Sharding, owned
-from distgrad.worker import exchange
-from distgrad.worker.address import addressed, receivers
-from distgrad.worker.exchange import Tree, held, inside, leaves, overlaps, senders, subtrees, sums_sent, tree
-from distgrad.worker.execute import Failure, receive_shards, receive_sums, send
-from distgrad.worker.pool import Pool
+from distgrad.worker.execute import send
 
 quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -141,18 +140,18 @@ def test_merges_in_place_only_what_is_its_own() -> None:
 
 
 @st.composite
-def sums(draw: st.DrawFn) -> Sum:
+def sums(draw: st.DrawFn) -> Reduce:
     counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
-    return Sum(tuple(counts), tuple(draw(st.booleans()) for _ in counts), "add")
+    return Reduce(tuple(counts), tuple(draw(st.booleans()) for _ in counts), "add")
 
 
 @quick
 @given(sums())
-def test_leaves_number_the_sums_and_the_places_in_them_in_c_order(what: Sum) -> None:
+def test_leaves_number_the_sums_and_the_places_in_them_in_c_order(what: Reduce) -> None:
     grid = list(itertools.product(*(range(n) for n in what.counts)))
     axes = list(zip(what.counts, what.reduced, strict=True))
     sizes = [math.prod(n for n, r in axes if r is reduced) for reduced in (False, True)]
-    numbered = list(leaves(what, range(len(grid))))
+    numbered = list(what.leaves(range(len(grid))))
     assert sorted((kept, leaf) for _, kept, leaf in numbered) == list(itertools.product(*map(range, sizes)))
     for (shard, kept, leaf), cell in zip(numbered, grid, strict=True):
         assert grid[shard] == cell
@@ -165,24 +164,24 @@ def test_leaves_number_the_sums_and_the_places_in_them_in_c_order(what: Sum) -> 
 
 
 def exchanged(
-    what: Sum, merge: str, workers: int, partials: Sequence[np.ndarray], channel: str
+    what: Reduce, merge: str, workers: int, partials: Sequence[np.ndarray], channel: str
 ) -> list[np.ndarray]:
     """All sums, as a stage merges, sends and receives them."""
-    what = Sum(what.counts, what.reduced, merge)
+    what = Reduce(what.counts, what.reduced, merge)
     kept = math.prod(n for n, r in zip(what.counts, what.reduced, strict=True) if not r)
     sent = []
     for w in range(workers):
         trees: dict[int, Tree] = {}
-        for shard, number, leaf in leaves(what, owned(len(partials), workers, w)):
-            trees.setdefault(number, tree(what)).push(0, leaf, partials[shard])
+        for shard, number, leaf in what.leaves(owned(len(partials), workers, w)):
+            trees.setdefault(number, what.tree()).push(0, leaf, partials[shard])
         sent.append(send(Departure(0, what, channel), trees, w, workers))
     slot = Slot(partials[0].dtype, Sharding(tuple(Cut.even(kept * n, n) for n in partials[0].shape)))
     if channel != "each":
-        return receive_sums(what, [s[0] for s in sent], workers, range(kept), slot)
+        return what.receive([s[0] for s in sent], workers, range(kept), slot)
     received: list[np.ndarray] = []
     for w in range(workers):
         mine = held(kept, workers, w)
-        result = receive_sums(what, [s[w] for s in sent], workers, mine, slot)
+        result = what.receive([s[w] for s in sent], workers, mine, slot)
         assert len(result) == len(mine)
         received += result
     return received
@@ -193,7 +192,7 @@ def exchanged(
     sums(), st.integers(1, 6), st.sampled_from(["small", "large", "each"]), st.sampled_from(sorted(MERGES))
 )
 def test_sums_have_the_same_bits_for_any_number_of_workers(
-    what: Sum, workers: int, channel: str, merge: str
+    what: Reduce, workers: int, channel: str, merge: str
 ) -> None:
     count = math.prod(what.counts)
     kept = math.prod(n for n, r in zip(what.counts, what.reduced, strict=True) if not r)
@@ -207,7 +206,7 @@ def test_sums_have_the_same_bits_for_any_number_of_workers(
     got = exchanged(what, merge, workers, partials, channel)
     assert len(got) == kept
     for number in range(kept):
-        mine = [partials[shard] for shard, k, _ in leaves(what, range(count)) if k == number]
+        mine = [partials[shard] for shard, k, _ in what.leaves(range(count)) if k == number]
         expected = np.asarray(reference(mine, MERGES[merge]))
         assert (got[number].dtype, got[number].tobytes()) == (expected.dtype, expected.tobytes())
 
@@ -219,7 +218,7 @@ def test_a_sum_that_goes_in_cuts_has_the_bits_of_the_whole(
 ) -> None:
     partials = [a.reshape(8, 8) for a in LEAVES[:count]]
     target = Sharding((Cut.at(8, [0, *sorted(inner), 8]), Cut.even(8, across)))
-    what = Sum((count,), (True,), "add", target)
+    what = ReduceScatter((count,), (True,), "add", target)
     sent = []
     for w in range(workers):
         tree = Tree(np.add)
@@ -230,7 +229,7 @@ def test_a_sum_that_goes_in_cuts_has_the_bits_of_the_whole(
     expected = reference(partials)
     for w in range(workers):
         mine = held(target.count, workers, w)
-        got = receive_sums(what, [s[w] for s in sent], workers, mine, Slot(partials[0].dtype, target))
+        got = what.receive([s[w] for s in sent], workers, mine, Slot(partials[0].dtype, target))
         cells = [target.cell(shard) for shard in mine]
         assert len(got) == len(mine)
         for array, cell in zip(got, cells, strict=True):
@@ -239,14 +238,14 @@ def test_a_sum_that_goes_in_cuts_has_the_bits_of_the_whole(
 
 @quick
 @given(sums(), st.integers(1, 6))
-def test_what_is_sent_for_a_sum_is_known_on_both_sides(what: Sum, workers: int) -> None:
+def test_what_is_sent_for_a_sum_is_known_on_both_sides(what: Reduce, workers: int) -> None:
     count = math.prod(what.counts)
     kept = math.prod(n for n, r in zip(what.counts, what.reduced, strict=True) if not r)
     covered: dict[int, list[int]] = {k: [] for k in range(kept)}
     reduced = count // kept
     for w in range(workers):
-        found = subtrees(what, owned(count, workers, w))
-        assert sums_sent(what, workers, w, range(kept)) == [(k, len(trees)) for k, trees in found.items()]
+        found = subtrees(what.grid, owned(count, workers, w), what.exact)
+        assert what.sent(workers, w, range(kept)) == [(k, len(trees)) for k, trees in found.items()]
         for k, trees in found.items():
             for level, i in trees:
                 covered[k] += [n for n in range(i << level, (i + 1) << level) if n < reduced]
@@ -254,24 +253,24 @@ def test_what_is_sent_for_a_sum_is_known_on_both_sides(what: Sum, workers: int) 
 
 
 def test_few_arrays_are_sent_for_a_sum() -> None:
-    what = Sum((4096,), (True,), "add")
+    what = Reduce((4096,), (True,), "add")
     for workers in (2, 3, 7):
         for w in range(workers):
-            ((_, sent),) = sums_sent(what, workers, w, range(1))
+            ((_, sent),) = what.sent(workers, w, range(1))
             assert sent <= 2 * math.log2(4096 / workers) + 2
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 def test_parts_that_do_not_overlap_leave_as_one(workers: int) -> None:
-    what = Sum((13,), (True,), "disjoint")
+    what = Reduce((13,), (True,), "disjoint")
     parts = [np.where(np.arange(26) // 2 == shard, LEAVES[0, :26], 0) for shard in range(13)]
-    assert [n for w in range(workers) for _, n in sums_sent(what, workers, w, range(1))] == [1] * workers
+    assert [n for w in range(workers) for _, n in what.sent(workers, w, range(1))] == [1] * workers
     (whole,) = exchanged(what, "disjoint", workers, parts, "large")
     assert whole.tobytes() == LEAVES[0, :26].tobytes()
 
 
 def test_scalar_partials_are_merged() -> None:
-    what = Sum((5,), (True,), "add")
+    what = Reduce((5,), (True,), "add")
     partials = [np.asarray(np.float32(v)) for v in LEAVES[:5, 0]]
     (total,) = exchanged(what, "add", 3, partials, "small")
     assert (total.shape, total.dtype) == ((), np.float32)
@@ -282,17 +281,17 @@ def test_scalar_partials_are_merged() -> None:
 
 
 @st.composite
-def moves(draw: st.DrawFn) -> Move:
+def moves(draw: st.DrawFn) -> Reshard:
     """Two random ways to cut a tensor, with empty shards."""
     shape = draw(st.lists(st.integers(0, 7), max_size=3))
 
     def cut(size: int) -> Cut:
         return Cut.at(size, [0, *sorted(draw(st.lists(st.integers(0, size), max_size=3))), size])
 
-    return Move(Sharding(tuple(map(cut, shape))), Sharding(tuple(map(cut, shape))))
+    return Reshard(Sharding(tuple(map(cut, shape))), Sharding(tuple(map(cut, shape))))
 
 
-def check_overlaps(move: Move, listing: Callable[..., Any]) -> None:
+def check_overlaps(move: Reshard, listing: Callable[..., Any]) -> None:
     count = np.zeros(move.target.shape, int)
     pairs = []
     for source, target, region in listing(move, range(move.source.count), range(move.target.count)):
@@ -306,22 +305,22 @@ def check_overlaps(move: Move, listing: Callable[..., Any]) -> None:
 
 @quick
 @given(moves())
-def test_overlaps_cover_the_target_exactly_once(move: Move) -> None:
-    check_overlaps(move, overlaps)
+def test_overlaps_cover_the_target_exactly_once(move: Reshard) -> None:
+    check_overlaps(move, Reshard.overlaps)
 
 
 def test_a_dropped_or_doubled_overlap_is_found() -> None:
-    move = Move(Sharding((Cut.even(6, 2),)), Sharding((Cut.even(6, 4),)))
-    check_overlaps(move, overlaps)
+    move = Reshard(Sharding((Cut.even(6, 2),)), Sharding((Cut.even(6, 4),)))
+    check_overlaps(move, Reshard.overlaps)
     with pytest.raises(AssertionError):
-        check_overlaps(move, lambda *args: itertools.islice(overlaps(*args), 1, None))
+        check_overlaps(move, lambda *args: itertools.islice(Reshard.overlaps(*args), 1, None))
     with pytest.raises(AssertionError):
-        check_overlaps(move, lambda *args: [*overlaps(*args), *overlaps(*args)])
+        check_overlaps(move, lambda *args: [*Reshard.overlaps(*args), *Reshard.overlaps(*args)])
 
 
 @quick
 @given(moves(), st.integers(1, 5), st.booleans())
-def test_moved_shards_hold_what_they_should(move: Move, workers: int, each: bool) -> None:
+def test_moved_shards_hold_what_they_should(move: Reshard, workers: int, each: bool) -> None:
     array = np.arange(math.prod(move.source.shape)).reshape(move.source.shape)
     each = each and move.target.count > 1
     departure = Departure(0, move, "each" if each else "large")
@@ -334,7 +333,7 @@ def test_moved_shards_hold_what_they_should(move: Move, workers: int, each: bool
     for w in range(workers):
         shards = held(move.target.count, workers, w) if each else range(move.target.count)
         items = [s[w if each else 0] for s in sent]
-        got = receive_shards(move, items, workers, shards, array.dtype, Pool())
+        got = move.receive(items, workers, shards, Slot(array.dtype, move.target))
         expected = [array[tuple(slice(lo, hi) for lo, hi in move.target.cell(s))] for s in shards]
         assert [g.shape for g in got] == [e.shape for e in expected]
         assert all(np.array_equal(g, e) for g, e in zip(got, expected, strict=True))
@@ -354,13 +353,11 @@ def test_pieces_that_stay_apart_read_like_a_shard(dim: int, data: st.DataObject)
     for first in (start, other):
         cuts[dim] = base.sliced(first, shape[dim], 1)
         shardings.append(Sharding(tuple(cuts)))
-    move = Move(*shardings)
+    move = Reshard(*shardings)
     regions = [[tuple(slice(*b) for b in s.cell(i)) for i in range(s.count)] for s in shardings]
     (items,) = send(Departure(0, move, "large"), [array[r] for r in regions[0]], 0, 1)
-    shards = range(move.target.count)
-    for got, region in zip(
-        receive_shards(move, [items], 1, shards, array.dtype, Pool(), dim), regions[1], strict=True
-    ):
+    shards, slot = range(move.target.count), Slot(array.dtype, move.target)
+    for got, region in zip(move.receive([items], 1, shards, slot, along=dim), regions[1], strict=True):
         expected = array[region]
         length = expected.shape[dim]
         lo = data.draw(st.integers(0, max(0, length - 1)))
@@ -370,7 +367,7 @@ def test_pieces_that_stay_apart_read_like_a_shard(dim: int, data: st.DataObject)
         assert not isinstance(got, np.ndarray) or got.shape == expected.shape
     if move.source != move.target and items:
         with pytest.raises(WireError, match=r"shard: .* of shape"):
-            receive_shards(move, [[a[..., None] for a in items]], 1, shards, array.dtype, Pool(), dim)
+            move.receive([[a[..., None] for a in items]], 1, shards, slot, along=dim)
 
 
 def test_one_worker_speaks_for_a_whole_value() -> None:
@@ -383,21 +380,21 @@ def test_one_worker_speaks_for_a_whole_value() -> None:
 @pytest.mark.parametrize("channel", ["small", "large", "each"])
 def test_a_failure_is_sent_to_every_receiver(channel: str) -> None:
     failure = Failure("ValueError", "text", 3, 7)
-    sent = send(Departure(0, Sum((4,), (False,), "add"), channel), failure, 0, 3)
+    sent = send(Departure(0, Reduce((4,), (False,), "add"), channel), failure, 0, 3)
     assert sent == [failure] * (3 if channel == "each" else 1)
 
 
 def test_what_is_remembered_of_subtrees_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange._known_subtrees, "limit", 100_000)
+    monkeypatch.setattr(reduce._subtrees, "limit", 100_000)
     for n in range(1, 300):
-        sums_sent(Sum((n,), (True,), "add"), 2, 0, range(1))
-    assert exchange._known_subtrees.nbytes <= 100_000
-    assert 20 < len(exchange._known_subtrees) < 100
+        Reduce((n,), (True,), "add").sent(2, 0, range(1))
+    assert reduce._subtrees.nbytes <= 100_000
+    assert 20 < len(reduce._subtrees) < 100
 
 
 @quick
 @given(moves(), st.integers(1, 9))
-def test_whoever_gets_a_moved_shard_is_addressed(move: Move, workers: int) -> None:
+def test_whoever_gets_a_moved_shard_is_addressed(move: Reshard, workers: int) -> None:
     departure = Departure(0, move, "each")
     if move.target.count == 1:
         return
@@ -406,26 +403,26 @@ def test_whoever_gets_a_moved_shard_is_addressed(move: Move, workers: int) -> No
         assert w not in found
         assert list(found) == sorted(set(found))
         for to in range(workers):
-            parts = overlaps(move, owned(move.source.count, workers, w), held(move.target.count, workers, to))
+            parts = move.overlaps(owned(move.source.count, workers, w), held(move.target.count, workers, to))
             assert to in (*found, w) or not list(parts)
 
 
 @quick
 @given(sums(), st.integers(1, 9))
-def test_whoever_owns_a_sum_is_addressed(what: Sum, workers: int) -> None:
+def test_whoever_owns_a_sum_is_addressed(what: Reduce, workers: int) -> None:
     total = math.prod(n for n, r in zip(what.counts, what.reduced, strict=True) if not r)
     if total == 1:
         return
     for w in range(workers):
         found = receivers((Departure(0, what, "each"),), workers, w)
         for to in range(workers):
-            assert to in (*found, w) or not sums_sent(what, workers, w, held(total, workers, to))
+            assert to in (*found, w) or not what.sent(workers, w, held(total, workers, to))
 
 
 def test_addresses_do_not_grow_with_the_square_of_the_workers() -> None:
     """Rows cut otherwise go to neighbours, and a sum in four pieces to four workers."""
     workers, rows = 1024, Cut.even(1 << 24, 1 << 12)
-    move = Move(Sharding((Cut.even(1 << 24, 1 << 10),)), Sharding((rows,)))
+    move = Reshard(Sharding((Cut.even(1 << 24, 1 << 10),)), Sharding((rows,)))
     assert sum(len(to) for to in addressed((Departure(0, move, "each"),), workers)) <= 2 * workers
-    what = Sum((4, 4096), (False, True), "add")
+    what = Reduce((4, 4096), (False, True), "add")
     assert all(len(to) <= 4 for to in addressed((Departure(0, what, "each"),), workers))

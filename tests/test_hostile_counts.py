@@ -11,8 +11,8 @@ import pytest
 from messages import header, load_header, program, slot, step, works
 
 from distgrad.errors import WireError
+from distgrad.exchange import Failure, Reduce, Reshard
 from distgrad.fields import WORKERS, pack_array
-from distgrad.program import Move, Sum
 from distgrad.sharding import (
     PIECES,
     SHARDS,
@@ -24,8 +24,7 @@ from distgrad.sharding import (
     sharding_of,
 )
 from distgrad.wire import decode, encode
-from distgrad.worker.exchange import overlaps, sums_sent
-from distgrad.worker.execute import Failure, send
+from distgrad.worker.execute import send
 from distgrad.worker.pool import Pool
 from distgrad.worker.worker import Worker, unpack_large, unpack_small
 
@@ -58,6 +57,7 @@ def exp_of_stored(cuts: list[int], shards: int) -> dict[str, Any]:
 
 
 TOTAL = {"dims": [0], "keepdim": False, "dtype": "float32"}
+WINDOW = {"kernel": [3], "stride": [1], "padding": [1], "dilation": [1], "size": [8]}
 BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
     "a shard for each element": (exp([1 << 20, 1], 1 << 20), "slot 1: 1048576 shards"),
     "shards of five elements": (exp([5 << 16, 5], 1 << 16), "slot 1: 65536 shards"),
@@ -72,7 +72,7 @@ BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
             [slot("float32", 1 << 20), slot("float32")],
             [step("sum", [0], [1], TOTAL, 1 << 20, grid=[[0, [1 << 20, 1]]])],
             inputs=[0],
-            departures=[[1, ["sum", [1 << 20], [True], "add"], "small"]],
+            departures=[[1, ["reduce", [1 << 20], [True], "add"], "small"]],
         ),
         "grid of sum: 1048576 shards",
     ),
@@ -87,7 +87,7 @@ BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
     "what moves": (
         program(
             [slot("float32", 1 << 21)],
-            arrivals=[[0, ["move", [[1 << 21, 1]], [[1 << 21, 0]]], 0, "large", 0]],
+            arrivals=[[0, ["reshard", [[1 << 21, 1]], [[1 << 21, 0]], None], 0, "large", 0]],
             boxes=[["large"]],
         ),
         "arrival: 2097152 shards",
@@ -95,7 +95,7 @@ BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
     "parts of a sum": (
         program(
             [slot("float32")],
-            arrivals=[[0, ["sum", [SHARDS, 2], [True, True], "add"], 0, "small", 0]],
+            arrivals=[[0, ["reduce", [SHARDS, 2], [True, True], "add"], 0, "small", 0]],
             boxes=[["small"]],
         ),
         "more than 16777216 partial results",
@@ -108,6 +108,14 @@ BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
             inputs=[0],
         ),
         "loop: 16777216 tiles",
+    ),
+    "a window of a million elements over eight": (
+        program(
+            [slot("float32", 8), slot("float32", 8)],
+            [step("window_max", [0], [1], WINDOW | {"kernel": [1 << 20]})],
+            inputs=[0],
+        ),
+        "windows of 1048576 elements over",
     ),
     "65 dimensions": (program([slot("float32", *[1] * 65)]), "slot 0: 65 dimensions"),
     "2**62 elements": (
@@ -127,6 +135,19 @@ def test_counts_are_bounded_by_what_the_shapes_can_need(name: str) -> None:
         decode(msgpack.packb(raw))
 
 
+def test_a_derivative_of_any_order_is_no_longer_work() -> None:
+    """Its factorial was worked out as an integer of billions of digits."""
+    raw = program(
+        [slot("float64", 1), slot("float64", 1)],
+        [step("polygamma", [0], [1], {"n": (1 << 31) - 1})],
+        feeds=[0],
+        keep=[1],
+    )
+    worker = Worker(0)
+    worker.run(header(feeds=[pack_array(np.array([0.5]))], keep=[5]), msgpack.packb(raw))
+    assert np.isinf(worker.store[5][0]).all()  # type: ignore[union-attr, index]
+
+
 @pytest.mark.parametrize(
     "cuts", [[PIECES, 1], [PIECES << 4, 16], [7, 1, 3, PIECES], [PIECES << 6, 16], [PIECES << 13, 1 << 10]]
 )
@@ -140,7 +161,7 @@ def test_as_many_shards_as_a_large_tensor_has_are_no_fault(cuts: list[int]) -> N
 def test_what_is_stored_or_arrives_may_have_as_many_shards_as_it_came_with() -> None:
     """The sums of the rows of a tensor of 100 GB have 25,000 shards of one element, in later programs too."""
     decode(msgpack.packb(exp_of_stored([25_000, 1], 25_000)))
-    moved = ["move", [[25_000, 1]], [[25_000, 0]]]
+    moved = ["reshard", [[25_000, 1]], [[25_000, 0]], None]
     slots = [slot("float32", 25_000)]
     decode(msgpack.packb(program(slots, arrivals=[[0, moved, 0, "large", 0]], boxes=[["large"]])))
 
@@ -166,13 +187,13 @@ def test_cuts_that_the_user_gives_are_bounded_where_they_are_given() -> None:
 
 def test_the_parts_of_a_sum_are_counted_without_going_through_them() -> None:
     """Both sides work out what is sent: from one of 2**24 parts those are some numbers, not 2**24."""
-    what = Sum((SHARDS,), (True,), "add")
-    assert sums_sent(what, 1, 0, range(1)) == [(0, 1)]  # all are one subtree
-    assert sums_sent(what, 3, 1, range(1)) == [(0, 23)]  # from 5592405 to 11184810, in subtrees
+    what = Reduce((SHARDS,), (True,), "add")
+    assert what.sent(1, 0, range(1)) == [(0, 1)]  # all are one subtree
+    assert what.sent(3, 1, range(1)) == [(0, 23)]  # from 5592405 to 11184810, in subtrees
     worker = Worker(0)
     raw = program(
         [slot("float32")],
-        arrivals=[[0, ["sum", [SHARDS], [True], "add"], 0, "small", 0]],
+        arrivals=[[0, ["reduce", [SHARDS], [True], "add"], 0, "small", 0]],
         boxes=[["small"]],
         keep=[0],
     )
@@ -185,8 +206,8 @@ def test_shards_that_do_not_meet_are_not_gone_through() -> None:
     """Rows to columns: of 2**32 pairs of a shard before and one after, a worker looks at its own."""
     n = 1 << 16
     rows, columns = ((Cut.even(n, 1), Cut(n)), (Cut(n), Cut.even(n, 1)))
-    move = Move(Sharding(rows), Sharding(columns))
-    found = list(overlaps(move, range(n - 2, n), range(5, 7)))
+    move = Reshard(Sharding(rows), Sharding(columns))
+    found = list(move.overlaps(range(n - 2, n), range(5, 7)))
     assert [(source, target) for source, target, _ in found] == [
         (n - 2, 5),
         (n - 2, 6),
@@ -298,13 +319,13 @@ def test_the_shards_of_another_worker_are_refused() -> None:
 # What other workers send.
 SUM = program(
     [slot("float32", 2)],
-    arrivals=[[0, ["sum", [2], [True], "add"], 0, "small", 0]],
+    arrivals=[[0, ["reduce", [2], [True], "add"], 0, "small", 0]],
     boxes=[["small"]],
     keep=[0],
 )
 MOVE = program(
     [slot("float32", 4)],
-    arrivals=[[0, ["move", [[4, 2]], [[4, 0]]], 0, "large", 0]],
+    arrivals=[[0, ["reshard", [[4, 2]], [[4, 0]], None], 0, "large", 0]],
     boxes=[["large"]],
     keep=[0],
 )
@@ -383,7 +404,7 @@ def test_no_memory_for_an_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("distgrad.worker.worker.send", short)
     worker = Worker(0)
     whole = [[4, 0]]
-    raw = msgpack.packb({**GOOD, "departures": [[1, ["move", whole, whole], "large"]], "keep": []})
+    raw = msgpack.packb({**GOOD, "departures": [[1, ["reshard", whole, whole, None], "large"]], "keep": []})
     reply, large = worker.run(header(feeds=[pack_array(ONE)]), raw)
     assert msgpack.unpackb(reply)["failures"] == large == [["MemoryError", "no room", -1, 1]]
     assert works(worker)

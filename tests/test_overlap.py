@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distgrad as torch
+from distgrad.exchange import Joined
 from distgrad.plan.build import Plan
 from distgrad.sharding import Cut, Sharding, sharding_from_wire
-from distgrad.worker.exchange import Joined
 
 
 @pytest.fixture(autouse=True)

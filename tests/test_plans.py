@@ -25,9 +25,9 @@ from values import (
 )
 
 from distgrad import session
+from distgrad.exchange import routing
 from distgrad.graph import Value
 from distgrad.plan.build import Plan
-from distgrad.worker import address
 from distgrad.worker.execute import Runner
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import Handle
@@ -129,7 +129,7 @@ def test_among_many_workers_replies_come_in_bundles(
     """The same bits, and no call takes more handles than a bundle has."""
     start(workers, shard_bytes=100)
     expected = train(4, 3)
-    monkeypatch.setattr(address, "FAN", 2)
+    monkeypatch.setattr(routing, "FAN", 2)
     transport = start(workers, shard_bytes=100)
     given = []
     call = transport.call

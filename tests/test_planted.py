@@ -16,13 +16,13 @@ from test_training import check_same_bits, run_on, sums, train
 
 from distgrad.autograd import engine
 from distgrad.caching import Cache
+from distgrad.exchange import Tree, reduce
 from distgrad.ops.base import KINDS
 from distgrad.ops.kind import Kind
 from distgrad.ops.table import OPS
 from distgrad.primitives import TABLE, Labels
 from distgrad.session import signature
 from distgrad.tensor import Tensor
-from distgrad.worker import exchange
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.worker import Worker
 
@@ -230,7 +230,7 @@ def check_bits(program: Callable[[], Any]) -> None:
     check_same_bits({n: run_on(transport, program) for n, transport in HERE.items()})
 
 
-def one_after_the_other(self: exchange.Tree, level: int, i: int, array: Any, own: bool = False) -> None:
+def one_after_the_other(self: Tree, level: int, i: int, array: Any, own: bool = False) -> None:
     """Each worker adds up what it has, and sends that: the natural way, whose order depends on who has what."""
     if self.stack:
         left = self.stack.pop()
@@ -240,8 +240,8 @@ def one_after_the_other(self: exchange.Tree, level: int, i: int, array: Any, own
 
 @pytest.mark.parametrize("program", [sums, train])
 def test_an_altered_order_of_additions(program: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "_known_subtrees", Cache(1 << 20, lambda *_: 1))
-    monkeypatch.setattr(exchange.Tree, "push", one_after_the_other)
+    monkeypatch.setattr(reduce, "_subtrees", Cache(1 << 20, lambda *_: 1))
+    monkeypatch.setattr(Tree, "push", one_after_the_other)
     with pytest.raises(AssertionError, match="elements differ between"):
         check_bits(program)
 

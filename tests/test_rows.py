@@ -18,13 +18,11 @@ from values import Start
 import distgrad as t
 from distgrad import session
 from distgrad.errors import WireError
+from distgrad.exchange import Reshard
 from distgrad.plan.build import Plan
-from distgrad.program import Move
 from distgrad.session import door
 from distgrad.sharding import Cut, Sharding, owned
 from distgrad.wire import decode
-from distgrad.worker.address import _targets
-from distgrad.worker.exchange import overlaps
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.worker import Worker
 
@@ -50,9 +48,9 @@ def test_an_element_is_sent_by_the_shard_that_has_it_and_nothing_is_computed(
             (stage,) = plan.stages
             assert stage.program.fragments == ()
             (departure,) = stage.program.departures
-            assert isinstance(departure.what, Move)
+            assert isinstance(departure.what, Reshard)
             sent = [
-                [*overlaps(departure.what, owned(departure.what.source.count, workers, w), range(1))]
+                [*departure.what.overlaps(owned(departure.what.source.count, workers, w), range(1))]
                 for w in range(workers)
             ]
             assert sum(map(len, sent)) == 1
@@ -165,7 +163,7 @@ def test_a_number_has_no_rows() -> None:
 
 # Moves of slices.
 @st.composite
-def moves(draw: st.DrawFn) -> Move:
+def moves(draw: st.DrawFn) -> Reshard:
     """A slice of a tensor that is cut in a random way, sent to random cuts."""
     shape = draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))
 
@@ -177,10 +175,10 @@ def moves(draw: st.DrawFn) -> Move:
         start, step = draw(st.integers(0, n)), draw(st.integers(1, 3))
         slices.append((start, draw(st.integers(0, max(0, -(-(n - start) // step)))), step))
     lengths = [n for _, n, _ in slices]
-    return Move(Sharding(tuple(map(cut, shape))), Sharding(tuple(map(cut, lengths))), tuple(slices))
+    return Reshard(Sharding(tuple(map(cut, shape))), Sharding(tuple(map(cut, lengths))), tuple(slices))
 
 
-def check(move: Move, listing: Callable[..., Any]) -> None:
+def check(move: Reshard, listing: Callable[..., Any]) -> None:
     """Every element of the target comes once, and is the right one."""
     array = np.arange(math.prod(move.source.shape)).reshape(move.source.shape)
     assert move.slices is not None
@@ -201,25 +199,25 @@ def check(move: Move, listing: Callable[..., Any]) -> None:
 
 @settings(max_examples=200)
 @given(moves(), st.integers(1, 4))
-def test_a_slice_is_sent_exactly_once(move: Move, workers: int) -> None:
-    check(move, overlaps)
+def test_a_slice_is_sent_exactly_once(move: Reshard, workers: int) -> None:
+    check(move, Reshard.overlaps)
     everything = range(move.target.count)
     for w in range(workers):
         mine = owned(move.source.count, workers, w)
-        mine_alone = [o for o in overlaps(move, range(move.source.count), everything) if o[0] in mine]
-        assert [*overlaps(move, mine, everything)] == mine_alone
+        mine_alone = [o for o in move.overlaps(range(move.source.count), everything) if o[0] in mine]
+        assert [*move.overlaps(mine, everything)] == mine_alone
         if mine and (move.source.cut_dims or move.target.cut_dims):
-            reached, _ = _targets(move, mine)
+            reached, _ = move.reach(mine)
             assert {target for _, target, _ in mine_alone} <= set(reached)
 
 
 def test_a_dropped_or_doubled_part_is_found() -> None:
-    move = Move(Sharding((Cut.even(9, 2),)), Sharding((Cut.even(4, 3),)), ((1, 4, 2),))
-    check(move, overlaps)
+    move = Reshard(Sharding((Cut.even(9, 2),)), Sharding((Cut.even(4, 3),)), ((1, 4, 2),))
+    check(move, Reshard.overlaps)
     with pytest.raises(AssertionError):
-        check(move, lambda *args: itertools.islice(overlaps(*args), 1, None))
+        check(move, lambda *args: itertools.islice(Reshard.overlaps(*args), 1, None))
     with pytest.raises(AssertionError):
-        check(move, lambda *args: [*overlaps(*args), *overlaps(*args)])
+        check(move, lambda *args: [*Reshard.overlaps(*args), *Reshard.overlaps(*args)])
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from primitive_cases import CASES, avals_of, normal, run, run_whole
 
+from distgrad.exchange import Tree, reduce_of
 from distgrad.primitives import MERGES, TABLE, Aval, Labels, Layout, Primitive
 from distgrad.primitives.rules import agrees, layout, place
-from distgrad.program import sum_of
 from distgrad.sharding import Cut, Sharding
-from distgrad.worker.exchange import Tree, leaves
 
 sample = test_primitives.sample
 INEXACT = test_primitives.INEXACT
@@ -176,7 +175,7 @@ def check(
     parts: list[dict[int, Any]] = [
         {} for _ in outs
     ]  # of each result: the pieces, or trees of partial results
-    places = list(leaves(sum_of(made), range(made.shards))) if made.merged else []
+    places = list(reduce_of(made).leaves(range(made.shards))) if made.merged else []
     for shard in range(made.shards):
         at = place(made, shard, [a.shape for a in arrays], [o.shape for o in outs])
         for need, region in zip(made.needs, at.ins, strict=True):

@@ -33,7 +33,7 @@ from distgrad.wire import LIMIT, decode, encode
 def test_the_programs_are_of_every_kind() -> None:
     programs = [decode(data) for data in PROGRAMS]
     kinds = {(type(a.what).__name__, a.channel) for p in programs for a in p.arrivals}
-    assert {("Sum", "small"), ("Move", "each"), ("Move", "small"), ("Move", "large")} <= kinds
+    assert {("Reduce", "small"), ("Reshard", "each"), ("Reshard", "small"), ("Reshard", "large")} <= kinds
     loops = [loop for p in programs for f in p.fragments for loop in f.loops]
     assert {loop.rows > 0 for loop in loops} == {True, False}
     assert len({step.primitive.name for loop in loops for step in loop.steps}) > 20
@@ -136,7 +136,7 @@ def other_values(old: Any, path: Path) -> list[Any]:
     if type(old) is int:
         return [0, 1, old + 1, old - 1, 3 * old + 5, 1 << 30, 1 << 40, 1 << 62, (1 << 64) - 1, -(1 << 63)]
     if type(old) is str:
-        return ["", "add", "float64", "sum", "move", "each", "large", "\u0000"]
+        return ["", "add", "float64", "reduce", "reshard", "each", "large", "\u0000"]
     if type(old) is bool:
         return [not old]
     if type(old) is list:

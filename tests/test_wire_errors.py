@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
         [2, [[0, [["exp", [0], [1], {}, 2, [[0, [4, 2]]], None],
                   ["sum", [1], [2], {"dims": [0], "keepdim": False, "dtype": "float32"}, 2, [[0, [4, 2]]], None]]]]]
     ],
-    "departures": [[2, ["sum", [2], [True], "add"], "small"]],
+    "departures": [[2, ["reduce", [2], [True], "add"], "small"]],
     "keep": [1],
     "boxes": [],
 }  # fmt: skip
@@ -75,13 +75,13 @@ DAMAGES: list[tuple[Path, Any, str]] = [
     (("departures", 0, 1, 2), [False], "departure: 2 sums for slot 2"),
     (("departures", 0, 1, 3), "pow", "unknown merge 'pow'"),
     (("departures", 0, 1, 3), "maximum", "departure: "),
-    (("departures", 0, 1), ["move", [], []], "departure: "),
+    (("departures", 0, 1), ["reshard", [], [], None], "departure: "),
     (("departures", 0, 2), "huge", "not a channel for 1 shards: 'huge'"),
     (("departures", 0, 2), "each", "departure: "),
     (("keep",), [0, 2], "keep: "),
     (("keep",), [5], "slot 5 has no value here"),
     (("boxes",), [["tiny"]], "unknown channel"),
-    (("arrivals",), [[2, ["sum", [2], [True], "add"], 0, "small", 0]], "arrival: "),
+    (("arrivals",), [[2, ["reduce", [2], [True], "add"], 0, "small", 0]], "arrival: "),
 ]  # fmt: skip
 
 
@@ -100,11 +100,11 @@ def test_the_error_names_what_is_wrong(path: Path, value: Any, text: str) -> Non
 SCATTER: dict[str, Any] = {
     **SMALL,
     "slots": [["float32", [[4, 2], [6, 0]]], ["float32", [[6, 0]]], ["float32", [[6, 3]]]],
-    "arrivals": [[2, ["scatter", [2], [True], "add", [[6, 3]]], 0, "each", 0]],
+    "arrivals": [[2, ["reduce_scatter", [2], [True], "add", [[6, 3]]], 0, "each", 0]],
     "fragments": [
         [2, [[0, [["sum", [0], [1], {"dims": [0], "keepdim": False, "dtype": "float32"}, 2, [[0, [4, 2]]], None]]]]]
     ],
-    "departures": [[1, ["scatter", [2], [True], "add", [[6, 2]]], "each"]],
+    "departures": [[1, ["reduce_scatter", [2], [True], "add", [[6, 2]]], "each"]],
     "keep": [2],
     "boxes": [["each"]],
 }  # fmt: skip
@@ -121,7 +121,7 @@ def test_a_sum_in_cuts_is_good() -> None:
         (("departures", 0, 1, 4), [[5, 2]], "departure: slot 1 is cut otherwise"),
         (("departures", 0, 1, 4), [[6, 0]], "departure: slot 1 is cut otherwise"),
         (("departures", 0, 1, 4), [[6, 9, 3]], "departure: "),
-        (("departures", 0, 1), ["scatter", [2], [True], "add"], "departure: expected 5 items"),
+        (("departures", 0, 1), ["reduce_scatter", [2], [True], "add"], "departure: expected 4 items"),
         (("departures", 0, 1, 3), "maximum", "no such partial results"),
         (("departures", 0, 2), "large", "not a channel for 3 shards"),
         (("departures", 0, 0), 2, "departure: "),

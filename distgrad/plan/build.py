@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from distgrad.exchange import Reshard
 from distgrad.graph import Pins
 from distgrad.plan import costs
 from distgrad.plan.capture import STORED, Capture, Numbered, ValueInfo
@@ -17,7 +18,7 @@ from distgrad.plan.memory import Footprint, holders
 from distgrad.plan.remake import Offer, again, asked, is_light, lasting, later
 from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import Aval
-from distgrad.program import Arrival, Departure, Move, Program, Slot, Step, Sum
+from distgrad.program import Arrival, Departure, Exchange, Program, Slot, Step
 from distgrad.sharding import Sharding
 from distgrad.wire import encode
 
@@ -61,7 +62,7 @@ class Boxed:
     """A wanted value in `stage`'s box: whoever reads it merges the partial results, or takes the one that is there."""
 
     stage: int
-    what: Sum | Move
+    what: Exchange
     channel: str
     position: int
 
@@ -326,7 +327,7 @@ class _Builder(Levels):
             nbytes = self.values[value].aval.nbytes
             if form[1].count == 1 and total + nbytes <= costs.SMALL:
                 total += nbytes
-                told[value] = Boxed(self.level[form], Move(form[1], form[1]), "", -1)
+                told[value] = Boxed(self.level[form], Reshard(form[1], form[1]), "", -1)
         return told
 
     def _copies(self) -> list[Form]:
@@ -447,7 +448,7 @@ class _StageWriter:
             if form == base and external is not None and external.kind == "boxed":
                 assert external.what is not None
                 ref = BoxRef("external", external.box)
-                what: Sum | Move = external.what
+                what: Exchange = external.what
                 channel, position = external.channel, external.position
             elif (level - 1, form) in positions:
                 ref = BoxRef("stage", level - 1)
@@ -488,17 +489,17 @@ class _StageWriter:
             read.update(dict.fromkeys(s.ins, pin))
         return pins
 
-    def _departing(self) -> list[tuple[Form, Form, Sum | Move]]:
+    def _departing(self) -> list[tuple[Form, Form, Exchange]]:
         """(form here, form that arrives, how) of all that leaves at the end of this stage."""
         b, traffic = self.b, self.traffic
-        leaving: list[tuple[Form, Form, Sum | Move]] = []
+        leaving: list[tuple[Form, Form, Exchange]] = []
         leaving += [(b.base(b.scattered.get(v, v)), b.base(v), b.merged[v]) for v in traffic.sums]
         leaving += [(source, to, b.how[to]) for source, to in traffic.moves]
-        return leaving + [(b.base(v), b.base(v), Move(b.base(v)[1], b.base(v)[1])) for v in traffic.told]
+        return leaving + [(b.base(v), b.base(v), Reshard(b.base(v)[1], b.base(v)[1])) for v in traffic.told]
 
     def _departures(
         self,
-        departing: list[tuple[Form, Form, Sum | Move]],
+        departing: list[tuple[Form, Form, Exchange]],
         positions: dict[tuple[int, Form], tuple[str, int]],
     ) -> list[Departure]:
         departures = []
@@ -509,7 +510,7 @@ class _StageWriter:
             small = nbytes <= costs.SMALL and total + nbytes <= costs.SMALL_TOTAL
             if to[1].count > 1:
                 channel = "each"
-            elif small or (isinstance(what, Move) and form == to):  # what is told has a limit of its own
+            elif small or (form == to and to[0] in self.traffic.told):  # what is told has a limit of its own
                 channel = "small"
                 total += nbytes
             else:
@@ -522,5 +523,5 @@ class _StageWriter:
 
 def reading(aval: Aval, sharding: Sharding) -> Program:
     """The program that sends a stored value to the driver."""
-    move = Move(sharding, Sharding.whole(aval.shape))
-    return Program((Slot(aval.dtype, sharding),), (0,), (), (), (), (Departure(0, move, "large"),), (), ())
+    gather = Reshard(sharding, Sharding.whole(aval.shape))
+    return Program((Slot(aval.dtype, sharding),), (0,), (), (), (), (Departure(0, gather, "large"),), (), ())

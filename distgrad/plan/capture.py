@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from distgrad.graph import Node, Pins, Result
 from distgrad.primitives import Aval, Layout, Primitive
-from distgrad.program import Sum
+from distgrad.program import Exchange
 from distgrad.sharding import Sharding
 
 
@@ -35,7 +35,7 @@ class External(NamedTuple):
     """A value that is there already: "feed" (in the driver), "stored" (on the workers) or "boxed" (partial results)."""
 
     kind: str
-    what: Sum | None = None
+    what: Exchange | None = None
     box: int = -1  # number of the box among the capture's
     channel: str = ""
     position: int = -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,7 @@ from distgrad.plan.capture import Capture
 from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
 from distgrad.plan.remake import Offer
-from distgrad.program import Departure, Fragment, Move, Program, Step, Sum
-from distgrad.sharding import extent, owned
-from distgrad.worker.exchange import held, overlaps, sums_sent
+from distgrad.program import Departure, Fragment, Program, Step
 
 
 @dataclass(frozen=True)
@@ -246,48 +243,13 @@ def _places(places: list[tuple[str, int]]) -> str:
 
 def _departure_line(program: Program, departure: Departure, workers: int) -> str:
     slot = program.slots[departure.slot]
-    what = "sum of" if isinstance(departure.what, Sum) else "reshard of"
-    if isinstance(departure.what, Move) and departure.what.target.count == 1:
-        what = "gather of"
     moved = nbytes_text(_moved(program, departure, workers))
-    return f"exchange: {what} {slot.dtype.name}{list(slot.aval.shape)}, {moved} moved"
+    return f"exchange: {departure.what.title()} {slot.dtype.name}{list(slot.aval.shape)}, {moved} moved"
 
 
 def _moved(program: Program, departure: Departure, workers: int) -> int:
     """Bytes that leave for other workers."""
-    slot = program.slots[departure.slot]
-    what = departure.what
-    itemsize = slot.dtype.itemsize
-    total = 0
-    if isinstance(what, Sum) and what.target is not None:
-        every = range(what.target.count)
-        sizes = [itemsize * math.prod(extent(what.target.cell(shard))) for shard in every]
-        for worker in range(workers):
-            mine = held(len(every), workers, worker)
-            sent = sums_sent(what, workers, worker, every)
-            total += sum(n * sizes[shard] for shard, n in sent if shard not in mine)
-        return total
-    if isinstance(what, Sum):
-        sums = slot.sharding.count
-        each = slot.aval.nbytes // max(1, sums)
-        for worker in range(workers):
-            receivers = range(workers) if sums == 1 or departure.channel == "each" else range(0)
-            for to in receivers:
-                if to != worker:
-                    total += each * sum(
-                        n for _, n in sums_sent(what, workers, worker, held(sums, workers, to))
-                    )
-        return total
-    if what.target.count == 1:
-        return itemsize * math.prod(what.target.shape) * (workers - 1)
-    for worker in range(workers):
-        mine = owned(what.target.count, workers, worker)
-        for _, target, region in overlaps(
-            what, owned(what.source.count, workers, worker), range(what.target.count)
-        ):
-            if target not in mine:
-                total += itemsize * math.prod(extent(region))
-    return total
+    return departure.what.moved(program.slots[departure.slot], workers, departure.channel)
 
 
 def nbytes_text(n: float) -> str:

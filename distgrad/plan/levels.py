@@ -7,14 +7,13 @@ exchange, and so does whoever needs the sum of partial results. Every exchange e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
+from distgrad.exchange import Reduce, Reshard, reduce_of, scattered
 from distgrad.plan import costs
 from distgrad.plan.capture import NodeInfo, ValueInfo
 from distgrad.primitives import TABLE, Layout
 from distgrad.primitives.slices import Slices
-from distgrad.program import Move, Sum, sum_of
 from distgrad.sharding import Sharding
 
 Form = tuple[int, Sharding]
@@ -35,13 +34,13 @@ class Levels:
         self.nodes = nodes
         self.shard_bytes = shard_bytes
         self.level: dict[Form, int] = {}  # the stage in which a form is there for the first time
-        self.merged: dict[int, Sum] = {}
+        self.merged: dict[int, Reduce] = {}
         self.partial_level: dict[int, int] = {}  # of those: the stage in which the parts are made
         self.scattered: dict[int, int] = {}  # shards of a sum, which their owners merge: the sum
         self.by_level: list[list[tuple[int, NodeInfo]]] = []
         self.uses: dict[Form, set[int]] = {}
         self.moves: list[tuple[Form, Form]] = []  # (from, to)
-        self.how: dict[Form, Move] = {}  # how each form arrives that is moved
+        self.how: dict[Form, Reshard] = {}  # how each form arrives that is moved
         self.taken = self._taken()
         self._levels()
 
@@ -55,12 +54,12 @@ class Levels:
             if info.external is not None:
                 self.level[self.base(value)] = 0
                 self.level.update(((value, cuts), 0) for cuts in info.external.copies)
-        scattered = self._scattered()
+        scattering = self._scattered()
         for number, node in self.nodes:
-            if number in scattered:
+            if number in scattering:
                 (source,), (out,) = node.ins, node.outs
                 self.scattered[out] = source
-                self.merged[out] = replace(self.merged[source], target=self.values[out].sharding)
+                self.merged[out] = scattered(self.merged[source], self.values[out].sharding)
                 self.partial_level[out] = self.partial_level[source]
                 self.level[self.base(out)] = self.level[self.base(source)]
                 continue
@@ -79,7 +78,7 @@ class Levels:
             self._place(level, number, node)
             for out in node.outs:
                 if node.layout.merged:
-                    self.merged[out] = sum_of(node.layout)
+                    self.merged[out] = reduce_of(node.layout)
                     self.partial_level[out] = level
                 self.level[self.base(out)] = level + node.layout.merged
 
@@ -107,7 +106,7 @@ class Levels:
 
     def _move(self, source: Form, to: Form, slices: Slices | None = None) -> None:
         self.moves.append((source, to))
-        self.how[to] = Move(source[1], to[1], slices)
+        self.how[to] = Reshard(source[1], to[1], slices)
         self.uses.setdefault(source, set()).add(self.level[source])
         self.level[to] = self.level[source] + 1
 

@@ -7,21 +7,17 @@ What a kernel allocates for itself, and gives up before it returns, is not count
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
 from distgrad.caching import remembered
-from distgrad.program import Arrival, Departure, Fragment, Program, Slot, Sum
-from distgrad.sharding import Region, Sharding, extent, owned
-from distgrad.worker.exchange import Tree, held, leaves, overlaps, sums_sent, tree
-from distgrad.worker.execute import Runner
-from distgrad.worker.loops import LoopRunner
-from distgrad.worker.pool import Pool
+from distgrad.exchange import Reduce, Tree, held
+from distgrad.exchange.base import sizes, stored_bytes
+from distgrad.program import Arrival, Departure, Fragment, Program, Slot
+from distgrad.sharding import Sharding
+from distgrad.worker.stage import Registers, Stage
 
 
 class Footprint(NamedTuple):
@@ -35,8 +31,8 @@ class Footprint(NamedTuple):
 
 def footprints(program: Program, kept: Sequence[Slot | None], workers: int) -> tuple[Footprint, ...]:
     """For each worker; `kept` are the holders of what is stored."""
-    runner = Runner(program, Pool())
-    return tuple(_Stage(runner, workers, worker).footprint(kept) for worker in range(workers))
+    stage = Stage(program, Registers)
+    return tuple(_Stage(stage, workers, worker).footprint(kept) for worker in range(workers))
 
 
 def peak(stored: int, freed: int, stages: Iterable[tuple[Footprint, int]]) -> int:
@@ -56,37 +52,19 @@ def peak(stored: int, freed: int, stages: Iterable[tuple[Footprint, int]]) -> in
     return most
 
 
-@remembered(4 << 20, lambda *_: 500)
-def stored_bytes(slot: Slot, workers: int, worker: int) -> int:
-    """Bytes of a value that `worker` stores."""
-    return slot.dtype.itemsize * int(_sizes(slot.sharding)[_shards(slot.sharding, workers, worker)].sum())
-
-
-@remembered(16 << 20, lambda _, sizes: 500 + sizes.nbytes)
-def _sizes(sharding: Sharding) -> np.ndarray:
-    """Elements of each shard."""
-    lengths = [np.array(cut.lengths) for cut in sharding.cuts]
-    return reduce(np.multiply.outer, lengths, np.ones((), np.int64)).ravel()
-
-
-def _shards(sharding: Sharding, workers: int, worker: int) -> slice:
-    mine = held(sharding.count, workers, worker)
-    return slice(mine.start, mine.stop)
-
-
 @remembered(8 << 20, lambda _, waiting: 700 + waiting.nbytes)
-def _waiting(what: Sum, sharding: Sharding, first: int, last: int) -> np.ndarray:
+def _waiting(what: Reduce, sharding: Sharding, first: int, last: int) -> np.ndarray:
     """For each of the shards `first` to `last`, elements that wait in trees before it gives its part."""
-    sizes = _sizes(sharding)
+    elements = sizes(sharding)
     trees: dict[int, Tree] = {}
     before = np.zeros(last - first, np.int64)
     count = 0
-    for n, (_, kept, leaf) in enumerate(leaves(what, range(first, last))):
+    for n, (_, kept, leaf) in enumerate(what.leaves(range(first, last))):
         before[n] = count
-        made = trees.setdefault(kept, tree(what, merging=False))
-        count -= len(made.stack) * int(sizes[kept])
+        made = trees.setdefault(kept, what.tree(merging=False))
+        count -= len(made.stack) * int(elements[kept])
         made.push(0, leaf, None)
-        count += len(made.stack) * int(sizes[kept])
+        count += len(made.stack) * int(elements[kept])
     return before
 
 
@@ -123,10 +101,10 @@ def _holder(program: Program, roots: dict[int, int], slot: int) -> int:
 class _Stage:
     """One program on one worker."""
 
-    def __init__(self, runner: Runner, workers: int, worker: int):
-        self.runner = runner
-        self.program = runner.program
-        self.roots = _roots(runner.program)
+    def __init__(self, stage: Stage[Registers], workers: int, worker: int):
+        self.stage = stage
+        self.program = stage.program
+        self.roots = _roots(stage.program)
         self.workers = workers
         self.worker = worker
 
@@ -135,7 +113,7 @@ class _Stage:
         arrived = sum(program.slots[i].aval.nbytes for i in program.feeds)
         arrived += sum(self.arrival(a) for a in program.arrivals)
         most, there = arrived, arrived
-        for fragment, loops, escaping in self.runner.fragments:
+        for fragment, loops, escaping in self.stage.fragments:
             made, worst = self.fragment(fragment, loops, escaping)
             most = max(most, there + worst)
             there += made
@@ -145,7 +123,7 @@ class _Stage:
             copied += every
             aside += own + whole
         kept = tuple(self.stored(slot) if slot is not None else 0 for slot in holders)
-        return Footprint(arrived, max(most, there + copied) + self.runner.scratch, aside, kept)
+        return Footprint(arrived, max(most, there + copied) + self.stage.scratch, aside, kept)
 
     def stored(self, slot: Slot) -> int:
         return stored_bytes(slot, self.workers, self.worker)
@@ -153,42 +131,22 @@ class _Stage:
     def largest(self, number: int) -> int:
         """Bytes of the largest piece of slot `number`."""
         slot = self.program.slots[number]
-        sizes = _sizes(slot.sharding)
-        if number not in self.runner.partial:  # any shard may give a part of any sum
-            sizes = sizes[_shards(slot.sharding, self.workers, self.worker)]
-        return slot.dtype.itemsize * int(sizes.max(initial=0))
-
-    def sums(self, slot: Slot, what: Sum, sender: int, to: range) -> int:
-        """Bytes of the parts of the sums `to` that a worker sends."""
-        sizes = _sizes(slot.sharding)
-        parts = sums_sent(what, self.workers, sender, to)
-        return slot.dtype.itemsize * sum(n * int(sizes[kept]) for kept, n in parts)
+        elements = sizes(slot.sharding)
+        if number not in self.stage.partial:  # any shard may give a part of any sum
+            mine = held(slot.sharding.count, self.workers, self.worker)
+            elements = elements[mine.start : mine.stop]
+        return slot.dtype.itemsize * int(elements.max(initial=0))
 
     def arrival(self, arrival: Arrival) -> int:
         """What comes from others, and what is made of it."""
         slot, what = self.program.slots[arrival.slot], arrival.what
-        others = [w for w in range(self.workers) if w != self.worker or arrival.channel != "each"]
-        mine = held(slot.sharding.count, self.workers, self.worker)
-        if isinstance(what, Sum):
-            parts = [sums_sent(what, self.workers, w, mine) for w in range(self.workers)]
-            merged = sum(n for sent in parts for _, n in sent) > len(mine)
-            return sum(self.sums(slot, what, w, mine) for w in others) + merged * self.stored(slot)
-        if what.target.count == 1:
-            return 2 * slot.aval.nbytes
-        elements = sum(
-            math.prod(extent(region))
-            for w in others
-            for _, _, region in overlaps(what, owned(what.source.count, self.workers, w), mine)
-        )
-        dim = self.runner.in_pieces.get(arrival.slot)
-        in_tiles = dim is not None and self.runner.along.get(arrival.slot) == dim
-        return elements * slot.dtype.itemsize + (0 if in_tiles else self.stored(slot))
+        dim = self.stage.in_pieces.get(arrival.slot)
+        in_tiles = dim is not None and self.stage.along.get(arrival.slot) == dim
+        return what.arriving(slot, self.workers, self.worker, arrival.channel, in_tiles)
 
-    def fragment(
-        self, fragment: Fragment, loops: Sequence[LoopRunner], escaping: set[int]
-    ) -> tuple[int, int]:
+    def fragment(self, fragment: Fragment, loops: Sequence[Registers], escaping: set[int]) -> tuple[int, int]:
         """What a fragment leaves for the rest of the stage, and what it takes at the worst moment."""
-        slots, partial = self.program.slots, self.runner.partial
+        slots, partial = self.program.slots, self.stage.partial
         mine = held(fragment.count, self.workers, self.worker)
         if not mine:
             return 0, 0
@@ -216,49 +174,14 @@ class _Stage:
         trees = 0
         for slot in escaping & partial.keys():
             what = partial[slot]
-            trees += self.sums(slots[slot], what, self.worker, range(slots[slot].sharding.count))
+            every = range(slots[slot].sharding.count)
+            trees += what.part_bytes(slots[slot], self.workers, self.worker, every)
             waiting = _waiting(what, slots[slot].sharding, mine.start, mine.stop)
             there = there + waiting * slots[slot].dtype.itemsize
         return made + trees, int(there.max()) + worst
 
     def departure(self, departure: Departure) -> tuple[int, int, int]:
         """Bytes that are copied to be sent, those of them that go to the worker itself, and what else it keeps."""
-        slot, what = self.program.slots[departure.slot], departure.what
-        if isinstance(what, Sum) and what.target is not None:
-            return self.scattered(slot, what, what.target)
-        if isinstance(what, Sum):
-            mine = held(slot.sharding.count, self.workers, self.worker)
-            own = self.sums(slot, what, self.worker, mine) if departure.channel == "each" else 0
-            return 0, own, 0
-        copied = own = 0
-        seen: set[int] = set()  # shards of which a view goes to the worker itself
-        mine = held(what.target.count, self.workers, self.worker) if departure.channel == "each" else range(0)
-        sources = owned(what.source.count, self.workers, self.worker)
-        for source, target, region in overlaps(what, sources, range(what.target.count)):
-            nbytes = slot.dtype.itemsize * math.prod(extent(region))
-            if what.slices is not None or not _contiguous(region, what.source.cell(source)):
-                copied += nbytes
-                own += nbytes if target in mine else 0
-            elif target in mine:
-                seen.add(source)
-        if departure.slot in (*self.program.keep, *self.program.inputs):
-            return copied, own, 0
-        whole = int(_sizes(what.source)[list(seen)].sum()) * slot.dtype.itemsize
-        return copied, own, whole
-
-    def scattered(self, slot: Slot, what: Sum, target: Sharding) -> tuple[int, int, int]:
-        """The same for partial results that leave in cuts: views of them, if the cuts leave rows whole."""
-        whole = self.sums(slot, replace(what, target=None), self.worker, range(1))
-        mine = held(target.count, self.workers, self.worker)
-        if _contiguous(target.cell(0), tuple((0, n) for n in target.shape)):
-            return 0, 0, whole if mine else 0
-        cut = Slot(slot.dtype, target)
-        return whole, self.sums(cut, what, self.worker, mine), 0
-
-
-def _contiguous(region: Region, cell: Region) -> bool:
-    """Whether a region of an array that fills the cell lies in one piece."""
-    parts = extent(region)
-    wholes = extent(cell)
-    first = next((d for d, n in enumerate(parts) if n != 1), len(parts))
-    return parts[first + 1 :] == wholes[first + 1 :]
+        kept = departure.slot in (*self.program.keep, *self.program.inputs)
+        slot = self.program.slots[departure.slot]
+        return departure.what.leaving(slot, self.workers, self.worker, departure.channel, kept)

@@ -12,15 +12,14 @@ import numpy as np
 
 from distgrad.caching import Cache
 from distgrad.errors import DistgradError, WorkerError
+from distgrad.exchange import Failure, routing
+from distgrad.exchange.base import stored_bytes
 from distgrad.fields import pack_array
 from distgrad.graph import Place, origin
 from distgrad.plan.explain import Held
-from distgrad.plan.memory import stored_bytes
 from distgrad.program import Departure, Slot
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
-from distgrad.worker import address
-from distgrad.worker.execute import Failure
 from distgrad.worker.transport import Handle, Transport
 from distgrad.worker.worker import unpack_large, unpack_small
 
@@ -159,7 +158,7 @@ class Calls:
             }
         )
         own = 1 + ("large" in returns)
-        receivers = address.addressed(departures, self.workers) if "each" in returns else ()
+        receivers = routing.addressed(departures, self.workers) if "each" in returns else ()
         sent = Box(self._serial, [], [], [{} for _ in receivers], [])
         try:
             for worker in range(self.workers):
@@ -185,7 +184,7 @@ class Calls:
             for channel in channels:
                 if channel == "each":
                     args += [list(box.each[worker]), *box.each[worker].values()]
-                elif channel == "small" and self.workers > address.FAN:
+                elif channel == "small" and self.workers > routing.FAN:
                     args += self._bundled(box)
                 else:
                     args += box.replies if channel == "small" else box.large
@@ -194,7 +193,7 @@ class Calls:
     def _bundled(self, box: Box) -> list[Handle]:
         """One handle that stands for the replies of all workers."""
         if not box.bundle:
-            fan, parts = address.FAN, box.replies
+            fan, parts = routing.FAN, box.replies
             while len(parts) > 1:
                 groups = [(n % self.workers, parts[n : n + fan]) for n in range(0, len(parts), fan)]
                 parts = [self.transport.call(at, "bundle", tuple(group), 1)[0] for at, group in groups]

@@ -16,6 +16,7 @@ import numpy as np
 
 from distgrad.caching import Cache, shared_bytes
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
+from distgrad.exchange import Failure
 from distgrad.graph import NO_COPIES, Lease, Node, Place, Recipe, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
@@ -24,7 +25,7 @@ from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
 from distgrad.plan.remake import Offer
 from distgrad.primitives import Aval, Primitive
-from distgrad.program import Move, Program, Slot, Sum
+from distgrad.program import Program, Slot
 from distgrad.session import measure
 from distgrad.session.budget import Chooser, Made, budgets
 from distgrad.session.calls import Box, Calls
@@ -37,9 +38,7 @@ from distgrad.session.transfer import BATCH, along_one, receive, send
 from distgrad.session.writes import Log, Written
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import encode
-from distgrad.worker.execute import Failure, receive_shards, receive_sums
 from distgrad.worker.machine import kinds, processor
-from distgrad.worker.pool import Pool
 from distgrad.worker.transport import DRIVER, Transport, resident
 
 LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
@@ -550,13 +549,9 @@ class Session:
 
     @np.errstate(all="ignore")  # as where workers add such parts
     def _read(self, result: Result) -> np.ndarray:
-        workers = self.transport.workers
         if result.box is not None:
             box, what, channel, position = result.box
             items = self.calls.read(box, channel, position)
-            if isinstance(what, Sum):
-                slot = Slot(result.aval.dtype, Sharding.whole(result.aval.shape))
-                return np.array(receive_sums(what, items, workers, range(1), slot)[0])
         else:
             assert result.id is not None
             if result.aval.nbytes > BATCH:
@@ -565,8 +560,9 @@ class Session:
             box = self.calls.run(encode(program), inputs=[result.id], returns=("large",))
             what = program.departures[0].what
             items = self.calls.read(box, "large", 0)
-        assert isinstance(what, Move)
-        return receive_shards(what, items, workers, range(1), result.aval.dtype, Pool(0))[0]
+        slot = Slot(result.aval.dtype, Sharding.whole(result.aval.shape))
+        (array,) = what.receive(items, self.transport.workers, range(1), slot)
+        return np.array(array)  # what came alone is still the transport's
 
     def settle(self) -> None:
         """Send what is pending and wait until it is done. What went wrong is told to those who ask for it."""

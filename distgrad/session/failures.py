@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from distgrad.errors import WorkerError
+from distgrad.exchange import Failure
 from distgrad.graph import Origin
-from distgrad.worker.execute import Failure
 
 E = TypeVar("E", bound=BaseException)
 

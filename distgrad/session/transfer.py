@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
+from distgrad.exchange import held, inside
 from distgrad.program import Slot
 from distgrad.session.calls import Calls
 from distgrad.sharding import Sharding, extent
-from distgrad.worker.exchange import held, inside
 from distgrad.worker.transport import Handle
 
 BATCH = 32 << 20  # bytes of one call

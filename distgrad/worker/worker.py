@@ -15,6 +15,7 @@ import numpy as np
 
 from distgrad.caching import Cache
 from distgrad.errors import WireError
+from distgrad.exchange import Failure, Joined, held, routing
 from distgrad.fields import (
     WORKERS,
     check_array,
@@ -28,9 +29,7 @@ from distgrad.primitives.base import DTYPES
 from distgrad.program import CHANNELS, Program, Slot
 from distgrad.sharding import Sharding, extent
 from distgrad.wire import decode
-from distgrad.worker import address
-from distgrad.worker.exchange import Joined, held
-from distgrad.worker.execute import Failure, Pieces, Runner, Seat, arrays, send, settled
+from distgrad.worker.execute import Pieces, Runner, Seat, arrays, send, settled
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import resident
@@ -182,7 +181,7 @@ class Worker:
                             raise ValueError(f"worker {sender} is named twice")
                         sent[sender] = next(items)
                     sent[self.number] = self.stash[serial]
-                elif channel == "small" and workers > address.FAN:
+                elif channel == "small" and workers > routing.FAN:
                     sent = read_list(next(items), "bundle", workers)
                 else:
                     sent = list(islice(items, workers))
@@ -201,7 +200,7 @@ class Worker:
         program = runner.program
         workers = head["workers"]
         out: dict[str, list[Any]] = {channel: [] for channel in CHANNELS}
-        to = address.receivers(program.departures, workers, self.number)
+        to = routing.receivers(program.departures, workers, self.number)
         for departure in program.departures:
             value = env[departure.slot]
             try:
