@@ -22,8 +22,13 @@ from pathlib import Path
 from typing import Any
 
 LONG = 600  # seconds after which a program hangs; the machine may have other work
+LIMIT = 60  # seconds of processor time after which one is broken off, where Python runs
 BATCH = 10_000  # numbers of one process
 MEMORY = 3 << 30  # bytes of address space more than at the start
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError(f"{LIMIT} s of processor time")
 
 
 def child(seed: int, first: int, last: int, folder: str, real: int) -> None:
@@ -45,14 +50,17 @@ def child(seed: int, first: int, last: int, folder: str, real: int) -> None:
     with guarded() as guards, tempfile.TemporaryDirectory() as here:
         os.chdir(here)
         rig = Rig(guards)
+        signal.signal(signal.SIGPROF, _too_long)
         for index in range(first, last):
             os.pwrite(progress, struct.pack("q", index), 0)
+            signal.setitimer(signal.ITIMER_PROF, LIMIT)
             try:
                 counts[one(seed, index, hostile, rig)] += 1
             except Exception as error:
                 counts["found"] += 1
                 text = "".join(traceback.format_exception(error)[-3:])
                 found.append({"index": index, "error": f"{type(error).__name__}: {error}", "where": text})
+        signal.setitimer(signal.ITIMER_PROF, 0)
         os.chdir("/")
     Path(f"{folder}/{first}.json").write_text(json.dumps({"counts": counts, "found": found}))
 
@@ -103,6 +111,7 @@ def run(
                 if not at.exists():
                     raise RuntimeError(f"no program was run: exit code {process.returncode}")
                 (index,) = struct.unpack("q", at.read_bytes())
+                at.unlink()  # the next process may begin at the same number
                 how = (
                     "hangs"
                     if stuck

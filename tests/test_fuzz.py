@@ -40,6 +40,30 @@ def test_many_hostile_programs() -> None:
     assert report["found"] == []
 
 
+HANGS = """
+import json, pathlib, struct, sys, time
+first, last, folder = sys.argv[2:5]
+time.sleep(0.6)
+at, report = (pathlib.Path(f"{folder}/{first}.{end}") for end in ("at", "json"))
+number = min(max(5, int(first)), int(last) - 1)
+at.write_bytes(struct.pack("q", number))
+time.sleep(60 * (number == 5))
+report.write_text(json.dumps({"counts": {"done": int(last) - int(first)}, "found": []}))
+"""
+
+
+def test_one_that_hangs_is_told_once_and_the_others_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "hangs.py"
+    script.write_text(HANGS)
+    monkeypatch.setattr(fuzz, "__file__", str(script))
+    monkeypatch.setattr(fuzz, "LONG", 1)
+    report = fuzz.run(199)
+    assert report["counts"] == {"done": 199, "found": 1}
+    assert report["found"] == [{"index": 5, "error": "the process hangs", "where": ""}]
+
+
 # Planted faults.
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
