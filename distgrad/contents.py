@@ -246,7 +246,7 @@ class Contents:
         except RuntimeError:  # of a view whose history cannot be told
             return _shown(value, ["grad_fn=<Invalid>"])
         if node is not None:
-            suffixes.append(f"grad_fn=<{node.name()}>")
+            suffixes.append(f"grad_fn=<{type(node).__name__}>")
         elif self._requires_grad:
             suffixes.append("requires_grad=True")
         if forward.on and (level := highest((self,))) >= 0:

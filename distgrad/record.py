@@ -175,6 +175,11 @@ class Node:
     def _release(self) -> None:
         """Drop what was saved."""
 
+    @property
+    def _freed(self) -> bool:
+        """Whether that has happened."""
+        return False
+
     def __call__(self, *grads: Any) -> Any:
         """Run this node alone on gradients of its outputs."""
         results = self.apply(list(grads), None)
@@ -192,6 +197,10 @@ class AccumulateGrad(Node):
     def __init__(self, variable: Any):
         super().__init__(())
         self.variable = variable
+
+    def name(self) -> str:
+        """torch's name, which is that of a class in C++."""
+        return "torch::autograd::AccumulateGrad"
 
 
 class AsStridedBackward0(Node):
@@ -323,8 +332,7 @@ def changed(
     """torch's error for a tensor that was changed after it was saved, with the lines of both."""
     made = ""
     if producer is not None and not isinstance(producer, AccumulateGrad):
-        name = title_of(producer)
-        made = f", which is output {output} of {'torch::autograd::' * (name == 'CopySlices')}{name},"
+        made = f", which is output {output} of {title_of(producer)},"
     lines = "" if where is None else f"\nSaved by {origin(where)}."
     lines += "" if counter.changed is None else f"\nChanged by {origin(counter.changed)}."
     return RuntimeError(

@@ -13,6 +13,7 @@ from typing import Any
 class _Mode(threading.local):
     enabled = True
     inference = False  # whether tensors are made that cannot come into a graph
+    told = False  # in inference mode, where nothing is recorded: what `is_grad_enabled` says
     current: Any = None  # the backward pass that runs in this thread
 
 
@@ -20,8 +21,13 @@ grad_mode = _Mode()
 
 
 def is_grad_enabled() -> bool:
-    """Whether ops are recorded, in this thread."""
-    return grad_mode.enabled
+    """Whether grad mode is on, in this thread. In inference mode nothing is recorded even so."""
+    return grad_mode.enabled or (grad_mode.inference and grad_mode.told)
+
+
+def _set(value: bool) -> None:
+    grad_mode.enabled = value and not grad_mode.inference
+    grad_mode.told = value and grad_mode.inference
 
 
 class _Setting:
@@ -34,11 +40,11 @@ class _Setting:
         return made(function) if callable(function) else made  # @no_grad without parentheses
 
     def __enter__(self) -> None:
-        self.before = grad_mode.enabled
-        grad_mode.enabled = self.value and not grad_mode.inference
+        self.before, self.told = grad_mode.enabled, grad_mode.told
+        _set(self.value)
 
     def __exit__(self, *exc: Any) -> None:
-        grad_mode.enabled = self.before
+        grad_mode.enabled, grad_mode.told = self.before, self.told
 
     def fresh(self) -> _Setting:
         """Another of the same kind, so that a decorated function may call itself."""
@@ -115,11 +121,11 @@ class set_grad_enabled(_Setting):
         return object.__new__(cls)
 
     def __init__(self, mode: bool):
-        self.before, self.value = grad_mode.enabled, bool(mode)
-        grad_mode.enabled = self.value and not grad_mode.inference
+        self.before, self.told, self.value = grad_mode.enabled, grad_mode.told, bool(mode)
+        _set(self.value)
 
     def __enter__(self) -> None:
-        grad_mode.enabled = self.value and not grad_mode.inference
+        _set(self.value)
 
     def fresh(self) -> _Setting:
         """One that sets the same mode."""
@@ -127,7 +133,10 @@ class set_grad_enabled(_Setting):
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """As a decorator it sets the mode inside the function alone."""
-        grad_mode.enabled = self.before  # it was set by the call that made the decorator
+        grad_mode.enabled, grad_mode.told = (
+            self.before,
+            self.told,
+        )  # it was set by the call that made the decorator
         return super().__call__(function)
 
 
@@ -149,13 +158,13 @@ class inference_mode(_Setting):
         self.mode = mode
 
     def __enter__(self) -> None:
-        self.saved = grad_mode.enabled, grad_mode.inference
-        grad_mode.enabled, grad_mode.inference = not self.mode, self.mode
+        self.saved = grad_mode.enabled, grad_mode.inference, grad_mode.told
+        grad_mode.enabled, grad_mode.inference, grad_mode.told = not self.mode, self.mode, False
         inference.entered(1 if self.mode else 0)
 
     def __exit__(self, *exc: Any) -> None:
         inference.entered(-1 if self.mode else 0)
-        grad_mode.enabled, grad_mode.inference = self.saved
+        grad_mode.enabled, grad_mode.inference, grad_mode.told = self.saved
 
     def fresh(self) -> _Setting:
         """Another with the same mode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,11 +102,29 @@ def backward(
         raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     outputs = _tuple(tensors)
     roots, gradients = _roots(outputs, _gradients(grad_tensors, len(outputs)))
+    if create_graph:
+        _warn_of_cycle()
     keep = retain_variables if retain_graph is None else retain_graph
     keep_graph = create_graph if keep is None else bool(keep)
     edges = None if targets is None else [_accumulating(tensor) for tensor in targets]
     run(roots, gradients, keep_graph=keep_graph, create_graph=create_graph, inputs=edges)
     finish(create_graph)
+
+
+CYCLE = (
+    "Using backward() with create_graph=True will create a reference cycle between the parameter and its gradient "
+    "which can cause a memory leak. We recommend using autograd.grad when creating the graph to avoid this. If you "
+    "have to use this function, make sure to reset the .grad fields of your parameters to None after use to break the "
+    "cycle and avoid the leak."
+)
+_warned: list[bool] = []  # whether users have read it
+
+
+def _warn_of_cycle() -> None:
+    """Once in a process, as torch does."""
+    if not _warned:
+        _warned.append(True)
+        warnings.warn(CYCLE, stacklevel=3)
 
 
 def _accumulating(tensor: Any) -> Edge:

@@ -19,11 +19,19 @@ from distgrad.ops.base import Like
 from distgrad.ops.making import zeros_like
 from distgrad.ops.node import fitted, marked
 from distgrad.record import NO_EDGE, AccumulateGrad, Edge, Node, Saved, SavedResult, grad_mode, no_grad
-from distgrad.saving import Packed, packed
+from distgrad.saving import Packed, SavedTensor, packed
 from distgrad.session import batching
 from distgrad.tensor import Tensor, freed, restored, unpacked
 
-__all__ = ["Function", "FunctionCtx", "InplaceFunction", "NestedIOFunction", "once_differentiable"]
+__all__ = [
+    "BackwardCFunction",
+    "Function",
+    "FunctionCtx",
+    "FunctionMeta",
+    "InplaceFunction",
+    "NestedIOFunction",
+]
+__all__ += ["once_differentiable"]
 
 ONCE = "trying to differentiate twice a function that was marked with @once_differentiable"
 
@@ -119,6 +127,18 @@ class BackwardCFunction(FunctionCtx, Node):
         return tuple(self._opened(item) for item in self._saved)
 
     @property
+    def _raw_saved_tensors(self) -> tuple[SavedTensor, ...]:
+        """What was saved, to set hooks on."""
+        if self._saved is None:
+            raise freed()
+        return tuple(SavedTensor(self, self._saved, i, self._opened) for i in range(len(self._saved)))
+
+    @property
+    def _freed(self) -> bool:
+        """Whether what was saved has been dropped."""
+        return self._saved is None
+
+    @property
     def saved_variables(self) -> tuple[Any, ...]:
         """The old name of `saved_tensors`."""
         warnings.warn(
@@ -191,6 +211,7 @@ class BackwardCFunction(FunctionCtx, Node):
         return fitted(g, like, inside)
 
     def __call__(self, *grads: Any) -> Any:
+        """Refused, as in torch."""
         raise TypeError(f"'{type(self).__name__}' object is not callable")
 
     def __repr__(self) -> str:

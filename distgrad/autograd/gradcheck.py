@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distgrad.autograd.drivers import grad
-from distgrad.autograd.gradcheck_messages import FAILED_BATCHED_GRAD, FAST_FAILED, SLOW_AGREES, UNDEFINED_GRAD
+from distgrad.autograd.gradcheck_messages import (
+    FAILED_BATCHED_FORWARD,
+    FAILED_BATCHED_GRAD,
+    FAST_FAILED,
+    SLOW_AGREES,
+    UNDEFINED_GRAD,
+)
 from distgrad.autograd.jacobians import (
     Check,
     GradcheckError,
@@ -27,11 +33,13 @@ from distgrad.autograd.jacobians import (
 )
 from distgrad.dtype import float64
 from distgrad.ops.arithmetic import mul
+from distgrad.ops.batching import enter_level, left
 from distgrad.ops.compare import allclose
 from distgrad.ops.joining import stack
 from distgrad.ops.making import ones_like, zeros_like
 from distgrad.ops.random import Generator, rand, randn_like
 from distgrad.record import Node
+from distgrad.session import batching
 from distgrad.tensor import Tensor
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
@@ -207,6 +215,26 @@ def _check_batched(check: Check, out: Tensor, number: int) -> None:
             )
 
 
+def _check_batched_forward(check: Check) -> None:
+    """Tangents of a batch are those of its members."""
+    for j, x in enumerate(check.tracked):
+        tangents = [randn_like(x.detach()) for _ in range(2)]
+        alone = [pushed(check, j, by) for by in tangents]
+        try:
+            with batching.running(2) as level:
+                each = enter_level(stack(tangents), 0, level.number, level.size)
+                batch = [left(made, 0, level) for made in pushed(check, j, each)]
+        except RuntimeError as error:
+            raise GradcheckError(
+                f"While computing batched gradients, got: {error}\n\n{FAILED_BATCHED_FORWARD}"
+            ) from error
+        for i, (got, *wants) in enumerate(zip(batch, *alone, strict=True)):
+            if not allclose(got, want := stack(wants)):
+                raise GradcheckError(
+                    f"For output {i} and input {j}:\n\n{FAILED_BATCHED_FORWARD}\n\nGot:\n{got}\n\nExpected:\n{want}"
+                )
+
+
 def _check_inputs(inputs: tuple[Any, ...]) -> None:
     tracked = [(i, x) for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     for i, x in tracked:
@@ -269,8 +297,6 @@ def gradcheck(
         raise AssertionError("Setting check_batched_grad=True requires check_backward_ad to be True")
     if check_batched_forward_grad and not check_forward_ad:
         raise AssertionError("Setting check_batched_forward_grad=True requires check_forward_ad to be True")
-    if check_batched_forward_grad:
-        raise NotImplementedError("check_batched_forward_grad=True is not supported yet")
     check = Check(func, as_tuple(inputs), eps, atol, rtol, nondet_tol, check_grad_dtypes)
     modes = [forward for forward, wanted in ((False, check_backward_ad), (True, check_forward_ad)) if wanted]
     try:
@@ -278,6 +304,8 @@ def gradcheck(
         outputs = check.run()
         for forward in modes:
             (_fast if fast_mode else _slow)(check, outputs, forward)
+        if check_batched_forward_grad:
+            _check_batched_forward(check)
         if check_backward_ad:
             _check_backward(
                 check, differentiable(outputs), check_batched_grad, bool(masked), check_undefined_grad

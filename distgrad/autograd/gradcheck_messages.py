@@ -10,6 +10,10 @@ FAILED_BATCHED_GRAD = (
     "gradcheck or gradgradcheck failed while testing batched gradient computation.\n"
     "To leave this out, call gradcheck/gradgradcheck with `check_batched_grad=False` as a keyword argument."
 )
+FAILED_BATCHED_FORWARD = (
+    "gradcheck failed while testing batched gradient computation with forward-mode AD.\n"
+    "To leave this out, call gradcheck with `check_batched_forward_grad=False` as a keyword argument."
+)
 FAST_FAILED = (
     "\nThe above quantities relating the numerical and analytical jacobians are computed \nin fast mode. Below, we "
     "recompute numerical and analytical jacobians in slow mode:\n\nNumerical:\n {}\nAnalytical:\n{}\n\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 from distgrad.autograd.drivers import grad
 from distgrad.ops.making import zeros_like
-from distgrad.record import is_grad_enabled, set_grad_enabled
+from distgrad.record import grad_mode, set_grad_enabled
 from distgrad.tensor import Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -191,4 +191,4 @@ def gradients(
 
 def mode(create_graph: bool) -> set_grad_enabled:
     """The grad mode for the last pass: the caller's, but on with `create_graph`."""
-    return set_grad_enabled(create_graph or is_grad_enabled())
+    return set_grad_enabled(create_graph or grad_mode.enabled)

@@ -3,11 +3,13 @@
 from distgrad.func.batch import vmap
 from distgrad.func.forward import jacfwd, jvp, linearize
 from distgrad.func.functional_call import functional_call, stack_module_state
+from distgrad.func.functionalize import functionalize
 from distgrad.func.gradient import grad, grad_and_value, vjp
 from distgrad.func.jacobian import hessian, jacrev
 
 __all__ = [
     "functional_call",
+    "functionalize",
     "grad",
     "grad_and_value",
     "hessian",

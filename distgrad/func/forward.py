@@ -21,7 +21,7 @@ from distgrad.func.gradient import vjp
 from distgrad.func.jacobian import bases
 from distgrad.func.tree import Tree, flatten, mapped, unflatten
 from distgrad.ops.making import zeros_like
-from distgrad.record import enable_grad, is_grad_enabled
+from distgrad.record import enable_grad, grad_mode
 from distgrad.tensor import Tensor
 
 Function = Callable[..., Any]
@@ -187,7 +187,7 @@ def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
         pairs = [(v, t) for v, t in zip(products, ts, strict=True) if v.requires_grad]
         if not pairs:
             return unflatten([zeros_like(out) for out in outs], out_tree)
-        record = is_grad_enabled() and any(t.requires_grad for t in ts)
+        record = grad_mode.enabled and any(t.requires_grad for t in ts)
         made = grad(
             [v for v, _ in pairs],
             gs,

@@ -22,8 +22,8 @@ from distgrad.record import (
     AccumulateGrad,
     Edge,
     Node,
+    grad_mode,
     inference_mode,
-    is_grad_enabled,
     no_grad,
     set_grad_enabled,
 )
@@ -37,7 +37,7 @@ class Copies:
     """Copies of tensors that are to be differentiated, and the edges where their gradients arrive."""
 
     def __init__(self, item: Any):
-        self.recorded = is_grad_enabled()  # outside: whether what is done here belongs to a graph there
+        self.recorded = grad_mode.enabled  # outside: whether what is done here belongs to a graph there
         leaves, self.tree = flatten(item)
         self.tensors = [self._copy(leaf) for leaf in leaves]
         self.edges: list[Edge] = [tensor._edge for tensor in self.tensors]
@@ -198,7 +198,7 @@ def vjp_of(func: Function, args: tuple[Any, ...], argnums: Argnums | None, has_a
     def pull(cotangents: Any, retain_graph: bool = True, create_graph: bool | None = None) -> Any:
         gs, found = flatten(cotangents)
         _check_cotangents(gs, found, outputs, tree)
-        record = is_grad_enabled() if create_graph is None else create_graph
+        record = grad_mode.enabled if create_graph is None else create_graph
         record = record and (further or any(g.requires_grad for g in gs) or bool(create_graph))
         grads = copies.pulled(outputs, gs, retain_graph, record)
         return unflatten(grads, copies.tree)
@@ -216,6 +216,11 @@ def _check_outputs(outputs: list[Any]) -> None:
         if not isinstance(out, Tensor):
             raise RuntimeError(
                 f"vjp(f, *primals): expected f(*primals) to return only tensors, got unsupported type {type(out)}"
+            )
+        if not (out.is_floating_point() or out.is_complex()):
+            raise RuntimeError(
+                "vjp(f, ...): All outputs of f must be floating-point or complex Tensors, got Tensor with dtype "
+                f"{out.dtype}"
             )
 
 

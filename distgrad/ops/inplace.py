@@ -63,6 +63,10 @@ class CopySlices(Node):
         edges = inner.next_functions
         super().__init__((base, *(edges if place is None else edges[:place] + edges[place + 1 :])))
 
+    def name(self) -> str:
+        """torch's name, which is that of a class in C++."""
+        return "torch::autograd::CopySlices"
+
     def apply(self, grads: list[Any], wanted: Sequence[bool] | None) -> Sequence[Any]:
         """Split the gradient, run `inner`, and put the parts together."""
         if wanted is None:

@@ -15,7 +15,7 @@ from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind, Plan
 from distgrad.ops.table import OPS, call
 from distgrad.record import Node, Saved, SavedResult, grad_mode
-from distgrad.saving import Packed
+from distgrad.saving import Packed, SavedTensor
 from distgrad.session import batching
 from distgrad.sharding import Sharding
 from distgrad.storage import View
@@ -114,7 +114,10 @@ class OpNode(Node):
 
     def __getattr__(self, name: str) -> Any:
         """`_saved_self`, `_saved_result` and so on: what was saved under torch's names; `input` is torch's `self`."""
-        known = self._saved_names() if name.startswith("_saved_") else {}
+        raw = name.startswith("_raw_saved_")
+        known = self._saved_names() if raw or name.startswith("_saved_") else {}
+        if raw and (found := known.get(name[4:])) and self._is_tensors(found):
+            return self._raw(found)
         if name not in known:
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
         if self.saved is None:
@@ -128,6 +131,21 @@ class OpNode(Node):
             grad_mode.enabled = before
         return tuple(found) if type(found) is list else found
 
+    @property
+    def _freed(self) -> bool:
+        """Whether what was saved has been dropped."""
+        return self.saved is None
+
+    def _is_tensors(self, name: str) -> bool:
+        """Whether a tensor was saved under this name, or several."""
+        return name == "out" or any(name == tensor for tensor, _ in self.plan.tensors)
+
+    def _raw(self, name: str) -> Any:
+        item = None if self.saved is None else self.saved[name]
+        if type(item) is SavedList:
+            return tuple(SavedTensor(self, item, i, self._restore) for i in range(len(item)))
+        return SavedTensor(self, self.saved, name, self._restore)
+
     def _saved_names(self) -> dict[str, str]:
         """From torch's names to those under which values were saved."""
         plan, first = self.plan, self.likes[0]
@@ -136,7 +154,9 @@ class OpNode(Node):
         return shape | {f"_saved_{TORCHS.get(name, name)}": name for name in names}
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._saved_names()]
+        known = self._saved_names()
+        raw = [f"_raw{shown}" for shown, name in known.items() if self._is_tensors(name)]
+        return [*super().__dir__(), *known, *raw]
 
     def _restore(self, item: Any) -> Any:
         if type(item) is Saved:

@@ -9,6 +9,7 @@ from distgrad.optim.lbfgs import LBFGS
 from distgrad.optim.matrices import Adafactor, Muon, SparseAdam
 from distgrad.optim.optimizer import Optimizer
 from distgrad.optim.sgd import SGD
+from distgrad.optim.swapping import swap_in_optimizer_params_and_state
 
 __all__ = [
     "ASGD",
@@ -29,4 +30,5 @@ __all__ = [
     "SparseAdam",
     "lr_scheduler",
     "swa_utils",
+    "swap_in_optimizer_params_and_state",
 ]

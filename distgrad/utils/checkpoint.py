@@ -17,6 +17,7 @@ from distgrad import session
 from distgrad.autograd.drivers import backward as run_backward
 from distgrad.autograd.function import Function
 from distgrad.autograd.graph import saved_tensors_hooks
+from distgrad.graph import origin, place
 from distgrad.nn.containers import Sequential
 from distgrad.ops.random import get_rng_state, set_rng_state
 from distgrad.record import Pass, Saved, enable_grad, grad_mode, no_grad
@@ -29,6 +30,7 @@ __all__ = [
     "checkpoint",
     "checkpoint_sequential",
     "noop_context_fn",
+    "set_checkpoint_debug_enabled",
     "set_checkpoint_early_stop",
 ]
 
@@ -38,7 +40,15 @@ TIP = (
     "the code block with `with torch.utils.checkpoint.set_checkpoint_debug_enabled(True):` to enable checkpoint-debug "
     "mode globally."
 )
+LOG = (
+    "An error happened while unpacking tensors; this is what was saved, since you passed `debug=True` to "
+    "`torch.utils.checkpoint.checkpoint()`.\n\nSaved during the original forward, by op and line:\n\n{}\n\n"
+    "Saved during recomputation:\n\n{}\n\n"
+    "ERROR: Detected non-determinism while running activation checkpointing. The function does something else when it "
+    "runs again: the lists differ where that begins."
+)
 _early_stop: list[bool] = []  # what `set_checkpoint_early_stop` blocks say, the innermost last
+_debugged: list[bool | None] = []  # the same of `set_checkpoint_debug_enabled`
 
 
 class CheckpointError(RuntimeError):
@@ -58,6 +68,16 @@ def set_checkpoint_early_stop(enable: bool) -> Iterator[None]:
         yield
     finally:
         _early_stop.pop()
+
+
+@contextlib.contextmanager
+def set_checkpoint_debug_enabled(enabled: bool | None) -> Iterator[None]:
+    """In this block this is `debug` of every checkpoint; None: what each call says."""
+    _debugged.append(enabled)
+    try:
+        yield
+    finally:
+        _debugged.pop()
 
 
 # Tickets.
@@ -84,7 +104,15 @@ CHECKS: dict[str, Callable[[Tensor], Any]] = {"default": _shape, "none": lambda 
 class _Frame:
     """One call of a checkpointed function."""
 
-    def __init__(self, again: Callable[..., Any], args: Sequence[Any], described: Any, early_stop: bool):
+    def __init__(
+        self,
+        again: Callable[..., Any],
+        args: Sequence[Any],
+        described: Any,
+        early_stop: bool,
+        debug: bool = False,
+    ):
+        self.logs: tuple[list[str], list[str]] | None = ([], []) if debug else None  # of what was saved
         self.again = again  # runs the function, as it was run
         self.args = [_kept(arg) for arg in args]
         self.described = described
@@ -97,6 +125,7 @@ class _Frame:
 
     def pack(self, tensor: Tensor) -> _Ticket:
         """A ticket for what the function saves."""
+        self._log(0, tensor)
         ticket = _Ticket()
         self.tickets.append(weakref.ref(ticket))
         self.descriptions.append(self.described(tensor))
@@ -106,7 +135,12 @@ class _Frame:
         """The tensor for a ticket: each is handed in once in a pass."""
         current = grad_mode.current or Pass(False)
         if current not in self.counts:
-            self._run_again(current)
+            try:
+                self._run_again(current)
+            except CheckpointError as error:
+                if self.logs is None:
+                    raise
+                raise CheckpointError(LOG.format(*("\n".join(log) for log in self.logs))) from error
         tensor = ticket.values.get(current)
         if tensor is None:
             raise CheckpointError(
@@ -117,8 +151,16 @@ class _Frame:
         ticket.values[current] = None
         return tensor
 
+    def _log(self, run: int, tensor: Tensor) -> None:
+        if self.logs is not None:
+            lines = self.logs[run]
+            dims = ", ".join(map(str, tensor.shape))
+            lines.append(f"{len(lines)}: {tensor.dtype}[{dims}] for {origin(place(session.current_op.name))}")
+
     def _run_again(self, current: Pass) -> None:
         self.counts[current] = 0
+        if self.logs is not None:
+            self.logs[1].clear()
         session.remaking()
         with enable_grad():
             args = [_opened(arg) for arg in self.args]
@@ -129,6 +171,7 @@ class _Frame:
 
     def _found(self, current: Pass, tensor: Tensor) -> Tensor:
         """The next tensor that is saved while the function runs again."""
+        self._log(1, tensor)
         tensor = tensor.detach() if tensor.requires_grad else tensor
         number = self.counts[current]
         self.counts[current] = number + 1
@@ -261,7 +304,7 @@ def checkpoint(
         preserve_rng_state: draw the same random numbers again (a keyword; True unless it is given).
         context_fn: gives two contexts, for the first run and for the others.
         determinism_check: "default" compares shapes and dtypes of what is saved, "none" does not.
-        debug: not supported.
+        debug: where the runs differ, the error tells what each has saved, with ops and lines.
         early_stop: stop as soon as the last tensor that was saved is there again.
 
     Raises:
@@ -279,8 +322,10 @@ def checkpoint(
         if context_fn is not noop_context_fn or debug:
             raise ValueError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
         return CheckpointFunction.apply(function, preserve, *args)
-    if debug:
-        raise NotImplementedError("checkpoint(debug=True) is not supported")
+    said = _debugged[-1] if _debugged else None
+    debug = debug if said is None else said
+    if debug and context_fn is not noop_context_fn:
+        raise ValueError("debug=True is incompatible with non-default context_fn")
     if determinism_check not in CHECKS:
         raise ValueError(f"determinism_check should be one of {list(CHECKS)}, but got {determinism_check}")
     first, others = context_fn()
@@ -292,7 +337,8 @@ def checkpoint(
         with _state(state), others:
             function(*inputs, **kwargs)
 
-    frame = _Frame(again, args, CHECKS[determinism_check], _early_stop[-1] if _early_stop else early_stop)
+    early_stop = _early_stop[-1] if _early_stop else early_stop
+    frame = _Frame(again, args, CHECKS[determinism_check], early_stop, debug)
     with saved_tensors_hooks(frame.pack, frame.unpack), first:
         result = function(*args, **kwargs)
     frame.complete = True
