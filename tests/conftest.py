@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import normalizing_cases  # noqa: F401 - samples of primitives
 import pytest
-import recurrent_cases  # noqa: F401 - samples of primitives
-import update_cases  # noqa: F401 - samples of a primitive
+import recurrent_cases  # noqa: F401 - the same
+import update_cases  # noqa: F401 - the same
 from dummies import Dummy
 from hypothesis import HealthCheck, settings
 from printed import Printed

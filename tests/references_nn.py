@@ -115,10 +115,15 @@ def _(g: Array, index: Array, rows: int, padding: int) -> Array:
 
 
 # Normalisation.
+def standardized(x: Array, w: Any = 1.0, b: Any = 0.0, *, dims: Any, eps: float, centre: bool) -> Any:
+    mean = x.mean(dims, keepdims=True) * centre
+    var = ((x - mean) ** 2).mean(dims, keepdims=True)
+    return (x - mean) / np.sqrt(var + eps) * w + b, mean, var
+
+
 @reference("_standardize")
-def _(x: Array, w: Any, b: Any, dims: tuple[int, ...], eps: float, title: str) -> Any:
-    mean, var = x.mean(dims, keepdims=True), x.var(dims, keepdims=True)
-    return (x - mean) / np.sqrt(var + eps) * (1 if w is None else w) + (0 if b is None else b), mean, var
+def _(x: Array, w: Any, b: Any, dims: tuple[int, ...], eps: float, title: str, centre: bool = True) -> Any:
+    return standardized(x, *(p for p in (w, b) if p is not None), dims=dims, eps=eps, centre=centre)
 
 
 @reference("_normalize_by")

@@ -21,6 +21,7 @@ from distgrad.primitives import MERGES, TABLE, Aval, Labels, Place, Primitive
 # The order of additions differs where these are cut.
 INEXACT = {"sum", "prod", "contract", "softmax", "log_softmax", "log_softmax_backward"}
 INEXACT |= {"convolve", "convolve_input", "convolve_weight"}
+INEXACT |= {"standardize", "standardize_input", "standardize_weight"}
 INEXACT |= {"rnn", "rnn_backward", "lstm", "lstm_backward", "gru", "gru_backward"}
 INEXACT |= {"index_add", "scatter_add", "scatter_multiply", "add_taken", "square_sums"}
 

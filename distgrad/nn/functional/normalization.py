@@ -15,7 +15,6 @@ from distgrad.nn.functional.reduction import no_gradient
 from distgrad.ops.base import Tensor
 from distgrad.ops.joining import cat
 from distgrad.ops.normalizing import _normalize_by, _standardize
-from distgrad.ops.pointwise import rsqrt
 from distgrad.record import no_grad
 
 __all__ = [
@@ -225,8 +224,9 @@ def rms_norm(
     if not input.is_floating_point():
         raise NotImplementedError(f"\"rms_norm\" not implemented for '{input.dtype.title}'")
     eps = finfo(input.dtype).eps if eps is None else eps
-    out = input * rsqrt((input * input).mean(dims, True) + eps)
-    return out if weight is None else (out * weight).to(input.dtype)
+    same = weight is None or weight.dtype is input.dtype
+    out = _standardize(input, weight if same else None, None, dims, eps, "MulBackward0", False)[0]
+    return out if same else (out * weight).to(input.dtype)
 
 
 # Others.
