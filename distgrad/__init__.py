@@ -87,7 +87,9 @@ from distgrad.ops.compare import *
 from distgrad.ops.convert import clone
 from distgrad.ops.convolution import *
 from distgrad.ops.decompositions import *
+from distgrad.ops.determinants import *
 from distgrad.ops.einsum import *
+from distgrad.ops.factors import *
 from distgrad.ops.files import *
 from distgrad.ops.gathering import *
 from distgrad.ops.indexing import *

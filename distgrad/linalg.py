@@ -1,23 +1,22 @@
 """Linear algebra under torch's names of it: `distgrad.linalg`, as `torch.linalg`."""
 
-from typing import Any
-
 from distgrad.errors import LinAlgError
 from distgrad.ops.base import Tensor
 from distgrad.ops.decompositions import (
     cholesky,
-    det,
     eigh,
     eigvalsh,
     inv,
     matrix_exp,
     matrix_power,
     pinv,
-    qr,
-    slogdet,
     solve,
     solve_triangular,
 )
+from distgrad.ops.determinants import det, slogdet
+from distgrad.ops.factors import linalg_qr_of as qr
+from distgrad.ops.factors import linalg_svd_of as svd
+from distgrad.ops.factors import lstsq
 from distgrad.ops.linalg import _norm_of_either as norm
 from distgrad.ops.linalg import _vector_norm as vector_norm
 from distgrad.ops.linalg import linalg_svd, matrix_norm
@@ -32,6 +31,7 @@ __all__ = [
     "eigh",
     "eigvalsh",
     "inv",
+    "lstsq",
     "matmul",
     "matrix_exp",
     "matrix_norm",
@@ -46,13 +46,6 @@ __all__ = [
     "svdvals",
     "vector_norm",
 ]
-
-
-def svd(A: Tensor, full_matrices: bool = True) -> Any:
-    """(U, S, Vh) with A = U @ diag(S) @ Vh, S falling. The square ones of a matrix that is none are not given."""
-    if full_matrices and A.shape[-1] != A.shape[-2]:
-        raise NotImplementedError("linalg.svd: full_matrices=True is supported for square matrices only")
-    return linalg_svd(A)
 
 
 def svdvals(A: Tensor) -> Tensor:

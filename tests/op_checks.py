@@ -37,8 +37,8 @@ NO_DERIVATIVE = {
     *(("_binomial_quantile", argument) for argument in ("n", "p", "u")),
 }
 
-# Ops of which further results are what backward needs, and no more; as in torch they do not require grad.
-SAVED_RESULTS = {"_standardize"}
+# Ops of which further results do not require grad, as in torch: what backward needs, or ranks and singular values.
+SAVED_RESULTS = {"_standardize", "_lstsq"}
 # These read one triangle of a matrix, and their gradient is that of symmetric ones: the same plus its transpose.
 SYMMETRIC = ("_cholesky", "cholesky", "linalg_eigh", "eigvalsh")
 # As in torch, that of eigenvectors is not symmetric itself: the second derivative is tested in test_decompositions.py.

@@ -182,11 +182,22 @@ for _dtype, _up, _down in (("float32", 2.0**100, 2.0**-76), ("float64", 2.0**770
 
 case("svd", lambda x: np.linalg.svd(x, full_matrices=False), normal(5, 3))
 case("svd", lambda x: np.linalg.svd(x, full_matrices=False), normal(4, 2, 3, dtype="float64"))
+case("svd_full", np.linalg.svd, normal(4, 2, 3, dtype="float64"))
 _square = normal(4, 3, 3, dtype="float64") + 5 * np.eye(3)
 _definite = _square @ _square.mT
 case("eigh", np.linalg.eigh, _definite, lower=True)
 case("qr", np.linalg.qr, normal(4, 5, 3, dtype="float64"))
+case("qr_full", lambda x: np.linalg.qr(x, mode="complete"), normal(4, 5, 3, dtype="float64"))
 case("cholesky", np.linalg.cholesky, _definite)
+case("inverse", np.linalg.inv, _square)
+case("cofactors", lambda x: np.linalg.det(x)[:, None, None] * np.linalg.inv(x).mT, _square)
+case(
+    "lstsq",
+    lambda a, b: (np.linalg.pinv(a) @ b, np.full(4, 3.0), np.linalg.svd(a, compute_uv=False)),
+    normal(4, 5, 3, dtype="float64"),
+    normal(4, 5, 2, dtype="float64"),
+    rcond=1e-12,
+)
 case("solve", np.linalg.solve, _square, normal(4, 3, 2, dtype="float64"))
 _right = normal(4, 3, 2, dtype="float64")
 case("solve_triangular", lambda a, b: np.linalg.solve(np.triu(a), b), _square, _right, upper=True, unit=False)

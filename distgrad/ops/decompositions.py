@@ -1,12 +1,11 @@
 """Decompositions of matrices and linear equations, over batches: `torch.linalg.cholesky`, `solve`, `eigh` and so on.
 
 The formulas are those of Giles 2008 (An extended collection of matrix derivative results), Murray 2016 (for Cholesky)
-and Walter and Lehmann 2012 (for QR).
+see `factors.py` for QR.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,9 @@ __all__ = [
     "cholesky",
     "cholesky_inverse",
     "cholesky_solve",
-    "det",
     "inverse",
-    "logdet",
     "matrix_exp",
     "pinverse",
-    "slogdet",
 ]
 
 
@@ -207,50 +203,10 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
 )
 def inv(A: Value) -> Value:
     """The inverse of (*, n, n)."""
-    a = _matrices("inv", A)
-    one = session.constant(np.eye(a.shape[-1], dtype=a.dtype))
-    return session.emit("solve", a, broadcast_to(one, a.shape))
+    return session.emit("inverse", _matrices("inv", A))
 
 
-# Determinants.
-@op(
-    name="LinalgSlogdetBackward0",
-    multi=True,
-    returns=("sign", "logabsdet"),
-    A=lambda g, A: None if g[-1] is None or len(g) < 2 else _scaled(g[1], _turned(inv(A))),
-    method=False,
-    samples=lambda: [_spread(3, 3), _spread(2, 2, 2)],
-)
-def slogdet(A: Value) -> tuple[Value, Value]:
-    """The sign of the determinant and the logarithm of its absolute value."""
-    sign, logarithm = session.apply("slogdet", [_matrices("slogdet", A)], {})
-    return sign, logarithm
-
-
-def _scaled(g: Tensor, x: Tensor) -> Tensor:
-    return call("unsqueeze", call("unsqueeze", g, -1), -1) * x
-
-
-@op(
-    name="LinalgDetBackward0",
-    A=lambda g, A, out: _scaled(g * out, _turned(inv(A))),
-    method=("det",),
-    samples=lambda: [_spread(3, 3), _spread(2, 2, 2)],
-)
-def det(A: Value) -> Value:
-    """The determinant of (*, n, n). Its gradient needs the inverse, so that a singular matrix has none."""
-    sign, logarithm = session.apply("slogdet", [_matrices("det", A)], {})
-    return session.emit("multiply", sign, session.emit("exp", logarithm))
-
-
-@composite(samples=lambda: [_definite(3, 3), _definite(2, 2, 2)])
-def logdet(input: Tensor) -> Tensor:
-    """The logarithm of the determinant; nan where that is negative."""
-    sign, logarithm = slogdet(input)
-    return where(sign == -1.0, math.nan, logarithm)
-
-
-# Eigenvalues, QR, pseudo-inverse.
+# Eigenvalues, pseudo-inverse.
 def _eigh_A(g: list[Tensor | None], A: Tensor, UPLO: str) -> Tensor:
     """V (diag gw + (Vᵀ gV) / E) Vᵀ, E[i, j] = w[j] - w[i]. Where eigenvalues are equal that part is left out."""
     w, v = linalg_eigh(A, UPLO)
@@ -287,50 +243,6 @@ def eigh(A: Tensor, UPLO: str = "L") -> Any:
 def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     """The eigenvalues of symmetric matrices, rising."""
     return eigh(A, UPLO)[0]
-
-
-def _qr_A(g: list[Tensor | None], A: Tensor) -> Tensor:
-    """(gQ + Q sym(tril(R gRᵀ - gQᵀ Q))) R⁻ᵀ, for matrices that are at least as high as wide."""
-    if A.shape[-2] < A.shape[-1]:
-        raise RuntimeError(
-            "The QR decomposition is not differentiable when mode='reduced' and nrows < ncols: not supported"
-        )
-    q, r = linalg_qr(A)
-    gq, gr = [*g, None][:2]
-    m: Any = 0.0
-    if gr is not None:
-        m = m + _product(r, _turned(gr))
-    if gq is not None:
-        m = m - _product(_turned(gq), q)
-    both = tril(m) + _turned(tril(m, -1))
-    found = _product(q, both) if gq is None else gq + _product(q, both)
-    return _turned(_solve_triangular(r, _turned(found), True, False))
-
-
-@op(
-    name="LinalgQrBackward0",
-    multi=True,
-    returns=("Q", "R"),
-    A=_qr_A,
-    method=False,
-    samples=lambda: [real(4, 3), real(3, 3), real(2, 3, 2)],
-)
-def linalg_qr(A: Value) -> tuple[Value, Value]:
-    """(Q, R), reduced."""
-    q, r = session.apply("qr", [_matrices("qr", A, square=False)], {})
-    return q, r
-
-
-def qr(A: Tensor, mode: str = "reduced") -> Any:
-    """(Q, R) with A = Q @ R, Q with orthonormal columns, R upper triangular; `mode` is "reduced" or "r"."""
-    if mode not in ("reduced", "r", "complete"):
-        raise RuntimeError(
-            f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'"
-        )
-    if mode == "complete":
-        raise NotImplementedError('linalg.qr: mode="complete" is not supported')
-    found = linalg_qr(A)
-    return found if mode == "reduced" else type(found)(A.new_zeros(0), found[1])
 
 
 @composite(method=False, samples=lambda: [real(2, 3), real(3, 2, seed=1), _spread(2, 2)])

@@ -39,6 +39,15 @@ def svd(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return u, s, vh
 
 
+def svd_full(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same with square u and vh."""
+    if not np.isfinite(x).all():
+        raise LinAlgError(NOT_FINITE)
+    with ONE_THREAD:
+        u, s, vh = np.linalg.svd(x, full_matrices=True)
+    return u, s, vh
+
+
 def eigh(x: np.ndarray, lower: bool) -> tuple[np.ndarray, np.ndarray]:
     """x = v * w @ v.T, with w rising, of symmetric matrices of which one triangle is read."""
     if not np.isfinite(x).all():
@@ -53,6 +62,42 @@ def qr(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with ONE_THREAD:
         q, r = np.linalg.qr(x)
     return q, r
+
+
+def qr_full(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same with square q and r of the shape of x."""
+    with ONE_THREAD:
+        q, r = np.linalg.qr(x, mode="complete")
+    return q, r
+
+
+def lstsq(a: np.ndarray, b: np.ndarray, rcond: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(x, rank, singular values): the shortest x with the least |a @ x - b|; singular values below rcond are none."""
+    batch, (n, k) = a.shape[:-2], (a.shape[-1], b.shape[-1])
+    out, rank = np.zeros((*batch, n, k), a.dtype), np.zeros(batch, a.dtype)
+    values = np.zeros((*batch, min(a.shape[-2:])), a.dtype)
+    for at, (matrix, right) in _each(a, b):
+        if matrix.size:
+            with ONE_THREAD:
+                out[at], _, rank[at], values[at] = linalg.lstsq(matrix, right, rcond, lapack_driver="gelsd")
+    return out, rank, values
+
+
+def cofactors(x: np.ndarray) -> np.ndarray:
+    """det(x) times the transposed inverse; of a singular x what that tends to, from its singular values.
+
+    U diag(products of all but one singular value) Vh, times the sign of det(U) det(Vh).
+    """
+    out = np.empty(x.shape, x.dtype)
+    for at, (matrix,) in _each(x):
+        with ONE_THREAD:
+            if abs(determinant := np.linalg.det(matrix)) >= 100 * np.finfo(x.dtype).eps:
+                out[at] = determinant * np.linalg.inv(matrix).T
+            else:
+                u, s, vh = np.linalg.svd(matrix)
+                alone = np.prod(np.where(np.eye(len(s), dtype=bool), 1, s), axis=1)
+                out[at] = np.round(np.linalg.det(u) * np.linalg.det(vh)) * ((u * alone) @ vh)
+    return out
 
 
 def cholesky(x: np.ndarray) -> np.ndarray:
@@ -81,7 +126,25 @@ def solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             *_, out[at], info = gesv(matrix, right)
         if info > 0:
             raise LinAlgError(
-                f"linalg.solve: {_element(at, a.shape[:-2])}The solver failed because the input matrix is singular."
+                f"torch.linalg.solve: {_element(at, a.shape[:-2])}The solver failed because the input matrix is "
+                "singular."
+            )
+    return out
+
+
+def inverse(a: np.ndarray) -> np.ndarray:
+    """x with a @ x = 1, by LU with row exchanges."""
+    out, one = np.empty(a.shape, a.dtype), np.eye(a.shape[-1], dtype=a.dtype)
+    (gesv,) = lapack.get_lapack_funcs(("gesv",), (a, one))
+    for at, (matrix,) in _each(a):
+        if not matrix.size:
+            continue
+        with ONE_THREAD:
+            *_, out[at], info = gesv(matrix, one)
+        if info > 0:
+            raise LinAlgError(
+                f"linalg.inv: {_element(at, a.shape[:-2])}The diagonal element {info} is zero, the inversion could "
+                "not be completed because the input matrix is singular."
             )
     return out
 
@@ -167,10 +230,15 @@ def _declare(name: str, kernel: Callable[..., Any], signature: str, flops: float
 
 
 _declare("svd", svd, "mn -> mk k kn", 20)
+_declare("svd_full", svd_full, "mn -> mm k nn", 40)
+_declare("qr_full", qr_full, "mn -> mm mn", 8)
+_declare("lstsq", lstsq, "mn ml -> nl . k", 20, rcond="float")
+_declare("cofactors", cofactors, "nn -> nn", 3)
 _declare("eigh", eigh, "nn -> n nn", 9, lower="bool")
 _declare("qr", qr, "mn -> mk kn", 4)
 _declare("cholesky", cholesky, "nn -> nn", 0.33)
 _declare("solve", solve, "nn nk -> nk", 2)
+_declare("inverse", inverse, "nn -> nn", 2)
 _declare("solve_triangular", solve_triangular, "nn nk -> nk", 1, upper="bool", unit="bool")
 _declare("slogdet", slogdet, "nn -> . .", 0.67)
 _declare("expm", expm, "nn -> nn", 20)

@@ -8,7 +8,8 @@ from distgrad.dtype import finfo
 from distgrad.nn.module import Module
 from distgrad.nn.utils.parametrize import register_parametrization
 from distgrad.ops.compare import allclose
-from distgrad.ops.decompositions import matrix_exp, qr, solve, solve_triangular
+from distgrad.ops.decompositions import matrix_exp, solve, solve_triangular
+from distgrad.ops.factors import linalg_qr_of as qr
 from distgrad.ops.joining import cat
 from distgrad.ops.making import eye
 from distgrad.ops.random import randn
