@@ -182,9 +182,9 @@ def machine() -> str:
         memory = f"{int(total) / 2**20:.0f} GiB, "
     except (OSError, ValueError):
         pass  # not Linux
-    versions = ", ".join(
-        f"{name} {metadata.version(name)}" for name in ("torch", "jax", "dask", "autograd", "numpy", "ray")
-    )
+    installed = {d.name for d in metadata.distributions()}
+    wanted = [name for name in ("torch", "jax", "dask", "autograd", "numpy", "ray") if name in installed]
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in wanted)
     return f"{model}, {cores}{memory}{platform.system()}, Python {platform.python_version()}; {versions}."
 
 

@@ -36,6 +36,17 @@ def test_first_step(name):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("name", ["cnn-digits", "cnn-images", "lstm", "encoder"])
+def test_networks_of_layers_step_alike_on_workers_and_in_the_driver(name):
+    workload = copy.copy(WORKLOADS[name])
+    workload.shrink()
+    losses = []
+    for inline in (0, 1 << 30):
+        with distgrad.init("inproc", workers=2, shard_bytes=1 << 12, inline_bytes=inline):
+            losses += workload.eager(distgrad)()
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("prepare", [driver.regression, driver.network])
 def test_simulated_workers(prepare):

@@ -6,6 +6,7 @@ from benchmarks.workloads.base import Workload
 from benchmarks.workloads.classify import Logistic, LogisticWide, Newton, Softmax
 from benchmarks.workloads.elementwise import Chain, Poly, Rosenbrock, Tiny
 from benchmarks.workloads.factorise import Factorise
+from benchmarks.workloads.layers import CnnDigits, CnnImages, Encoder, Lstm
 from benchmarks.workloads.network import Matmul, Mlp, MlpAdam
 from benchmarks.workloads.own import Large, ScalingChain, ScalingMlp, Shards
 from benchmarks.workloads.train import Train
@@ -20,6 +21,10 @@ WORKLOADS: dict[str, Workload] = {
         Softmax(),
         Mlp(),
         MlpAdam(),
+        CnnDigits(),
+        CnnImages(),
+        Lstm(),
+        Encoder(),
         Matmul(),
         Rosenbrock(),
         Factorise(),
