@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import checked  # noqa: F401 - first: it turns the checks on
 import normalizing_cases  # noqa: F401 - samples of primitives
 import pytest
 import recurrent_cases  # noqa: F401 - the same

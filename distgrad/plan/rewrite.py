@@ -1,27 +1,30 @@
-"""The same results from less work: rules over the captured nodes, before they are given stages.
+"""The same results from less work: passes over the captured nodes (`PASSES`), before they are given stages.
 
-- *Split*, *pick* and *lay*: what a softmax and its gradient share (see `split.py`).
-- *Fold*: arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar.
-- *Share*: what two nodes compute alike is computed once; dimensions of length 1 that are put in and taken out again,
-  as where a row is written and read, are not put in.
-- *Signs*: what is negated and added is subtracted; what is negated and scaled is scaled by the negated scalar.
-- *Join*: rows that are taken from a table, weighted, and added to others make one product with a sparse matrix.
-- *Drop*: what nobody reads is not computed.
-- *Recut*: a result that its readers need in other cuts is made in those cuts, where that moves less, or in cuts that
-  overlap and hold them all (`overlap.py`).
+- `split_softmax` and `gather_first`: what a softmax and its gradient share (see `split.py`).
+- `fold_constants`: arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar;
+  a common subexpression is computed once; dimensions of length 1 that are put in and taken out again, as where a row
+  is written and read, are not put in.
+- `cancel_signs`: what is negated and added is subtracted; what is negated and scaled is scaled by the negated scalar.
+- `take_and_add`: rows taken from a table, weighted, and added to others make one product with a sparse matrix.
+- `drop_dead_code`: what nobody reads is not computed.
+- `cut_as_read`: a result that its readers need in other cuts is made in those cuts, where that moves less, or in cuts
+  that overlap and hold them all (`overlap.py`).
 
-No rule changes a bit of any result, but for the sign of a NaN or of a zero, and that *join* may add in another order
-than that of the indices; in which one follows from the lengths of the tables.
+No pass changes a bit of any result, but for the sign of a NaN or of a zero, and that `take_and_add` may add in another
+order than that of the indices; in which one follows from the lengths of the tables. After each, where the tests' checks
+are on, `verify.py` looks at what it has made.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from distgrad import checks
 from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
 from distgrad.plan.overlap import hull, shifted, widened
-from distgrad.plan.split import pick, split
+from distgrad.plan.split import gather_first, split_softmax
+from distgrad.plan.verify import verify
 from distgrad.primitives import TABLE, Aval, Labels, Layout
 from distgrad.primitives.rules import layout, on_grid
 from distgrad.sharding import Sharding
@@ -31,17 +34,8 @@ _FOLDED = {"add", "subtract", "multiply", "divide", "negative", "maximum", "mini
 _FOLDED |= {"square", "integer_power", "cast"}
 
 
-def rewrite(
-    values: Sequence[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int
-) -> tuple[list[ValueInfo], list[Numbered]]:
-    """The values and nodes to plan. Values keep their numbers; new ones stand at the end."""
-    known = list(values)
-    folded = _folded(known, split(known, nodes), shard_bytes)
-    return known, _recut(known, _dropped(known, _joined(known, pick(known, _signed(known, folded)))))
-
-
-def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
-    """Fold and share."""
+def fold_constants(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
+    """Arithmetic with scalars that were expanded takes the scalars; common subexpressions are computed once."""
     scalar: dict[int, int] = {}  # of a value whose elements are all the same: the scalar
     same: dict[int, int] = {}  # of a value that was computed before: the value
     seen: dict[object, tuple[int, ...]] = {}
@@ -92,7 +86,7 @@ def _folded(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int
     return done
 
 
-def _signed(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+def cancel_signs(values: list[ValueInfo], nodes: Sequence[Numbered], _: int) -> list[Numbered]:
     """Signs that cost nothing: a - b for a + -b, and a * -s for -(a * s) or -a * s."""
     reads = Counter(v for _, node in nodes for v in node.ins)
     maker: dict[int, NodeInfo] = {}
@@ -145,7 +139,7 @@ def _signed(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered
     return done
 
 
-def _joined(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+def take_and_add(values: list[ValueInfo], nodes: Sequence[Numbered], _: int) -> list[Numbered]:
     """`index_add` of `take(table, source)`, or of its product with one weight for each row, becomes `add_taken`."""
     maker = {v: node for _, node in nodes for v in node.outs}
 
@@ -200,7 +194,7 @@ def _joins(values: Sequence[ValueInfo], node: NodeInfo, taken: NodeInfo, weight:
     )
 
 
-def _dropped(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+def drop_dead_code(values: list[ValueInfo], nodes: Sequence[Numbered], _: int) -> list[Numbered]:
     """The nodes without those that nobody needs."""
     read: set[int] = set()
     kept = []
@@ -212,7 +206,7 @@ def _dropped(values: Sequence[ValueInfo], nodes: Sequence[Numbered]) -> list[Num
     return kept
 
 
-def _recut(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+def cut_as_read(values: list[ValueInfo], nodes: Sequence[Numbered], _: int) -> list[Numbered]:
     """Make results in the cuts in which they are read. Changes the shardings in `values`."""
     needs: dict[int, set[Sharding]] = {}
     done = []
@@ -278,3 +272,31 @@ def _laid(node: NodeInfo, values: Sequence[ValueInfo], target: Sharding) -> Node
     outs = [values[v].aval for v in node.outs]
     made = on_grid(labels, avals, outs, [values[v].sharding for v in node.ins], grid)
     return node._replace(attrs=attrs, layout=made)
+
+
+Pass = Callable[[list[ValueInfo], Sequence[Numbered], int], list[Numbered]]
+PASSES: tuple[Pass, ...] = (
+    split_softmax,
+    fold_constants,
+    cancel_signs,
+    gather_first,
+    take_and_add,
+    drop_dead_code,
+    cut_as_read,
+)
+
+
+def rewrite(
+    values: Sequence[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int
+) -> tuple[list[ValueInfo], list[Numbered]]:
+    """The values and nodes to plan. Values keep their numbers; new ones stand at the end.
+
+    Raises CheckError if the checks are on and a pass makes what cannot be.
+    """
+    known, done = list(values), list(nodes)
+    due = {v for _, node in nodes for v in node.outs if values[v].wanted}
+    for run in PASSES:
+        done = run(known, done, shard_bytes)
+        if checks.ENABLED:
+            verify(known, done, run.__name__, due)
+    return known, done

@@ -3,7 +3,7 @@
 What their kernels do in one go becomes steps of its own: the maximum, the exponentials and their sum, which the nodes
 then share. And where only chosen elements count, only these are computed:
 
-- *Pick*: elements gathered from `a - b`, where b is the same along the rows, are gathered from a.
+- *Gather first*: elements gathered from `a - b`, where b is the same along the rows, are gathered from a.
 - *Lay*: a gradient that is zero but for one element of each row is laid onto what is subtracted from it.
 
 As the steps are those of the kernels, no rule changes a bit of any result, but for the sign of a zero.
@@ -22,7 +22,7 @@ from distgrad.primitives.rules import on_grid
 FAMILY = ("softmax", "log_softmax", "log_softmax_backward")
 
 
-def split(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+def split_softmax(values: list[ValueInfo], nodes: Sequence[Numbered], _: int) -> list[Numbered]:
     """The nodes with those of the family split that have an operand and a dimension in common. Adds to `values`."""
     relatives: dict[Any, int] = {}
     for _, node in nodes:
@@ -108,7 +108,7 @@ class _Splitter:
         return NodeInfo(primitive, attrs, made, ins, (out,))
 
 
-def pick(values: list[ValueInfo], nodes: Sequence[Numbered]) -> list[Numbered]:
+def gather_first(values: list[ValueInfo], nodes: Sequence[Numbered], _: int) -> list[Numbered]:
     """Gather before subtracting, where nobody else reads the difference. Adds to `values`."""
     makers = {v: node for _, node in nodes for v in node.outs}
     readers: dict[int, list[NodeInfo]] = {}

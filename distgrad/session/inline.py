@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad import checks
 from distgrad.caching import Cache
 from distgrad.graph import Company, Filling, Result, Spec, Value, whole
 from distgrad.primitives import TABLE, Place, Primitive
@@ -99,7 +100,10 @@ def small(
             made = _quiet.run(primitive.kernel, *arrays, out=out, **attrs)
         else:
             made = _quiet.run(primitive.kernel, *arrays, **attrs)
-        result = Result(outs[0], made if type(made) is np.ndarray else np.asarray(made))
+        array = made if type(made) is np.ndarray else np.asarray(made)
+        if checks.ENABLED:
+            _check(primitive, (array,), outs)
+        result = Result(outs[0], array)
         result.company = company
         return (Value(result),)
     several = apply(primitive, arrays, outs, attrs)
@@ -163,9 +167,15 @@ def apply(
     elif _is_pooled(primitive, outs[0]):
         attrs = {**attrs, "out": _pool.take(outs[0].aval.shape, outs[0].aval.dtype)}
     made = _quiet.run(primitive.kernel, *arrays, **attrs)
-    if isinstance(made, tuple):
-        return tuple(np.asarray(m) for m in made)
-    return (np.asarray(made),)
+    results = tuple([np.asarray(m) for m in made]) if isinstance(made, tuple) else (np.asarray(made),)
+    if checks.ENABLED:
+        _check(primitive, results, outs)
+    return results
+
+
+def _check(primitive: Primitive, made: Sequence[np.ndarray], outs: Sequence[Spec]) -> None:
+    shapes, dtypes = [out.aval.shape for out in outs], [out.aval.dtype for out in outs]
+    checks.check_results(primitive.name, made, shapes, dtypes)
 
 
 def _is_pooled(primitive: Primitive, out: Spec) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.checks import CheckError
 from distgrad.errors import WireError
 from distgrad.exchange import Failure, Joined, Tree, held
 from distgrad.program import Arrival, Departure, Program, Step
@@ -92,6 +93,8 @@ class Runner(Stage[LoopRunner]):
             running: list[Step | None] = [None]
             try:
                 made = self._shards(number, at, set(failed), env, running, meter)
+            except CheckError:
+                raise
             except Exception as error:  # a kernel may fail in any way
                 culprit = running[0]
                 if culprit is None or culprit.outs[0] in failed:

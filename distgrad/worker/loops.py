@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from distgrad import checks
 from distgrad.primitives import Place
 from distgrad.primitives.rules import place
 from distgrad.program import Loop, Program, Step
@@ -166,6 +167,8 @@ class LoopRunner(Registers):
                     kwargs["out"] = made
             results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
             results = results if isinstance(results, tuple) else (results,)
+            if checks.ENABLED:
+                self._check(n, shard, results)
             for slot, result in zip(step.outs, results, strict=True):
                 regs[self.of_slot[slot]] = array = np.asarray(result)  # indexing may have made it a scalar
                 if array is kwargs.get("out"):
@@ -175,6 +178,12 @@ class LoopRunner(Registers):
                 if slot in self.escaping:
                     out[slot] = array
         return out
+
+    def _check(self, n: int, shard: int, results: tuple[Any, ...]) -> None:
+        step = self.steps[n]
+        shapes = [extent(region) for region in self._place(n, shard).outs]
+        dtypes = [self.slots[slot].dtype for slot in step.outs]
+        checks.check_results(step.primitive.name, [np.asarray(r) for r in results], shapes, dtypes)
 
     def _by_tiles(
         self,
@@ -337,6 +346,8 @@ class LoopRunner(Registers):
                 return adding(kernel, regs, getter(operands), levels[0])
             return summing(kernel, regs, operands, levels[0], merge, step.primitive.into, first, target)
         if not step.primitive.into:
+            if checks.ENABLED:
+                kernel = self._checked(n, kernel)
             copied = [slot in self.escaping for slot in step.outs]
             return making(kernel, regs, getter(operands), registers, copied)
         (register,) = registers
@@ -345,6 +356,19 @@ class LoopRunner(Registers):
         if target is not None and all(r in targets for r in operands):
             return bound(kernel, [targets[r] for r in operands], target)
         return writing(kernel, regs, operands, register)
+
+    def _checked(self, n: int, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """The kernel of a step in tiles, whose results have the declared dtypes; their shapes are the tile's."""
+        step = self.steps[n]
+        dtypes = [self.slots[slot].dtype for slot in step.outs]
+
+        def checked(*arrays: Any) -> tuple[np.ndarray, ...]:
+            results = kernel(*arrays)
+            made = [np.asarray(r) for r in (results if isinstance(results, tuple) else (results,))]
+            checks.check_results(step.primitive.name, made, [r.shape for r in made], dtypes)
+            return tuple(made)
+
+        return checked
 
     def _carries(self, slot: int, turn: Turn) -> list[Call]:
         """What brings the partial sums of a slot that are full, or the last, to those above them."""

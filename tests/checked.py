@@ -1,0 +1,5 @@
+"""Imported before distgrad: the checks that users do not pay for are on, in the workers that tests start too."""
+
+import os
+
+os.environ["DISTGRAD_CHECKS"] = "1"
