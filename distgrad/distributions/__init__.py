@@ -1,6 +1,6 @@
 """Probability distributions, as `torch.distributions`: samples, densities, entropies and their gradients."""
 
-from distgrad.distributions import constraints, kl, kl_pairs, transforms, utils
+from distgrad.distributions import constraint_registry, constraints, kl, kl_pairs, transforms, utils
 from distgrad.distributions.categorical import (
     Categorical,
     Multinomial,
@@ -8,6 +8,7 @@ from distgrad.distributions.categorical import (
     OneHotCategoricalStraightThrough,
 )
 from distgrad.distributions.circular import VonMises
+from distgrad.distributions.constraint_registry import biject_to, transform_to
 from distgrad.distributions.continuous import (
     Cauchy,
     Exponential,
@@ -17,10 +18,18 @@ from distgrad.distributions.continuous import (
     Normal,
     Uniform,
 )
+from distgrad.distributions.correlation import (
+    CatTransform,
+    CorrCholeskyTransform,
+    CumulativeDistributionTransform,
+    PositiveDefiniteTransform,
+    ReshapeTransform,
+)
 from distgrad.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.gamma import Beta, Chi2, Dirichlet, Gamma, StudentT
 from distgrad.distributions.kl import kl_divergence, register_kl
+from distgrad.distributions.matrices import LKJCholesky, LowRankMultivariateNormal, Wishart
 from distgrad.distributions.mixture import MixtureSameFamily
 from distgrad.distributions.multivariate import MultivariateNormal
 from distgrad.distributions.positive import (
@@ -64,11 +73,14 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Binomial",
+    "CatTransform",
     "Categorical",
     "Cauchy",
     "Chi2",
     "ComposeTransform",
     "ContinuousBernoulli",
+    "CorrCholeskyTransform",
+    "CumulativeDistributionTransform",
     "Dirichlet",
     "Distribution",
     "ExpTransform",
@@ -84,9 +96,11 @@ __all__ = [
     "IndependentTransform",
     "InverseGamma",
     "Kumaraswamy",
+    "LKJCholesky",
     "Laplace",
     "LogNormal",
     "LogisticNormal",
+    "LowRankMultivariateNormal",
     "LowerCholeskyTransform",
     "MixtureSameFamily",
     "Multinomial",
@@ -97,9 +111,11 @@ __all__ = [
     "OneHotCategoricalStraightThrough",
     "Pareto",
     "Poisson",
+    "PositiveDefiniteTransform",
     "PowerTransform",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
+    "ReshapeTransform",
     "SigmoidTransform",
     "SoftmaxTransform",
     "SoftplusTransform",
@@ -112,12 +128,16 @@ __all__ = [
     "Uniform",
     "VonMises",
     "Weibull",
+    "Wishart",
+    "biject_to",
+    "constraint_registry",
     "constraints",
     "identity_transform",
     "kl",
     "kl_divergence",
     "kl_pairs",
     "register_kl",
+    "transform_to",
     "transforms",
     "utils",
 ]

@@ -34,9 +34,15 @@ class _Tested(Constraint):
     """A set by a test of each number, with its printed form."""
 
     def __init__(
-        self, title: str, test: Callable[[Tensor], Tensor], discrete: bool = False, event_dim: int = 0
+        self,
+        title: str,
+        test: Callable[[Tensor], Tensor],
+        discrete: bool = False,
+        event_dim: int = 0,
+        **bounds: Any,
     ):
         self._title, self._test = title, test
+        self.__dict__.update(bounds)
         self.is_discrete, self.event_dim = discrete, event_dim
 
     def check(self, value: Tensor) -> Tensor:
@@ -131,19 +137,19 @@ class _Joined(Constraint):
     """Values whose parts along a dimension are each in a set of their own."""
 
     def __init__(self, title: str, cseq: Sequence[Constraint], dim: int, lengths: Sequence[int] | None):
-        self.cseq, self.dim, self._title, self._lengths = list(cseq), dim, title, lengths
+        self.cseq, self.dim, self._title, self.lengths = list(cseq), dim, title, lengths
         self.is_discrete = any(c.is_discrete for c in self.cseq)
         inner = max(c.event_dim for c in self.cseq)
         self.event_dim = max(inner + (dim < 0), -dim) if lengths is None else max(inner, -dim)
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each part is in its set."""
-        if self._lengths is None:
+        if self.lengths is None:
             return stack_values(
                 [c.check(value.select(self.dim, i)) for i, c in enumerate(self.cseq)], self.dim
             )
         start, found = 0, []
-        for c, n in zip(self.cseq, self._lengths, strict=True):
+        for c, n in zip(self.cseq, self.lengths, strict=True):
             found.append(c.check(value.narrow(self.dim, start, n)))
             start += n
         return cat_values(found, self.dim)
@@ -176,35 +182,44 @@ def _title(name: str, **bounds: Any) -> str:
 
 def greater_than(lower_bound: Any) -> Constraint:
     """Numbers above a bound."""
-    return _Tested(_title("GreaterThan", lower_bound=lower_bound), lambda x: x > lower_bound)
+    return _Tested(
+        _title("GreaterThan", lower_bound=lower_bound), lambda x: x > lower_bound, lower_bound=lower_bound
+    )
 
 
 def greater_than_eq(lower_bound: Any) -> Constraint:
     """Numbers from a bound on."""
-    return _Tested(_title("GreaterThanEq", lower_bound=lower_bound), lambda x: x >= lower_bound)
+    return _Tested(
+        _title("GreaterThanEq", lower_bound=lower_bound), lambda x: x >= lower_bound, lower_bound=lower_bound
+    )
 
 
 def less_than(upper_bound: Any) -> Constraint:
     """Numbers below a bound."""
-    return _Tested(_title("LessThan", upper_bound=upper_bound), lambda x: x < upper_bound)
+    return _Tested(
+        _title("LessThan", upper_bound=upper_bound), lambda x: x < upper_bound, upper_bound=upper_bound
+    )
 
 
 def interval(lower_bound: Any, upper_bound: Any) -> Constraint:
     """Numbers from one bound to the other, both included."""
     title = _title("Interval", lower_bound=lower_bound, upper_bound=upper_bound)
-    return _Tested(title, lambda x: _within(lower_bound, x, upper_bound))
+    bounds = {"lower_bound": lower_bound, "upper_bound": upper_bound}
+    return _Tested(title, lambda x: _within(lower_bound, x, upper_bound), **bounds)
 
 
 def half_open_interval(lower_bound: Any, upper_bound: Any) -> Constraint:
     """Numbers from one bound on and below the other."""
     title = _title("HalfOpenInterval", lower_bound=lower_bound, upper_bound=upper_bound)
-    return _Tested(title, lambda x: (x >= lower_bound) & (x < upper_bound))
+    bounds = {"lower_bound": lower_bound, "upper_bound": upper_bound}
+    return _Tested(title, lambda x: (x >= lower_bound) & (x < upper_bound), **bounds)
 
 
 def integer_interval(lower_bound: Any, upper_bound: Any) -> Constraint:
     """Whole numbers from one bound to the other, both included."""
     title = _title("IntegerInterval", lower_bound=lower_bound, upper_bound=upper_bound)
-    return _Tested(title, lambda x: _whole(x) & _within(lower_bound, x, upper_bound), True)
+    bounds = {"lower_bound": lower_bound, "upper_bound": upper_bound}
+    return _Tested(title, lambda x: _whole(x) & _within(lower_bound, x, upper_bound), True, **bounds)
 
 
 def multinomial(upper_bound: Any) -> Constraint:
