@@ -12,6 +12,7 @@ import numpy as np
 
 from distgrad.caching import Cache
 from distgrad.errors import WireError
+from distgrad.exchange import rows
 from distgrad.exchange.base import Reading, contiguous, held, inside, sizes, stored_bytes
 from distgrad.exchange.tree import Grid, Take, Tree, leaves, subtrees
 from distgrad.fields import DIMS, check, check_array, read_int, read_list, read_sharding, show
@@ -97,7 +98,15 @@ class Reduce(Exchange):
     def send(self, value: Trees, workers: int, worker: int, to: range) -> Iterator[np.ndarray]:
         for kept, tree in sorted(value.items()):
             if kept in to:
-                yield from (np.asarray(array) for _, _, array, _ in tree.stack)
+                yield from self._given([array for _, _, array, _ in tree.stack], workers)
+
+    def _given(self, arrays: Sequence[Any], workers: int) -> Iterator[np.ndarray]:
+        """Arrays as they are sent: of exact parts, between workers, the rows that are not zero."""
+        for array in arrays:
+            if self.exact and workers > 1:
+                yield from rows.sent(array)
+            else:
+                yield np.asarray(array)
 
     def receive(
         self,
@@ -108,6 +117,8 @@ class Reduce(Exchange):
         take: Take = np.empty,
         along: int | None = None,
     ) -> list[Any]:
+        if self.exact and workers > 1:
+            return self._laid(items, workers, shards, slot, take)
         pieces: list[dict[int, list[np.ndarray]]] = []  # of each worker by the number of the sum
         for w in range(workers):
             sent = iter(items[w])
@@ -120,6 +131,20 @@ class Reduce(Exchange):
                 pieces[w][kept] = part
             self.nothing_left(sent, w)
         return [np.asarray(self._merged(pieces, kept, take)) for kept in shards]
+
+    def _laid(
+        self, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range, slot: Slot, take: Take
+    ) -> list[Any]:
+        """`receive` where the order changes no bit."""
+        parts: dict[int, list[np.ndarray | rows.Rows]] = {shard: [] for shard in shards}
+        for w in range(workers):
+            sent = iter(items[w])
+            for kept, n in self.sent(workers, w, shards):
+                shape = extent(slot.sharding.cell(kept))
+                parts[kept] += [rows.received(sent, shape, slot.dtype) for _ in range(n)]
+            self.nothing_left(sent, w)
+        cells = {shard: extent(slot.sharding.cell(shard)) for shard in shards}
+        return [rows.merged(mine, cells[shard], slot.dtype, take) for shard, mine in parts.items()]
 
     def _merged(self, pieces: Sequence[dict[int, list[np.ndarray]]], kept: int, take: Take) -> Any:
         made = self.tree(take)
@@ -139,13 +164,22 @@ class Reduce(Exchange):
     def moved(self, slot: Slot, workers: int, channel: str) -> int:
         everywhere = self.sums == 1 or channel == "each"  # else only the driver reads
         each = slot.aval.nbytes // max(1, self.sums)
-        return each * sum(
+        total = each * sum(
             n
             for worker in range(workers)
             for to in range(workers if everywhere else 0)
             if to != worker
             for _, n in self.sent(workers, worker, held(self.sums, workers, to))
         )
+        return self._in_rows(total, slot, workers)
+
+    def _in_rows(self, total: int, slot: Slot, workers: int) -> int:
+        """Of so many bytes those that are sent where parts go by rows: each row comes from one worker."""
+        shape, dtype = extent(slot.sharding.cell(0)), slot.dtype
+        if not self.exact or not rows.apart(shape, dtype):
+            return total
+        givers = sum(1 for w in range(workers) if self.subtrees(workers, w))
+        return int(total / max(1, givers) * (1 + 8 * shape[0] / (math.prod(shape) * dtype.itemsize)))
 
     def arriving(self, slot: Slot, workers: int, worker: int, channel: str, in_tiles: bool) -> int:
         mine = held(slot.sharding.count, workers, worker)
@@ -204,16 +238,17 @@ class ReduceScatter(Reduce):
         arrays = [array for tree in value.values() for _, _, array, _ in tree.stack]
         for shard in to:
             at = inside(self.target.cell(shard), tuple((0, n) for n in self.target.shape))
-            yield from (np.asarray(array[at], order="C") for array in arrays)
+            yield from self._given([np.asarray(array[at], order="C") for array in arrays], workers)
 
     def moved(self, slot: Slot, workers: int, channel: str) -> int:
         elements = sizes(self.target)
-        return slot.dtype.itemsize * sum(
+        total = slot.dtype.itemsize * sum(
             n * int(elements[shard])
             for worker in range(workers)
             for shard, n in self.sent(workers, worker, range(self.count))
             if shard not in held(self.count, workers, worker)
         )
+        return self._in_rows(total, Slot(slot.dtype, self.target), workers)
 
     def leaving(
         self, slot: Slot, workers: int, worker: int, channel: str, kept: bool
