@@ -234,3 +234,26 @@ def test_few_channels_are_as_many(
     tolerance = 1e-4 if dtype is np.float32 else 1e-12
     for got, want in zip(found, results(), strict=True):
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("padding", "dilation", "size", "kernel"),
+    [
+        ((1, 1), (1, 1), (5, 4), (3, 3)),
+        ((0, 2), (2, 1), (7, 4), (2, 3)),
+        ((3, 4), (1, 2), (4, 3), (2, 2)),  # more padding than the kernel reaches
+        ((1,), (2,), (6,), (3,)),
+    ],
+)
+def test_gradients_of_inputs_read_or_write_windows(
+    monkeypatch: pytest.MonkeyPatch, padding: Any, dilation: Any, size: Any, kernel: Any
+) -> None:
+    how: dict[str, Any] = {"stride": (1,) * len(size), "padding": padding, "dilation": dilation}
+    rest = zip(size, kernel, padding, dilation, strict=True)
+    of_y = tuple(n + 2 * p - d * (k - 1) for n, k, p, d in rest)
+    y, w = normal(3, 2, 3, *of_y), normal(2, 3, 2, *kernel)
+    found = []
+    for outer in (1, 99):
+        monkeypatch.setattr(kernels, "OUTER", outer)
+        found.append(kernels.convolve_input(y, w, size=size, at=whole(3, 2, 2, *size), **how))
+    np.testing.assert_allclose(*found, rtol=1e-12, atol=1e-12)

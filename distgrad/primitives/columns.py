@@ -14,12 +14,22 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 Ints = tuple[int, ...]
 
-BLOCK = 512 << 10  # bytes of the matrix of windows
+BLOCK = 1 << 20  # bytes of the matrix of windows
 COLUMNS = 256  # of that matrix, at least: fewer do not keep BLAS busy
 WASTE = 12  # rows of w times the share of columns that nobody needs, from which on windows are copied
+
+
+class Grid(NamedTuple):
+    """The offsets of a kernel that read one phase: every `step`-th from `first` on, along each dimension."""
+
+    first: Ints
+    step: Ints
+    at: Ints  # how many strides the first is from that of the kernel
+    apart: Ints  # how many strides are between two
 
 
 class Taps(NamedTuple):
@@ -30,6 +40,7 @@ class Taps(NamedTuple):
     taps: tuple[
         tuple[int, Ints], ...
     ]  # for each offset the number of its phase, and how many strides it is from the first
+    grids: tuple[Grid, ...]  # the offsets of each phase
 
 
 @lru_cache(maxsize=256)
@@ -40,7 +51,12 @@ def _taps(kernel: Ints, stride: Ints, dilation: Ints) -> Taps:
         at = [divmod(i * d, s) for i, d, s in zip(k, dilation, stride, strict=True)]
         taps.append((phases.setdefault(tuple(r for _, r in at), len(phases)), tuple(q for q, _ in at)))
     reach = tuple((n - 1) * d // s for n, d, s in zip(kernel, dilation, stride, strict=True))
-    return Taps(reach, tuple(phases), tuple(taps))
+    step = tuple(s // math.gcd(s, d) for s, d in zip(stride, dilation, strict=True))
+    apart = tuple(n * d // s for n, d, s in zip(step, dilation, stride, strict=True))
+    first = {}
+    for k, (phase, at) in zip(itertools.product(*map(range, kernel)), taps, strict=True):
+        first.setdefault(phase, Grid(k, step, at, apart))
+    return Taps(reach, tuple(phases), tuple(taps), tuple(first[n] for n in range(len(phases))))
 
 
 class Window:
@@ -49,7 +65,7 @@ class Window:
     def __init__(
         self, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, size: Ints, rows: int
     ) -> None:
-        self.reach, self.phases, self.taps = _taps(kernel, stride, dilation)
+        self.reach, self.phases, self.taps, self.grids = _taps(kernel, stride, dilation)
         self.stride, self.padding, self.kernel = stride, padding, kernel
         self.inner = size[1:]  # of y
         self.wide = tuple(
@@ -131,10 +147,22 @@ class Window:
         length = n * rows * math.prod(self.pitch)
         if self.plain:
             return block.reshape(g, c, length)
-        made = np.empty((g, c, len(self.taps), n, rows, *self.pitch), x.dtype)
-        target = made.reshape(g, c, len(self.taps), n, -1) if self.runs else made
-        for k, view in enumerate(self.views(block, rows)):
-            np.copyto(target[:, :, k], view)
+        made = np.empty((g, c, *self.kernel, n, rows, *self.pitch), x.dtype)
+        target = made.reshape(g, c, *self.kernel, n, -1) if self.runs else made
+        columns = (rows * math.prod(self.pitch),) if self.runs else (rows, *self.inner)
+        within = block.strides[-1:] if self.runs else block.strides[4:]
+        for number, (first, step, at, apart) in enumerate(self.grids):
+            some = target[
+                (
+                    ...,
+                    *(slice(k, None, n) for k, n in zip(first, step, strict=True)),
+                    *(slice(None),) * (1 + len(columns)),
+                )
+            ]
+            source = block[(slice(None), slice(None), number, slice(None), *(slice(q, None) for q in at))]
+            between = (n * size for n, size in zip(apart, block.strides[4:], strict=True))
+            strides = (*block.strides[:2], *between, block.strides[3], *within)
+            np.copyto(some, as_strided(source, some.shape, strides))
         return made.reshape(g, c * len(self.taps), length)
 
     def add(self, columns: np.ndarray, x: np.ndarray, start: int, rows: int) -> None:
@@ -176,7 +204,8 @@ def blocks(
     line = math.prod(window.pitch)  # columns for each row
     column = max(1, c * len(window.taps) * itemsize)
     columns = max(COLUMNS, BLOCK // column)
-    some_rows = min(rows, -(-columns // max(1, line)))
+    pieces = -(-rows * line // columns)
+    some_rows = -(-rows // max(1, min(rows, pieces)))
     samples = max(1, min(n, columns // max(1, line * some_rows)))
     groups = max(1, min(g, columns // max(1, line * some_rows * samples)))
     for at_n, at_g, at_t in itertools.product(

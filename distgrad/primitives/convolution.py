@@ -25,6 +25,8 @@ from distgrad.primitives.blas import matmul
 from distgrad.primitives.columns import SAMPLES_OUT, Window, blocks
 from distgrad.primitives.folding import folding
 
+OUTER = 8  # channels of y from which on its windows are read, instead of those of x written
+
 Out = np.ndarray | None
 Ints = tuple[int, ...]
 
@@ -68,14 +70,19 @@ def convolve(
     if depthwise.suits(w):
         depthwise.output(window, x, w, y)
         return out
-    for n, groups, t in blocks(window, x.shape, size[0], x.itemsize):
+    _multiply(window, x, matrix, y)
+    return out
+
+
+def _multiply(window: Window, x: np.ndarray, matrix: np.ndarray, y: np.ndarray) -> None:
+    """Writes y, the product of `matrix` (g, o, c and k) with the windows of x."""
+    for n, groups, t in blocks(window, x.shape, y.shape[3], x.itemsize):
         rows = t.stop - t.start
         columns = window.columns(x[n, groups], t.start, rows)
         made = matmul(matrix[groups], columns)
         target = y[n, groups, :, t]
         made = window.inside(made.reshape(*made.shape[:2], len(target), rows, *window.pitch))
-        np.copyto(target, made.transpose(SAMPLES_OUT[ndim]))
-    return out
+        np.copyto(target, made.transpose(SAMPLES_OUT[y.ndim]))
 
 
 def convolve_input(
@@ -99,12 +106,20 @@ def convolve_input(
         flat = np.ascontiguousarray(y).reshape(*y.shape[:3], -1)
         matmul(turned, flat, out=x.reshape(*x.shape[:3], -1))
         return out
+    finite = np.isfinite(matrix).all()
+    few = depthwise.suits(w)
+    if x.size and y.size and finite and not few and set(stride) == {1} and OUTER <= o <= 2 * w.shape[2]:
+        # With strides of 1 that is a convolution too: by w with its offsets, and c and o, turned around.
+        around = np.flip(w, tuple(range(3, ndim))).swapaxes(1, 2)
+        beyond = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True))
+        window = Window(kernel, stride, beyond, dilation, size, w.shape[2])
+        _multiply(window, y, around.reshape(g, w.shape[2], -1), x)
+        return out
     x[...] = 0
     if not (x.size and y.size and w.size):
         return out
     window = Window(kernel, stride, padding, dilation, y.shape[3:], o)
-    finite = np.isfinite(matrix).all()
-    if finite and depthwise.suits(w):
+    if finite and few:
         depthwise.input(window, y, w, x)
         return out
     if not finite:
