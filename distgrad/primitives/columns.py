@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -53,10 +53,10 @@ def _taps(kernel: Ints, stride: Ints, dilation: Ints) -> Taps:
     reach = tuple((n - 1) * d // s for n, d, s in zip(kernel, dilation, stride, strict=True))
     step = tuple(s // math.gcd(s, d) for s, d in zip(stride, dilation, strict=True))
     apart = tuple(n * d // s for n, d, s in zip(step, dilation, stride, strict=True))
-    first = {}
-    for k, (phase, at) in zip(itertools.product(*map(range, kernel)), taps, strict=True):
-        first.setdefault(phase, Grid(k, step, at, apart))
-    return Taps(reach, tuple(phases), tuple(taps), tuple(first[n] for n in range(len(phases))))
+    grids: dict[int, Grid] = {}
+    for k, (phase, first) in zip(itertools.product(*map(range, kernel)), taps, strict=True):
+        grids.setdefault(phase, Grid(k, step, first, apart))
+    return Taps(reach, tuple(phases), tuple(taps), tuple(grids[n] for n in range(len(phases))))
 
 
 class Window:
@@ -152,14 +152,10 @@ class Window:
         columns = (rows * math.prod(self.pitch),) if self.runs else (rows, *self.inner)
         within = block.strides[-1:] if self.runs else block.strides[4:]
         for number, (first, step, at, apart) in enumerate(self.grids):
-            some = target[
-                (
-                    ...,
-                    *(slice(k, None, n) for k, n in zip(first, step, strict=True)),
-                    *(slice(None),) * (1 + len(columns)),
-                )
-            ]
-            source = block[(slice(None), slice(None), number, slice(None), *(slice(q, None) for q in at))]
+            offsets = [slice(k, None, n) for k, n in zip(first, step, strict=True)]
+            there: tuple[Any, ...] = (..., *offsets, *[slice(None)] * (1 + len(columns)))
+            here: tuple[Any, ...] = (slice(None), slice(None), number, slice(None))
+            some, source = target[there], block[(*here, *(slice(q, None) for q in at))]
             between = (n * size for n, size in zip(apart, block.strides[4:], strict=True))
             strides = (*block.strides[:2], *between, block.strides[3], *within)
             np.copyto(some, as_strided(source, some.shape, strides))
