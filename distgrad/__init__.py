@@ -121,6 +121,7 @@ from distgrad.ops.making import (
     zeros_like,
 )
 from distgrad.ops.masks import *
+from distgrad.ops.matrix_functions import chain_matmul
 from distgrad.ops.methods import *
 from distgrad.ops.norms import *
 from distgrad.ops.ordering import *

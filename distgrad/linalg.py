@@ -2,6 +2,7 @@
 
 from distgrad.errors import LinAlgError
 from distgrad.ops.base import Tensor
+from distgrad.ops.combining import cross
 from distgrad.ops.decompositions import (
     cholesky,
     eigh,
@@ -20,12 +21,23 @@ from distgrad.ops.factors import lstsq
 from distgrad.ops.linalg import _norm_of_either as norm
 from distgrad.ops.linalg import _vector_norm as vector_norm
 from distgrad.ops.linalg import linalg_svd, matrix_norm
+from distgrad.ops.matrix_functions import (
+    cond,
+    matrix_rank,
+    multi_dot,
+    tensorinv,
+    tensorsolve,
+    vander,
+    vecdot,
+)
 from distgrad.ops.products import matmul
 from distgrad.ops.rearranging import diagonal
 
 __all__ = [
     "LinAlgError",
     "cholesky",
+    "cond",
+    "cross",
     "det",
     "diagonal",
     "eigh",
@@ -36,6 +48,8 @@ __all__ = [
     "matrix_exp",
     "matrix_norm",
     "matrix_power",
+    "matrix_rank",
+    "multi_dot",
     "norm",
     "pinv",
     "qr",
@@ -44,6 +58,10 @@ __all__ = [
     "solve_triangular",
     "svd",
     "svdvals",
+    "tensorinv",
+    "tensorsolve",
+    "vander",
+    "vecdot",
     "vector_norm",
 ]
 

@@ -1,6 +1,25 @@
 """Probability distributions, as `torch.distributions`: samples, densities, entropies and their gradients."""
 
-from distgrad.distributions import constraint_registry, constraints, kl, kl_pairs, transforms, utils
+from distgrad.distributions import categorical as one_hot_categorical
+from distgrad.distributions import (
+    circular,
+    constraint_registry,
+    constraints,
+    continuous,
+    discrete,
+    gamma,
+    kl,
+    kl_pairs,
+    matrices,
+    mixture,
+    multivariate,
+    positive,
+    relaxed,
+    transformed,
+    transforms,
+    utils,
+    waiting,
+)
 from distgrad.distributions.categorical import (
     Categorical,
     Multinomial,
@@ -66,6 +85,17 @@ from distgrad.distributions.transforms import (
     identity_transform,
 )
 from distgrad.distributions.waiting import NegativeBinomial
+
+# The files that torch has each distribution in: `distributions.normal.Normal`.
+cauchy = exponential = gumbel = half_normal = laplace = normal = uniform = continuous
+bernoulli = binomial = geometric = poisson = discrete
+beta = chi2 = dirichlet = studentT = gamma
+fishersnedecor = generalized_pareto = half_cauchy = inverse_gamma = kumaraswamy = pareto = weibull = positive
+continuous_bernoulli = logistic_normal = relaxed_bernoulli = relaxed_categorical = relaxed
+independent = log_normal = transformed_distribution = transformed
+lkj_cholesky = lowrank_multivariate_normal = wishart = matrices
+mixture_same_family, multinomial, multivariate_normal = mixture, one_hot_categorical, multivariate
+negative_binomial, von_mises = waiting, circular
 
 __all__ = [
     "AbsTransform",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
-from distgrad.ops.base import Tensor, Value, call, common_dtype, composite, op
+from distgrad.ops.base import Tensor, Value, attach, call, common_dtype, composite, op
 from distgrad.ops.compare import where
 from distgrad.ops.helpers import broadcast_to, title
 from distgrad.ops.joining import cat
@@ -27,6 +27,7 @@ __all__ = [
     "cholesky_solve",
     "inverse",
     "matrix_exp",
+    "matrix_power",
     "pinverse",
 ]
 
@@ -271,7 +272,15 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     return out  # type: ignore[return-value]
 
 
-inverse, pinverse = inv, pinv
+inverse = inv
+
+
+def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
+    """The older form of `linalg.pinv`, with its own tolerance."""
+    return pinv(input, rtol=rcond)
+
+
+attach(inverse=inv, pinverse=pinverse)
 
 
 def _matrix_exp_A(g: Tensor, A: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import int64
-from distgrad.ops.base import KINDS, Tensor, Value, _named_tuple, call, op
+from distgrad.ops.base import KINDS, Tensor, Value, _named_tuple, attach, call, op
 from distgrad.ops.decompositions import _matrices, _product, _solve_triangular, pinv
 from distgrad.ops.helpers import broadcast_to
 from distgrad.ops.joining import cat
@@ -211,3 +211,6 @@ def lstsq(input: Tensor, b: Tensor, rcond: float | None = None, *, driver: str |
         values.detach() if driver in ("gelsd", "gelss") else empty,
     ]
     return _lstsq_result(parts)
+
+
+attach(svd=svd, qr=qr)
