@@ -43,7 +43,7 @@ class Clock:
     """Sums up the time that some methods of a session take."""
 
     def __init__(self, session: Session):
-        self.seconds = dict.fromkeys(("flush", "_plan", "_run"), 0.0)
+        self.seconds = dict.fromkeys(("flush", "_planned", "_run"), 0.0)
         for name in self.seconds:
             setattr(session, name, self._timed(name, getattr(session, name)))
 
@@ -81,7 +81,7 @@ def measure(prepare: Callable[[int], Step], rows: int, workers: int) -> Figures:
         planned = []
         for _ in range(ROUNDS):
             session._plans.clear()
-            planned.append(clock.step(step)["_plan"])
+            planned.append(clock.step(step)["_planned"])
     finally:
         door.detach()
     return Figures(

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from distgrad import checks
 from distgrad.caching import remembered
 from distgrad.primitives.base import Aval, Layout, Primitive
 from distgrad.sharding import Sharding
+from distgrad.states import UNMADE, State, check_contents, check_step
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 NO_COPIES: Mapping[Sharding, int] = {}
@@ -201,19 +203,19 @@ def nobody() -> None:
 
 
 class Result:
-    """One result of a node. It is in one of these states:
+    """One result of a node. Its `state` says where its elements are (`states.py`), and which of these hold something:
 
-    - known: `array` holds it, in the driver;
-    - promised: `promise` makes it, here or on the workers, whichever works with it first;
-    - pending: a node that was not run yet makes it;
-    - stored: the workers hold its shards under `id` (all of it on each worker, where the sharding is one shard);
-      `copies` are ids of the same elements cut otherwise, kept because they were asked for once;
-    - boxed: the partial results are in `box`, and whoever needs the sum merges them;
-    - spared: it was not stored, since by `recipe` it can be made if it is asked for;
-    - failed: `error` says why.
+    - `array`: the elements, in the driver. Of what is known; of what is stored, once it was fetched; of what is
+      promised, once it was looked at.
+    - `promise`: what makes it. Of what is promised.
+    - `id`, `copies`: what the workers have its shards under (all of it on each, where the sharding is one shard), and
+      the same elements cut otherwise, kept because they were asked for once; `lease` holds these. Of what is stored.
+    - `box`: where the partial results are. Of what is boxed; of what is stored, if the driver was told it.
+    - `recipe`: how it is made again. Of what is spared; of what is stored, if it could be given up.
+    - `error`: why there is nothing. Of what failed.
 
-    A stored result may be known as well, once it was fetched, or have a recipe: it can be made again. `company` is that
-    of a known array which is too large to travel inside a call, once it was worked with.
+    `company` is that of a known array which is too large to travel inside a call, once it was worked with. Only the
+    methods below change the state.
     """
 
     __slots__ = (
@@ -229,10 +231,12 @@ class Result:
         "promise",
         "recipe",
         "spec",
+        "state",
     )
 
     def __init__(self, spec: Spec, array: np.ndarray | None = None):
         self.spec = spec
+        self.state = State.PENDING if array is None else State.KNOWN
         self.array = array
         self.company: Company | None = None
         self.promise: Promise | None = None
@@ -242,7 +246,7 @@ class Result:
         self.error: Any = None
         self.recipe: Recipe | None = None
         self.handle: Callable[[], Value | None] = nobody  # gives whoever holds it, beside pending nodes
-        self.lease: Lease | None = None  # of what the workers have of it
+        self.lease: Lease | None = None
 
     @property
     def aval(self) -> Aval:
@@ -259,20 +263,97 @@ class Result:
         """Whether nothing but workers could give it, or could have."""
         return self.array is None and (self.promise is None or not self.promise.near)
 
-    def goes_far(self) -> None:
-        """The workers have it or get it, and with it what it is worked with."""
-        self.company = self.company or Company()
-        self.company.all().far = True
-
     @property
     def pending(self) -> bool:
-        """Whether it is still to be computed."""
-        return self.array is None and self.id is None and self.box is None and self.error is None
+        """Whether its elements are still to be computed."""
+        return self.state in UNMADE and self.array is None
 
     @property
     def awaited(self) -> bool:
         """Whether it is still to be computed, and somebody holds it."""
         return self.pending and self.handle() is not None
+
+    def goes_far(self) -> None:
+        """The workers have it or get it, and with it what it is worked with."""
+        self.company = self.company or Company()
+        self.company.all().far = True
+
+    # From state to state
+
+    def _to(self, state: State) -> None:
+        if self.state is State.FAILED:  # and stays so, whatever a node that is still pending makes
+            return
+        if checks.ENABLED:
+            check_step(self.state, state)
+            check_contents(state, self)
+        self.state = state
+
+    def is_promised(self, promise: Promise) -> None:
+        """It is made once somebody works with it."""
+        self.promise = promise
+        self._to(State.PROMISED)
+
+    def is_known(self, array: np.ndarray) -> None:
+        """The driver has its elements, and where workers store them, they do too.
+
+        What is promised to be made of nothing that waits stays so: to make it again costs no more than to send it.
+        """
+        self.array, self.box = array, None
+        if self.promise is not None and self.promise.base is not None:
+            self.promise = None
+        if self.state is not State.STORED and self.promise is None:
+            self._to(State.KNOWN)
+
+    def is_pending(self, spec: Spec | None = None) -> None:
+        """A node that makes it is in the pending graph; `spec` if it is cut otherwise than was promised."""
+        self.spec = spec or self.spec
+        self.promise = self.recipe = self.array = None
+        self._to(State.PENDING)
+
+    def is_stored(self, number: int, lease: Lease, spec: Spec | None = None) -> None:
+        """The workers hold it under a number; `spec` if they have it cut otherwise. The driver lets go of it."""
+        self.spec = spec or self.spec
+        self.id, self.box, self.array, self.lease = number, None, None, lease
+        self._to(State.STORED)
+
+    def is_boxed(self, box: Any, lease: Lease) -> None:
+        """Whoever needs it finds it, or the parts of it, in a box."""
+        self.box = box
+        if self.state is not State.STORED:
+            self.lease = lease
+            self._to(State.BOXED)
+
+    def has_copies(self, copies: Mapping[Sharding, int]) -> None:
+        """The workers hold these, cut otherwise, with what is stored."""
+        self.copies = copies
+        if self.lease is not None:
+            self.lease.ids = [number for number in (self.id, *copies.values()) if number is not None]
+
+    def has_recipe(self, recipe: Recipe) -> None:
+        """It can be made again: if it is not stored, that is all there is."""
+        self.recipe = recipe
+        if self.state is not State.STORED:
+            self._to(State.SPARED)
+
+    def is_given_up(self, recipe: Recipe) -> None:
+        """The workers free it, since it can be made again."""
+        self._leave_workers()
+        self.recipe = recipe
+        self._to(State.SPARED)
+
+    def is_left(self) -> None:
+        """The workers that held it are gone; the driver has it."""
+        self._leave_workers()
+        self._to(State.KNOWN)
+
+    def _leave_workers(self) -> None:
+        self.id = self.box = self.lease = None
+        self.copies = NO_COPIES
+
+    def is_failed(self, error: Exception) -> None:
+        """There will be no elements."""
+        self.error = error
+        self._to(State.FAILED)
 
 
 Pins = tuple[tuple[str, int], ...]  # of a node's primitives: the rows of the tiles in which each ran

@@ -46,7 +46,9 @@ def scatter_reduce(
     for at, there in each(index, dim):
         x[there] = UFUNCS[reduce](x[there], src[at]) if count[there] else src[at]
         count[there] += 1
-    return x / np.maximum(count, 1) if reduce == "mean" else x
+    if reduce != "mean":
+        return x
+    return (x / np.maximum(count, 1)) if x.dtype.kind == "f" else x // np.maximum(count, 1)
 
 
 @reference("index_reduce")

@@ -11,7 +11,7 @@ import pytest
 
 import distgrad as torch
 from distgrad.caching import Cache, remembered, shared_bytes
-from distgrad.plan import memory as planned
+from distgrad.exchange import base as exchanged
 from distgrad.session import core
 from distgrad.sharding import Cut, Sharding, sharding_from_wire, sharding_of
 from distgrad.worker import worker
@@ -133,8 +133,8 @@ def test_programs_of_every_length_do_not_fill_the_processes(monkeypatch: pytest.
 @pytest.mark.sweep
 def test_shard_sizes_of_many_shards_are_bounded_by_bytes() -> None:
     for n in range(50):
-        planned._sizes(Sharding((Cut.even(200_000 + n, 1),)))
-    assert planned._sizes.cache.nbytes <= 16 << 20  # type: ignore[attr-defined]
+        exchanged.sizes(Sharding((Cut.even(200_000 + n, 1),)))
+    assert exchanged.sizes.cache.nbytes <= 16 << 20  # type: ignore[attr-defined]
 
 
 def test_equal_cuts_that_arrive_are_one_object() -> None:

@@ -17,6 +17,7 @@ from distgrad.plan.capture import Numbered, ValueInfo
 from distgrad.primitives import TABLE
 from distgrad.session import door
 from distgrad.sharding import Sharding
+from distgrad.states import NEXT, State, check_contents, check_step
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.worker import Worker
 
@@ -135,3 +136,31 @@ def test_users_do_not_pay(torch: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(rewrite, "verify", None)
     monkeypatch.setattr(checks, "check_results", None)
     assert (torch.arange(3.0).exp() + 1).sum().item() > 0
+
+
+# States of results.
+def test_a_step_that_no_result_takes_is_found() -> None:
+    x = distgrad.arange(40.0)
+    total = (x * 2).sum()
+    result = total._value.result
+    assert result.state is State.PENDING
+    total.item()
+    assert result.state in (State.KNOWN, State.STORED)
+    with pytest.raises(CheckError, match=r"becomes promised"):
+        result._to(State.PROMISED)
+    with pytest.raises(CheckError, match="becomes boxed with"):
+        check_contents(State.BOXED, result)
+
+
+def test_every_state_is_left_for_one_that_is_known() -> None:
+    assert set(NEXT) == set(State)
+    assert all(step <= set(State) for step in NEXT.values())
+    reached = {after for before, step in NEXT.items() for after in step if after is not before}
+    assert reached == set(State)
+
+
+def test_what_failed_stays_so() -> None:
+    for state in State:
+        if state is not State.FAILED:
+            with pytest.raises(CheckError, match="failed becomes"):
+                check_step(State.FAILED, state)

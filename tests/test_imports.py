@@ -39,7 +39,10 @@ FLOORS = {  # the longest name that fits counts
     3: ["distgrad.exchange", "distgrad.wire"],
     2: ["distgrad.fields", "distgrad.graph", "distgrad.program"],
     1: ["distgrad.primitives"],
-    0: [f"distgrad.{name}" for name in ("caching", "checks", "sharding", "strided", "dtype", "scalars")]
+    0: [
+        f"distgrad.{name}"
+        for name in ("caching", "checks", "sharding", "states", "strided", "dtype", "scalars")
+    ]
     + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts", "missing")],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

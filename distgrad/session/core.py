@@ -17,7 +17,7 @@ import numpy as np
 from distgrad.caching import Cache, shared_bytes
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.exchange import Failure
-from distgrad.graph import NO_COPIES, Lease, Node, Place, Recipe, Result, Value, nobody, spec
+from distgrad.graph import Lease, Node, Place, Recipe, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
@@ -195,8 +195,7 @@ class Session:
                 if promise is not None:
                     inputs, attrs = promise.call()
                     results, made = self._operands(promise.primitive, inputs, attrs)
-                    (result.spec,) = made.outs
-                    result.promise = result.array = None
+                    result.is_pending(*made.outs)
                     self._pend(promise.primitive, results, attrs, made, promise.where, (result,))
 
     def _usable(self, result: Result) -> None:
@@ -209,8 +208,7 @@ class Session:
         if result.lease is not None and result.lease.session is not self:
             if array is None:
                 raise DistgradError(LOST)
-            result.id = result.box = result.lease = None
-            result.copies = NO_COPIES
+            result.is_left()
         if array is None or result.id is not None:
             return
         if result.spec.sharding.count > 1:  # from an earlier session
@@ -243,7 +241,7 @@ class Session:
         self._again.add(batch)
         for node in batch.nodes:
             for out in node.outputs:
-                out.recipe = None
+                out.is_pending()
 
     def waits(self, result: Result) -> None:
         """Writes wait for a result; `synchronize` has them done."""
@@ -418,13 +416,11 @@ class Session:
             self.calls.freed.extend(made)
             raise
         for value, form in plan.stored.items():
-            self._settle(captured.results[value], ids[form])
+            captured.results[value].is_stored(ids[form], Lease(self, [ids[form]]))
         kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in plan.boxed.values()}
         for value, b in plan.boxed.items():
             result = captured.results[value]
-            if value not in plan.stored:
-                self._settle(result, None)
-            result.box = kept[b.stage, b.channel], b.what, b.channel, b.position
+            result.is_boxed((kept[b.stage, b.channel], b.what, b.channel, b.position), Lease(self, []))
         if plan.spared or plan.ways:
             self._kept.update(note(plan, captured))
         for value, cuts in plan.copies:
@@ -432,14 +428,7 @@ class Session:
             copies = {**result.copies, cuts: ids[value, cuts]}
             if len(copies) > COPIES:
                 self.release(copies.pop(next(iter(copies))))
-            result.copies = copies
-            if result.lease is not None:
-                result.lease.ids = [number for number in (result.id, *copies.values()) if number is not None]
-
-    def _settle(self, result: Result, number: int | None) -> None:
-        result.id = number
-        result.box = None
-        result.lease = Lease(self, [] if number is None else [number])
+            result.has_copies(copies)
 
     def _submit(self, stage: Stage, ids: dict[Form, int], captured: Capture, boxes: dict[int, Box]) -> Box:
         sources = [boxes[r.number] if r.kind == "stage" else captured.boxes[r.number] for r in stage.boxes]
@@ -501,11 +490,11 @@ class Session:
             try:
                 array = self._read(result)
             except WorkerError as error:
-                result.error = fresh(error)
+                result.is_failed(fresh(error))
                 raise
             array.flags.writeable = False
             if array.nbytes <= max(self.inline_bytes, FEED):
-                result.array, result.box = array, None
+                result.is_known(array)
                 if array.nbytes > FEED:
                     result.goes_far()
             return array
@@ -534,7 +523,7 @@ class Session:
             try:
                 arrays = [self.fetch(r) for r in node.inputs]
             except WorkerError as error:
-                result.error = fresh(error)
+                result.is_failed(fresh(error))
                 raise
             try:
                 made = apply(node.primitive, arrays, [o.spec for o in node.outputs], node.attrs)
@@ -542,7 +531,7 @@ class Session:
                 failure = Failure(type(error).__name__, str(error), -1, 0)
                 raise worker_error(failure, node.origin) from None
             for output, array in zip(node.outputs, made, strict=True):
-                output.array = array
+                output.is_known(array)
         done = {id(node) for node in nodes}
         self._forward = 0
         self.pending = [node for node in self.pending if id(node) not in done]
@@ -598,9 +587,7 @@ class Session:
         sharding = along_one(sharding)
         check_room(self.calls, *((0, array.nbytes) if sharding.count == 1 else (array.nbytes, 0)))
         number = send(self.calls, array, sharding)
-        result.spec = spec(result.aval, sharding)
-        self._settle(result, number)
-        result.array = None
+        result.is_stored(number, Lease(self, [number]), spec(result.aval, sharding))
 
     def close(self) -> None:
         """End the workers."""
@@ -625,7 +612,7 @@ class Session:
         self.closed = True
         for node in self.pending:
             for result in node.outputs:
-                result.error = DistgradError(LOST)
+                result.is_failed(DistgradError(LOST))
         self.pending.clear()
 
 

@@ -87,7 +87,7 @@ def small(
         results = [value.result for value in inputs]
         if promise:
             value = Value(Result(outs[0]))
-            value.result.promise = Filling(primitive, tuple(inputs), attrs, here())
+            value.result.is_promised(Filling(primitive, tuple(inputs), attrs, here()))
             return (value,)
         company = _company(results)
         if workers and company.far:
@@ -120,9 +120,9 @@ def fulfilled(result: Result) -> np.ndarray:
         assert promise is not None
         inputs, attrs = promise.call()
         arrays = [fulfilled(value.result) for value in inputs]
-        (result.array,) = apply(promise.primitive, arrays, [result.spec], attrs)
-        if promise.base is not None:  # it costs no less to make it again
-            result.promise = None
+        (array,) = apply(promise.primitive, arrays, [result.spec], attrs)
+        result.is_known(array)
+        return array
     return result.array
 
 

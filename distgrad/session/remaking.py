@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from distgrad.graph import NO_COPIES, Node, Pins, Recipe, Result
+from distgrad.graph import Node, Pins, Recipe, Result
 from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
 from distgrad.plan.costs import SMALL
@@ -60,9 +60,9 @@ def note(plan: Plan, captured: Capture) -> list[Result]:
     results = captured.results
     for v in plan.spared:
         step = makers[results[v]]
-        results[v].recipe = Recipe(step, anchors(step) or (), plan.ranks.get(v, ()))
+        results[v].has_recipe(Recipe(step, anchors(step) or (), plan.ranks.get(v, ())))
     for v in plan.ways:
-        results[v].recipe = Recipe(makers[results[v]], (), plan.ranks.get(v, ()))
+        results[v].has_recipe(Recipe(makers[results[v]], (), plan.ranks.get(v, ())))
     return [results[v] for v in plan.ways]
 
 
@@ -179,9 +179,7 @@ def give_up(result: Result, gone: Collection[Result]) -> None:
     """Have the workers free a result that can be made again; `gone` are all of those."""
     recipe = result.recipe
     assert recipe is not None
-    result.recipe = recipe._replace(anchors=anchors(recipe.step, gone) or ())
-    result.id = result.box = result.lease = None
-    result.copies = NO_COPIES
+    result.is_given_up(recipe._replace(anchors=anchors(recipe.step, gone) or ()))
 
 
 def can_go(results: Iterable[Result]) -> list[Result]:

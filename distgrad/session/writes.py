@@ -68,7 +68,7 @@ class Log:
         self.waiting += source.result.spec.nbytes
         result = Result(self.base.result.spec)
         result.company = self.base.result.company
-        result.promise = Written(self, n + 1)
+        result.is_promised(Written(self, n + 1))
         value = Value(result).watched()
         self.latest = result.handle
         return value
@@ -164,7 +164,7 @@ def arranged(
         spec = whole(aval.shape, aval.dtype)
     result = Result(spec)
     result.company = before.company
-    result.promise = Arranged(primitive, base, attrs, where)
+    result.is_promised(Arranged(primitive, base, attrs, where))
     return Value(result).watched()
 
 
