@@ -252,6 +252,13 @@ for _shape, _dim in (((6, 5), 1), ((6, 5), 0), ((4, 70), 1), ((3, 4, 5), 1), ((7
         normal(*_shape),
         dim=_dim,
     )
+    case(
+        "softmax_backward",
+        lambda y, g, d=_dim: y * (g - (g * y).sum(d, keepdims=True)),
+        normal(*_shape),
+        normal(*_shape),
+        dim=_dim,
+    )
 
 # Products.
 SIZES = dict(zip("mknbcd", (5, 4, 7, 3, 2, 6), strict=True))

@@ -194,7 +194,9 @@ def test_a_missing_or_an_unknown_part_is_refused() -> None:
 def test_the_number_of_operands_of_every_primitive_is_known() -> None:
     counts = {name: list(_arity(name)[:2]) for name in TABLE}
     layers = {name: [1, 2] for name in ("lstm", "lstm_backward", "gru")}  # their shape rules count
-    softmax = {name: [1, 2] for name in ("softmax", "log_softmax", "log_softmax_backward")}
+    layers |= {name: [1, 2] for name in ("standardize", "standardize_input")}
+    kinds = ("softmax", "softmax_backward", "log_softmax", "log_softmax_backward")
+    softmax = {name: [1, 2] for name in kinds}
     assert {name: n for name, n in counts.items() if len(n) > 1} == {
         "cat": [1, 2],
         "slice_put": [1, 2],

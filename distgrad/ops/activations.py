@@ -13,6 +13,7 @@ from distgrad.ops.piecewise import threshold_backward
 from distgrad.ops.pointwise import exp, refuse, tanh
 from distgrad.ops.samples import real
 from distgrad.ops.special import erf, sigmoid
+from distgrad.record import grad_mode
 
 
 def _reals() -> list[Any]:
@@ -224,7 +225,16 @@ def _total(x: Tensor, dim: int) -> Tensor:
     return call("sum", x, dim, True)
 
 
+@op(method=False, listed=False)
+def _softmax_backward(out: Value, grad: Value, dim: int) -> Value:
+    """grad * out - out * sum(grad * out), as one kernel."""
+    return _normalized("softmax_backward", (out, grad), dim, None)
+
+
 def _softmax_input(g: Tensor, dim: int, out: Tensor) -> Tensor:
+    if not grad_mode.enabled and g.dtype == out.dtype:
+        made: Tensor = _softmax_backward(out, g, dim)
+        return made
     weighed = g * out
     return weighed - out * _total(weighed, dim)
 

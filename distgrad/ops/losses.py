@@ -87,11 +87,19 @@ def _nll_checks(input: Value, target: Value, weight: Value | None) -> None:
             raise RuntimeError(f"expected scalar type {kinds[0]} but found {kinds[1]}")
 
 
-def _check_classes(target: Value, classes: int, ignore_index: int) -> None:
-    if (array := target.array) is not None:  # else the kernel finds out
+def _all_count(target: Value, classes: int, ignore_index: int) -> bool:
+    """Whether it is known that no target is ignored. Raises IndexError for one that is known to be no class."""
+    array = target.array
+    if array is None:  # the kernel finds out
+        return False
+    if not array.size:
+        return True
+    low, high = array.min(), array.max()
+    if low < 0 or high >= classes:
         wrong = array[((array < 0) | (array >= classes)) & (array != ignore_index)]
         if wrong.size:
             raise IndexError(f"Target {wrong[0]} is out of bounds.")
+    return not low <= ignore_index <= high or bool((array != ignore_index).all())
 
 
 def _no_class(kind: str, message: str) -> tuple[str, str]:
@@ -124,12 +132,13 @@ def _nll_input(
     dim = _class_dim(like.ndim)
     if like.ndim == 1:
         target = call("reshape", target, ())
-    ignored = target == ignore_index
-    safe = where(ignored, 0, target)
+    counting = _all_count(target._value, like.shape[dim], ignore_index)
+    ignored = None if counting else target == ignore_index
+    safe = target if ignored is None else where(ignored, 0, target)
     g = -(g / out[1]) if reduction == MEAN else -g
     if weight is not None:
         g = g * call("reshape", call("index_select", weight, 0, call("reshape", safe, (-1,))), safe.shape)
-    g = where(ignored, 0.0, g)
+    g = call("expand", g, tuple(safe.shape)) if ignored is None else where(ignored, 0.0, g)
     return _chosen(call("unsqueeze", g, dim), call("unsqueeze", safe, dim), dim, like.shape, like.sharding)
 
 
@@ -160,30 +169,33 @@ def nll_loss_forward(
     _nll_checks(input, target, weight)
     dim = _class_dim(len(input.shape))
     classes = input.shape[dim]
-    _check_classes(target, classes, ignore_index)
+    counting = _all_count(target, classes, ignore_index)
     if len(input.shape) == 1 and target.shape:
         target = session.emit("reshape", target, shape=())
-    ignored = session.emit("equal", target, constant(ignore_index, INT64))
-    safe = session.emit("where", ignored, constant(0, INT64), target)
+    ignored = None if counting else session.emit("equal", target, constant(ignore_index, INT64))
+    safe = target if ignored is None else session.emit("where", ignored, constant(0, INT64), target)
     zero = constant(0, input.dtype)
     places = session.emit("expand_dims", safe, dims=(dim,))
     picked = session.emit("gather", input, places, dim=dim, size=classes)
     loss = session.emit("negative", session.emit("squeeze_dims", picked, dims=(dim,)))
     if weight is None:
-        counts = cast(session.emit("logical_not", ignored), input.dtype)
+        counts = None if ignored is None else cast(session.emit("logical_not", ignored), input.dtype)
     else:
         flat = session.emit("reshape", safe, shape=(math.prod(safe.shape),))
         found = session.emit("take", weight, flat, dim=0, size=classes, wrap=False)
         weights = session.emit("reshape", found, shape=safe.shape)
-        counts = session.emit("where", ignored, zero, weights)
+        counts = weights if ignored is None else session.emit("where", ignored, zero, weights)
         loss = session.emit("multiply", loss, weights)
-    loss = session.emit("where", ignored, zero, loss)
+    loss = loss if ignored is None else session.emit("where", ignored, zero, loss)
     if reduction == NONE:
         return loss, zero
     total = reduce("sum", loss, None, dtype=NAMES[loss.dtype])
     if reduction == SUM:
         return total, zero
-    counted = reduce("sum", counts, None, dtype=NAMES[loss.dtype])
+    if counts is None:
+        counted = constant(math.prod(target.shape), input.dtype)
+    else:
+        counted = reduce("sum", counts, None, dtype=NAMES[loss.dtype])
     return session.emit("divide", total, counted), counted
 
 

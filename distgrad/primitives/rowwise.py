@@ -185,6 +185,12 @@ def _log_softmax_backward(x: np.ndarray, g: np.ndarray, axis: int, out: np.ndarr
     np.subtract(g, out, out=out)
 
 
+def _softmax_backward(y: np.ndarray, g: np.ndarray, axis: int, out: np.ndarray) -> None:
+    """g y - y sum(g y), with y the softmax."""
+    np.multiply(g, y, out=out)
+    np.subtract(out, np.multiply(y, _along(np.add, out, axis)), out=out)
+
+
 def _normalizer(apply: Callable[..., None]) -> Callable[..., np.ndarray]:
     """A kernel that applies `apply` along `dim`.
 
@@ -250,6 +256,7 @@ for _name, _apply, _operands, _rule, _flops in (
     ("softmax", _softmax, 1, _whole, 15),
     ("log_softmax", _log_softmax, 1, _whole, 15),
     ("log_softmax_backward", _log_softmax_backward, 2, _whole_both, 18),
+    ("softmax_backward", _softmax_backward, 2, _whole_both, 4),
 ):
     primitive(
         _name,
