@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from op_calls import Cutter, mixed, uneven
 
 import distgrad
 from distgrad.ops.table import OPS
@@ -69,7 +70,10 @@ def total(call: Call) -> Callable[..., Tensor]:
     return weighted
 
 
-def check(call: Call, tensors: Sequence[Tensor], batched: Sequence[bool], gradients: bool) -> None:
+def check(
+    call: Call, tensors: Sequence[Tensor], batched: Sequence[bool], gradients: bool, cut: Cutter | None = None
+) -> None:
+    """`cut` says how the operands that `vmap` gets are cut; else as they come."""
     dims = tuple(0 if flag else None for flag in batched)
 
     def sample(k: int) -> list[Tensor]:
@@ -83,6 +87,8 @@ def check(call: Call, tensors: Sequence[Tensor], batched: Sequence[bool], gradie
         distgrad.stack([variant(t, k) for k in range(B)]) if flag else t.detach()
         for t, flag in zip(tensors, batched, strict=True)
     ]
+    if cut is not None:
+        stacked = [t.reshard(cut(i, tuple(t.shape))) for i, t in enumerate(stacked)]
     outs = distgrad.vmap(call, in_dims=dims)(*stacked)
     for i, out in enumerate(outs):
         np.testing.assert_allclose(out.numpy(), np.stack([one[i].numpy() for one in loop]), **CLOSE)
@@ -111,13 +117,13 @@ def choices(tensors: Sequence[Tensor]) -> list[list[bool]]:
     return found
 
 
-def check_op(name: str, most: int, gradients: bool = True) -> None:
+def check_op(name: str, most: int, gradients: bool = True, cut: Cutter | None = None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for args, keywords in OPS[name].examples()[:most]:
             tensors = tensors_in(args)
             for batched in choices(tensors) if tensors else ():
-                check(called(name, args, keywords), tensors, batched, gradients)
+                check(called(name, args, keywords), tensors, batched, gradients, cut)
 
 
 @pytest.mark.parametrize("name", TENSOR_OPS)
@@ -128,6 +134,27 @@ def test_op(name: str) -> None:
         check_op(name, 1)
     finally:
         door.shutdown()
+
+
+def on_workers(name: str, cut: Cutter) -> None:
+    door.shutdown()
+    door.attach(InProcess(3, Worker), inline_bytes=0, shard_bytes=40)
+    try:
+        check_op(name, 1, cut=cut)
+    finally:
+        door.shutdown()
+
+
+@pytest.mark.parametrize("name", TENSOR_OPS[::32])
+def test_op_on_workers(name: str) -> None:
+    on_workers(name, uneven)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("cut", [uneven, mixed])
+@pytest.mark.parametrize("name", TENSOR_OPS)
+def test_op_on_workers_in_all_cuts(name: str, cut: Cutter) -> None:
+    on_workers(name, cut)
 
 
 @pytest.mark.parametrize("name", sorted(DYNAMIC))
