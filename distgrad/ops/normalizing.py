@@ -66,8 +66,13 @@ def _standardize_weight(
 
 
 def _at_once(x: Value, dims: Ints) -> bool:
-    """Whether one kernel does it: where mean and variance are of several shards, sums have to meet."""
-    return not set(dims).intersection(x.sharding.cut_dims)
+    """Whether one kernel does it, for which the calls of a dozen others are most of the time.
+
+    Of what is larger each of those runs on a tile in the cache, and can be run again under a memory budget. Where mean
+    and variance are of several shards, sums have to meet.
+    """
+    small = x.result.spec.nbytes <= session.inline_bytes()
+    return small and not set(dims).intersection(x.sharding.cut_dims)
 
 
 def _opened(p: Value, x: Value) -> Value:
