@@ -44,7 +44,7 @@ SYMMETRIC = ("_cholesky", "cholesky", "linalg_eigh", "eigvalsh")
 # As in torch, that of eigenvectors is not symmetric itself: the second derivative is tested in test_decompositions.py.
 SECOND_ELSEWHERE = ("linalg_eigh", "eigvalsh")
 # A first derivative that is itself to be differentiated is written out in other steps.
-WRITTEN_OUT = ("_gru", "_lstm", "_rnn", "_standardize")
+WRITTEN_OUT = ("_gru", "_lstm", "_rnn")
 
 
 # What distgrad gives.

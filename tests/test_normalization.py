@@ -195,3 +195,25 @@ def test_an_old_state_without_a_count_of_batches_loads() -> None:
     layer = nn.BatchNorm1d(2)
     state = {k: v for k, v in layer.state_dict().items() if k != "num_batches_tracked"}
     assert str(layer.load_state_dict(state)) == "<All keys matched successfully>"
+
+
+@pytest.mark.parametrize("name", ["layer", "group", "batch", "rms"])
+def test_one_kernel_and_several_give_the_same_bits(name: str) -> None:
+    """What is small is normalised by one kernel, what is large by several."""
+    shape = {"layer": (30, 40), "rms": (30, 40)}.get(name, (6, 8, 5, 5))
+    data = np.random.default_rng(0).normal(size=shape).astype("f")
+    layers = {
+        "layer": lambda: nn.LayerNorm(40),
+        "group": lambda: nn.GroupNorm(2, 8),
+        "batch": lambda: nn.BatchNorm2d(8),
+        "rms": lambda: nn.RMSNorm(40),
+    }
+    found = []
+    for limit in (0, 1 << 20):
+        with distgrad.init("inproc", workers=2, inline_bytes=limit):
+            x, layer = distgrad.tensor(data).requires_grad_(), layers[name]()
+            out = layer(x * 1.5)
+            out.backward(distgrad.tensor(data[::-1].copy()))
+            found.append([t.detach().numpy() for t in (out, x.grad, *(p.grad for p in layer.parameters()))])
+    for got, want in zip(*found, strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -58,7 +58,7 @@ def _standardize_input(
 def _standardize_weight(
     g: Tensor, input: Tensor, dims: Ints, eps: float, centre: bool, out: Any, like: Like
 ) -> Tensor:
-    if not grad_mode.enabled:
+    if not grad_mode.enabled and _at_once(input._avals, dims):
         made: Tensor = _sums(g, input, out[1], out[2], like.shape, eps, centre)
         return made
     centred, scale = _pieces(input, dims, eps, centre, out)

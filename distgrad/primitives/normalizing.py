@@ -1,9 +1,10 @@
 """Normalisation to mean 0 and variance 1 along some dimensions, and its derivative, as one kernel each.
 
 As ops it is a dozen kernels forward and two dozen back: for small tensors their calls are all of the time, for larger
-ones each is a pass over the elements. `dims`, along which mean and variance are taken, are whole. With `centre` false
-the mean is taken as 0 (RMS norm). Weight and bias have as many dimensions as x, of length 1 where they broadcast; x̂
-are the normalised elements (x - mean) r, with r = 1 / sqrt(variance + eps).
+ones each is a pass over the elements. The steps are those of the ops, to the last bit. `dims`, along which mean and
+variance are taken, are whole. With `centre` false the mean is taken as 0 (RMS norm). Weight and bias have as many
+dimensions as x, of length 1 where they broadcast; x̂ are the normalised elements (x - mean) r, with
+r = 1 / sqrt(variance + eps).
 """
 
 from __future__ import annotations
@@ -15,31 +16,23 @@ import numpy as np
 
 from distgrad.primitives.base import TABLE, Attrs, Aval, Labels, expect, expect_dims, primitive
 from distgrad.primitives.batching import shifted
-from distgrad.primitives.reductions import contiguous, reduced_shape
+from distgrad.primitives.elementwise import rsqrt
+from distgrad.primitives.reductions import reduced_shape
 
 Ints = tuple[int, ...]
 Out = np.ndarray | None
 SUM = TABLE["sum"].kernel
-FEW = 16384  # elements that are summed by NumPy, in float64
-
-
-def _sum(x: np.ndarray, dims: Ints, dtype: str | None = None) -> np.ndarray:
-    """The sum along `dims`, which are kept with length 1. Of few elements the quickest call takes all of them."""
-    if x.size <= FEW:
-        return np.add.reduce(contiguous(x), axis=dims, dtype=np.float64, keepdims=True)
-    found: np.ndarray = SUM(x, dims, True, dtype)
-    return found
 
 
 def _mean(x: np.ndarray, dims: Ints, dtype: str | None = None) -> np.ndarray:
-    found = _sum(x, dims, dtype)
-    found /= max(1, math.prod([x.shape[d] for d in dims]))
+    """The mean along `dims`, which are kept with length 1; worked out in another dtype where that is said."""
+    found: np.ndarray = SUM(x, dims, True, dtype)
+    np.divide(found, found.dtype.type(max(1, math.prod([x.shape[d] for d in dims]))), out=found)
     return found.astype(x.dtype, copy=False)
 
 
 def _scale(variance: np.ndarray, eps: float) -> np.ndarray:
-    made = np.add(variance, variance.dtype.type(eps))
-    return np.divide(1, np.sqrt(made, out=made), out=made)
+    return rsqrt(np.add(variance, variance.dtype.type(eps)))
 
 
 def standardize(
@@ -83,9 +76,7 @@ def standardize_input(
     h = np.multiply(g, weight[0]) if weight else g
     out = np.empty(x.shape, x.dtype) if out is None else out
     np.multiply(normal, _mean(np.multiply(h, normal, out=out), dims), out=normal)
-    np.subtract(h, normal, out=out)
-    if centre:
-        np.subtract(out, _mean(h, dims), out=out)
+    np.subtract(np.subtract(h, _mean(h, dims), out=out) if centre else h, normal, out=out)
     return np.multiply(out, scale, out=out)
 
 
@@ -102,11 +93,8 @@ def standardize_weight(
     """The sum of g x̂ along `summed`, which are kept with length 1: the gradient of the weight."""
     made = _normal(x, mean, _scale(variance, eps), centre)
     np.multiply(made, g, out=made)
-    found = _sum(made, summed)
-    if out is None:
-        return found.astype(x.dtype, copy=False)
-    np.copyto(out, found, casting="same_kind")
-    return out
+    found: np.ndarray = SUM(made, summed, True, out=out)
+    return found
 
 
 # Shapes and labels.
