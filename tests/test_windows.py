@@ -170,3 +170,16 @@ def test_a_view_keeps_its_gradient_when_its_base_changes(anywhere: ModuleType) -
     assert v.retains_grad
     (y.sum() + v.sum()).backward()
     assert (v.grad.tolist(), x.grad.tolist()) == ([1.0, 1.0], [8.0, 8.0, 4.0])
+
+
+def test_strides_of_what_lies_in_another_order(anywhere: ModuleType) -> None:
+    torch = anywhere
+    x = torch.arange(12.0).view(3, 4).requires_grad_()
+    y = x * 2
+    y.t_()
+    found = y.as_strided((2, 3), (5, 1), 1)
+    assert found.tolist() == [[2, 4, 6], [12, 14, 16]]
+    found.sum().backward()
+    assert x.grad.tolist() == [[0, 2, 2, 2], [0, 0, 2, 2], [2, 0, 0, 0]]
+    turned = torch.arange(24.0).view(2, 3, 4).permute(2, 0, 1).detach()
+    assert turned.as_strided((2, 2), (12, 4)).tolist() == [[0, 4], [12, 16]]

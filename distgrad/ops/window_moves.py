@@ -158,25 +158,30 @@ def windows(shape: Ints, dim: int, count: int, size: int, step: int) -> tuple[Mo
     )
 
 
-def path_of(shape: Ints, moves: tuple[Move | Expand, ...]) -> Path:
-    """The path by these moves."""
+def path_of(shape: Ints, moves: tuple[Move | Expand, ...], order: Ints | None = None) -> Path:
+    """The path by these moves, of what lies in C order once its dimensions are in the `order` that is given."""
     layout, path = Strided.contiguous(shape), Path.of(shape)
+    if order is not None:
+        layout = Strided.contiguous(tuple(shape[d] for d in order))
+        path = path.then(Permute(order), layout.shape)
     for move in moves:
         layout = move.layout(layout)
         path = path.then(move, layout.shape)
     return path
 
 
-def strides(shape: Ints, size: Ints, stride: Ints, offset: int) -> Path:
-    """From a tensor of this shape in C order to the view that has this size, strides and offset in it.
+def strides(shape: Ints, size: Ints, stride: Ints, offset: int, order: Ints | None = None) -> Path:
+    """From a tensor of this shape to the view that has this size, strides and offset in it.
 
-    From the largest stride to the smallest: windows of what the smaller ones span.
+    From the largest stride to the smallest: windows of what the smaller ones span. The tensor lies in C order, or does
+    so with its dimensions in the `order` that is given.
     """
+    dense = shape if order is None else tuple(shape[d] for d in order)
     n = math.prod(shape)
     kept = sorted((d for d in range(len(size)) if size[d] != 1 and stride[d]), key=lambda d: -stride[d])
     rest = [d for d in range(len(size)) if d not in kept]
     spans = [1 + sum((size[e] - 1) * stride[e] for e in kept[i:]) for i in range(len(kept) + 1)]
-    moves: list[Move | Expand] = [Reshape((n,), shape)]
+    moves: list[Move | Expand] = [Reshape((n,), dense)]
     room = n - offset if kept and size[kept[0]] * stride[kept[0]] <= n - offset else spans[0]
     moves.append(Slice(((offset, room, 1),)))
     now: Ints = (room,)
@@ -197,6 +202,6 @@ def strides(shape: Ints, size: Ints, stride: Ints, offset: int) -> Path:
         moves.append(Unsqueeze(len(now)))
         now = (*now, 1)
     moves.append(Expand((*now[: len(kept)], *(size[d] for d in rest))))
-    order = (*kept, *rest)
-    moves.append(Permute(tuple(order.index(d) for d in range(len(size)))))
-    return path_of(shape, tuple(moves))
+    placed = (*kept, *rest)
+    moves.append(Permute(tuple(placed.index(d) for d in range(len(size)))))
+    return path_of(shape, tuple(moves), order)

@@ -36,8 +36,8 @@ def as_strided(
 ) -> Tensor:
     """The elements of the storage that these strides, from an offset on, lead to: a view.
 
-    As everywhere strides are those of a tensor in one process. Of a view of a tensor that has itself other than C order
-    (a transposed one that was detached, say) it is not supported.
+    As everywhere strides are those of a tensor in one process. What lies neither in the tensor itself nor in the base
+    of which it is a view cannot be told to where gradients go, and is not supported.
     """
     size, stride = normal_ints("as_strided", "size", 0, size), normal_ints("as_strided", "stride", 1, stride)
     if len(size) != len(stride):
@@ -48,15 +48,21 @@ def as_strided(
         return input.reshape(-1)[:0].reshape(size)
     span = sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
     for x in (input, input._base):
-        if x is None or not x.is_contiguous() or (input.requires_grad and not x.requires_grad):
+        if x is None or x._layout.span is None or (input.requires_grad and not x.requires_grad):
             continue
         first = offset - x.storage_offset()
         if 0 <= first <= x.numel() - span:
-            path = strides(tuple(x.shape), size, stride, first)
+            order = _falling(tuple(x.shape), x.stride())
+            path = strides(tuple(x.shape), size, stride, first, order)
             return call("_view_along", x, path, "AsStridedBackward0")
     raise NotImplementedError(
         "as_strided(): of a tensor on a part of its storage only what lies in that part"
     )
+
+
+def _falling(shape: Ints, along: Ints) -> Ints:
+    """The dimensions in the order of their strides, those of length 1 first."""
+    return tuple(sorted(range(len(shape)), key=lambda d: (shape[d] != 1, -along[d])))
 
 
 def _check_strides(input: Tensor, size: Ints, stride: Ints, offset: int) -> None:
