@@ -368,6 +368,7 @@ class Recipe(NamedTuple):
     step: Any
     anchors: tuple[Result, ...] = ()
     rank: Any = ()  # the smallest costs least for a byte
+    place: int = 0  # among the results of the step
 
 
 class Lease:

@@ -58,8 +58,7 @@ def _makers(nodes: Iterable[Numbered]) -> dict[int, Maker]:
 
 def _repeatable(node: NodeInfo) -> bool:
     """Whether it runs shard by shard, and gives the same when it is run again."""
-    one = len(node.outs) == 1 and not node.primitive.source
-    return one and node.layout.labels is not None and not node.layout.merged
+    return not node.primitive.source and node.layout.labels is not None and not node.layout.merged
 
 
 def is_light(layout: Layout) -> bool:
@@ -101,9 +100,9 @@ def _walk(
 
 def _flops(values: Sequence[ValueInfo], makers: Makers, made: Iterable[int]) -> float:
     total = 0.0
-    for v in made:
-        node = makers[v].node
-        total += node.primitive.operations([values[i].aval for i in node.ins], [values[v].aval], node.attrs)
+    for node in {makers[v].place: makers[v].node for v in made}.values():
+        ins, outs = ([values[v].aval for v in group] for group in (node.ins, node.outs))
+        total += node.primitive.operations(ins, outs, node.attrs)
     return total
 
 
@@ -263,10 +262,11 @@ def again(levels: Levels, chosen: Sequence[Offer]) -> tuple[list[ValueInfo], lis
                 if (v, stage) in copies:
                     continue
                 node, number, _ = makers[v]
-                copies[v, stage] = new = len(values)
-                values.append(values[v]._replace(wanted=False))
-                added.append((number, node._replace(ins=_at(copies, node.ins, stage), outs=(new,))))
-                at[new] = stage
+                outs = tuple(range(len(values), len(values) + len(node.outs)))
+                values.extend(values[out]._replace(wanted=False) for out in node.outs)
+                added.append((number, node._replace(ins=_at(copies, node.ins, stage), outs=outs)))
+                copies.update(((out, stage), new) for out, new in zip(node.outs, outs, strict=True))
+                at.update(dict.fromkeys(outs, stage))
     reading = []
     for number, node in levels.nodes:
         stage = max((stages.made[v] for v in node.outs if v in stages.made), default=-1)

@@ -11,10 +11,17 @@ import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from distgrad.graph import Node, Pins, Recipe, Result
+from distgrad.graph import Node, Pins, Recipe, Result, Spec
 from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
 from distgrad.plan.costs import SMALL
+
+
+class Made(NamedTuple):
+    """One result of a step."""
+
+    step: Step
+    place: int
 
 
 class Source(NamedTuple):
@@ -22,7 +29,7 @@ class Source(NamedTuple):
 
     held: Result | None
     known: weakref.ref[Result] | None
-    step: Step | None
+    made: Made | None
 
     @property
     def result(self) -> Result | None:
@@ -31,45 +38,46 @@ class Source(NamedTuple):
 
 
 class Step:
-    """A node that has run. It has one result."""
+    """A node that has run."""
 
-    __slots__ = ("node", "out", "pins", "sources", "spec")
+    __slots__ = ("node", "outs", "pins", "sources", "specs")
 
     def __init__(self, node: Node, sources: tuple[Source, ...], pins: Pins):
-        (out,) = node.outputs
         self.node = (node.primitive, node.attrs, node.layout, node.where, node.key)
         self.sources = sources
         self.pins = pins
-        self.spec = out.spec
-        self.out = weakref.ref(out)
+        self.specs = [out.spec for out in node.outputs]
+        self.outs = [weakref.ref(out) for out in node.outputs]
 
-    def again(self, inputs: tuple[Result, ...], output: Result) -> Node:
-        """The node that makes `output`."""
+    def again(self, inputs: tuple[Result, ...], outputs: tuple[Result, ...]) -> Node:
+        """The node that makes `outputs`."""
         primitive, attrs, layout, where, key = self.node
-        return Node(primitive, inputs, attrs, layout, where, key, (output,))
+        return Node(primitive, inputs, attrs, layout, where, key, outputs)
 
 
 def note(plan: Plan, captured: Capture) -> list[Result]:
     """Give what was spared, and what could have been, its recipe; those of the latter."""
     numbers = {n for ways in (plan.spared, plan.ways) for mine in ways.values() for n in mine}
-    makers: dict[Result, Step] = {}
+    makers: dict[Result, Made] = {}
     for n in sorted(numbers):
         node = captured.nodes[n]
         sources = tuple(_source(r, makers.get(r)) for r in node.inputs)
-        makers[node.outputs[0]] = Step(node, sources, plan.pins.get(n, ()))
+        step = Step(node, sources, plan.pins.get(n, ()))
+        makers.update((out, Made(step, place)) for place, out in enumerate(node.outputs))
     results = captured.results
     for v in plan.spared:
-        step = makers[results[v]]
-        results[v].has_recipe(Recipe(step, anchors(step) or (), plan.ranks.get(v, ())))
+        step, place = makers[results[v]]
+        results[v].has_recipe(Recipe(step, anchors(step) or (), plan.ranks.get(v, ()), place))
     for v in plan.ways:
-        results[v].has_recipe(Recipe(makers[results[v]], (), plan.ranks.get(v, ())))
+        step, place = makers[results[v]]
+        results[v].has_recipe(Recipe(step, (), plan.ranks.get(v, ()), place))
     return [results[v] for v in plan.ways]
 
 
-def _source(result: Result, step: Step | None) -> Source:
-    if step is None and result.spec.nbytes <= SMALL:
+def _source(result: Result, made: Made | None) -> Source:
+    if made is None and result.spec.nbytes <= SMALL:
         return Source(result, None, None)
-    return Source(None, weakref.ref(result), step)
+    return Source(None, weakref.ref(result), made)
 
 
 def is_there(result: Result) -> bool:
@@ -77,14 +85,15 @@ def is_there(result: Result) -> bool:
     return not result.pending
 
 
-def _behind(source: Source, gone: Collection[Result]) -> Result | Step | None:
+def _behind(source: Source, gone: Collection[Result]) -> Result | Made | None:
     """What a source is read from: a result that is there, or the step that makes it again; None: it is lost."""
     result = source.result
     if result is not None and result not in gone and is_there(result):
         return result
-    if source.step is not None:
-        return source.step
-    return result.recipe.step if result is not None and result.recipe is not None else None
+    if source.made is not None:
+        return source.made
+    recipe = None if result is None else result.recipe
+    return None if recipe is None else Made(recipe.step, recipe.place)
 
 
 def anchors(step: Step, gone: Collection[Result] = ()) -> tuple[Result, ...] | None:
@@ -97,10 +106,10 @@ def anchors(step: Step, gone: Collection[Result] = ()) -> tuple[Result, ...] | N
             result, behind = source.result, _behind(source, gone)
             if behind is None:
                 return None
-            if isinstance(behind, Step) and behind is source.step:
-                if behind not in seen:
-                    seen.add(behind)
-                    stack.append(behind)
+            if isinstance(behind, Made) and behind is source.made:
+                if behind.step not in seen:
+                    seen.add(behind.step)
+                    stack.append(behind.step)
             elif result is not None:  # also one that has a recipe of its own, and anchors
                 found[result] = None
     return tuple(found)
@@ -111,7 +120,7 @@ class Batch(NamedTuple):
 
     nodes: list[Node]
     pins: dict[Node, Pins]
-    made: dict[Step, Result]
+    made: dict[Step, tuple[Result, ...]]
 
 
 class Again:
@@ -119,7 +128,7 @@ class Again:
 
     def __init__(self) -> None:
         self.pins: dict[Node, Pins] = {}
-        self.made: dict[Step, Result] = {}
+        self.made: dict[Step, tuple[Result, ...]] = {}
 
     def add(self, batch: Batch) -> None:
         """They are pending."""
@@ -157,22 +166,29 @@ class Again:
                     return None
                 if isinstance(behind, Result):
                     inputs.append(behind)
-                elif behind in batch.made:
-                    inputs.append(batch.made[behind])
+                elif behind.step in batch.made:
+                    inputs.append(batch.made[behind.step][behind.place])
                 else:
-                    missing.append(behind)
+                    missing.append(behind.step)
             if missing:
                 stack += reversed(missing)
                 continue
             stack.pop()
-            output = step.out()
-            if output is None or not (output in gone or (output.pending and output.recipe is not None)):
-                output = Result(step.spec)
-            node = step.again(tuple(inputs), output)
-            batch.made[step] = output
+            outputs = tuple(
+                self._output(known(), spec, gone) for known, spec in zip(step.outs, step.specs, strict=True)
+            )
+            node = step.again(tuple(inputs), outputs)
+            batch.made[step] = outputs
             batch.pins[node] = step.pins
             batch.nodes.append(node)
         return batch
+
+    @staticmethod
+    def _output(known: Result | None, spec: Spec, gone: Collection[Result]) -> Result:
+        """The result that is waited for, or a new one in place of what is there or forgotten."""
+        if known is not None and (known in gone or (known.pending and known.recipe is not None)):
+            return known
+        return Result(spec)
 
 
 def give_up(result: Result, gone: Collection[Result]) -> None:
