@@ -161,6 +161,8 @@ def test_numbers_that_are_not_finite_stay_where_they_are_read(
     """A run of columns holds some that nobody needs: what is not finite there must reach nothing."""
     monkeypatch.setattr(columns, "WASTE", waste)
     monkeypatch.setattr(depthwise, "PRODUCTS", products)
+    monkeypatch.setattr(depthwise, "LONG", 1)
+    monkeypatch.setattr(depthwise, "LONG_INPUT", 1)
     how: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
     x, w, y = normal(2, 1, 4, 4), normal(1, 1, 2, 2), normal(2, 1, 3, 3)
     x[0, 0, 0, 3], w[0, 0, 1, 1], y[1, 0, 0, 0] = bad, bad, 0
@@ -226,7 +228,8 @@ def test_few_channels_are_as_many(
             kernels.convolve_weight(xs, ys, size=w[3:], at=whole(*w), **how),
         ]
 
-    assert depthwise.suits(ws)
+    monkeypatch.setattr(depthwise, "LONG", 1)
+    monkeypatch.setattr(depthwise, "LONG_INPUT", 1)
     monkeypatch.setattr(depthwise, "RUN", run)
     monkeypatch.setattr(depthwise, "CACHED", 8 * run)
     found = results()
@@ -234,6 +237,36 @@ def test_few_channels_are_as_many(
     tolerance = 1e-4 if dtype is np.float32 else 1e-12
     for got, want in zip(found, results(), strict=True):
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "kernel", "runs"),
+    [
+        (4, (16,), (31,), ()),
+        (1, (7, 7), (7, 7), ()),
+        (1, (7, 7), (3, 3), ()),
+        (8, (7, 7), (3, 3), ("input",)),
+        (64, (7, 7), (3, 3), ("input", "output", "weight")),
+        (1, (40, 40), (3, 3), ("input", "output", "weight")),
+    ],
+)
+def test_short_runs_are_left_to_products_of_matrices(
+    monkeypatch: pytest.MonkeyPatch, n: int, size: Any, kernel: Any, runs: Any
+) -> None:
+    """Each run of a small image costs a call: only windows that are added to cost more, and not from the first on."""
+    seen = []
+    for name in ("output", "input", "weight"):
+        done = getattr(depthwise, name)
+        monkeypatch.setattr(
+            depthwise, name, lambda *args, name=name, done=done: (seen.append(name), done(*args))[1]
+        )
+    half = tuple(k // 2 for k in kernel)
+    how: dict[str, Any] = {"stride": (1,) * len(size), "padding": half, "dilation": (1,) * len(size)}
+    x, w = normal(n, 2, 1, *size), normal(2, 1, 1, *kernel)
+    y = kernels.convolve(x, w, size=size, at=whole(*x.shape), **how)
+    kernels.convolve_input(y, w, size=size, at=whole(*x.shape), **how)
+    kernels.convolve_weight(x, y, size=kernel, at=whole(*w.shape), **how)
+    assert sorted(seen) == list(runs)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class Window:
     ) -> None:
         self.reach, self.phases, self.taps, self.grids = _taps(kernel, stride, dilation)
         self.stride, self.padding, self.kernel = stride, padding, kernel
-        self.inner = size[1:]  # of y
+        self.rows, self.inner = size[0], size[1:]  # of y
         self.wide = tuple(
             n + r for n, r in zip(self.inner, self.reach[1:], strict=True)
         )  # the same in the block of x

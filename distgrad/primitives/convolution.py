@@ -9,7 +9,8 @@ with x taken as zero outside: `convolve` gives its derivative with respect to y,
 dimension g of groups is there or not; `size` are the spatial lengths of the result, and may be any.
 
 The kernels bring windows of x into a matrix of (c, k) by (n, t) and leave the rest to BLAS, in blocks that stay in the
-core's cache (`columns.py`). Where a group has a channel or two, each number of w meets a run of x (`depthwise.py`).
+core's cache (`columns.py`). Where a group has a channel or two, each number of w meets a run of x, unless that is
+short (`depthwise.py`).
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def convolve(
         matmul(matrix, flat, out=y.reshape(*y.shape[:3], -1))
         return out
     window = Window(kernel, stride, padding, dilation, size, o)
-    if depthwise.suits(w):
+    if depthwise.suits(window, w, len(x), depthwise.LONG):
         depthwise.output(window, x, w, y)
         return out
     _multiply(window, x, matrix, y)
@@ -107,8 +108,7 @@ def convolve_input(
         matmul(turned, flat, out=x.reshape(*x.shape[:3], -1))
         return out
     finite = np.isfinite(matrix).all()
-    few = depthwise.suits(w)
-    if x.size and y.size and finite and not few and set(stride) == {1} and OUTER <= o <= 2 * w.shape[2]:
+    if x.size and y.size and finite and set(stride) == {1} and OUTER <= o <= 2 * w.shape[2]:
         # With strides of 1 that is a convolution too: by w with its offsets, and c and o, turned around.
         around = np.flip(w, tuple(range(3, ndim))).swapaxes(1, 2)
         beyond = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True))
@@ -119,7 +119,7 @@ def convolve_input(
     if not (x.size and y.size and w.size):
         return out
     window = Window(kernel, stride, padding, dilation, y.shape[3:], o)
-    if finite and few:
+    if finite and depthwise.suits(window, w, len(x), depthwise.LONG_INPUT):
         depthwise.input(window, y, w, x)
         return out
     if not finite:
@@ -147,7 +147,7 @@ def convolve_weight(
     total = np.zeros((*w.shape[:2], math.prod(w.shape[2:])), np.float64 if x.dtype.kind == "f" else x.dtype)
     if x.size and y.size and w.size:
         window = Window(size, stride, padding, dilation, y.shape[3:], y.shape[2])
-        if depthwise.suits(w):
+        if depthwise.suits(window, w, len(x), depthwise.LONG):
             found = np.asarray(depthwise.weight(window, x, y)).reshape(total.shape)
             if np.isfinite(found).all():
                 np.copyto(w, found.reshape(w.shape), casting="same_kind")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 from scipy.linalg import blas
@@ -21,42 +20,37 @@ from distgrad.primitives.blas import ONE_THREAD
 from distgrad.primitives.columns import SAMPLES_IN, SAMPLES_OUT, Ints, Window
 
 PRODUCTS = 2  # of a group's input and output channels, up to which this is quicker than a product of matrices
+LONG = 1536  # elements of a run, from which on its calls cost less than what the matrix of windows does
+LONG_INPUT = 320  # the same for `input`: to add to windows costs more than to read them
 RUN = 8192  # elements of a run: it and its result stay in the nearest caches
 CACHED = 1 << 17  # elements of a block
 AXPY = {np.dtype(np.float32): blas.saxpy, np.dtype(np.float64): blas.daxpy}
 DOT = {np.dtype(np.float32): blas.sdot, np.dtype(np.float64): blas.ddot}
 
 
-def suits(w: np.ndarray) -> bool:
-    """Whether a convolution by w (g, o, c, *kernel) is better done here."""
-    return w.dtype in AXPY and 0 < w.shape[1] * w.shape[2] <= PRODUCTS and math.prod(w.shape[3:]) > 1
+def suits(window: Window, w: np.ndarray, samples: int, least: int) -> bool:
+    """Whether a convolution by w (g, o, c, *kernel) is better done here: runs are to have `least` elements."""
+    if w.dtype not in AXPY or not 0 < w.shape[1] * w.shape[2] <= PRODUCTS or len(window.taps) == 1:
+        return False
+    return samples * (window.rows + window.reach[0]) * math.prod(window.wide) >= least
+
+
+def _offsets(window: Window, pitch: Ints, line: int) -> list[int]:
+    """Where the run of each number of w begins in a channel, whose phases are `line` elements apart."""
+    offsets = []
+    for phase, at in window.taps:
+        first = 0
+        for q, n in zip(at, pitch, strict=True):
+            first = first * n + q
+        offsets.append(phase * line + first)
+    return offsets
 
 
 Call = tuple[int, int, int, int]  # where in the block of x, of y, and of w (group, rest) the numbers are
 
 
-@lru_cache(maxsize=256)
-def _calls(
-    taps: tuple[tuple[int, Ints], ...], phases: int, pitch: Ints, samples: int, g: int, o: int, c: int
-) -> tuple[int, tuple[Call, ...]]:
-    """The length of a run, and the runs of x that meet those of y."""
-    shifts = []
-    for phase, at in taps:
-        first = 0
-        for q, n in zip(at, pitch, strict=True):
-            first = first * n + q
-        shifts.append((phase, first))
-    line = samples * math.prod(pitch)
-    calls = [
-        (((i * c + b) * phases + phase) * line + first, (i * o + a) * line, i, (a * c + b) * len(taps) + k)
-        for i, a, b in itertools.product(range(g), range(o), range(c))
-        for k, (phase, first) in enumerate(shifts)
-    ]
-    return line - max(first for _, first in shifts), tuple(calls)
-
-
 class Block:
-    """Some samples, groups and rows of x and y, laid out for `_calls`."""
+    """Some samples, groups and rows of x and y, each channel as one run."""
 
     def __init__(self, window: Window, x: np.ndarray, y: np.ndarray, start: int) -> None:
         (n, g, c), (_, _, o, rows) = x.shape[:3], y.shape[:4]
@@ -64,8 +58,18 @@ class Block:
         self.pitch = (rows + window.reach[0], *window.wide)
         self.shape_x = (g, c, len(window.phases), n, *self.pitch)
         self.shape_y = (g, o, n, *self.pitch)
-        self.run, self.calls = _calls(window.taps, len(window.phases), self.pitch, n, g, o, c)
+        self.line = n * math.prod(self.pitch)
+        self.offsets = _offsets(window, self.pitch, self.line)
+        self.run = self.line - max(offset % self.line for offset in self.offsets)
         self.there = (slice(None),) * 3 + tuple(slice(0, size) for size in y.shape[3:])
+
+    def calls(self) -> Iterator[Call]:
+        """The runs of x that meet those of y. They are too many to be kept."""
+        (g, c, phases), o = self.shape_x[:3], self.shape_y[1]
+        for i, a, b in itertools.product(range(g), range(o), range(c)):
+            at_x, at_y = (i * c + b) * phases * self.line, (i * o + a) * self.line
+            for k, offset in enumerate(self.offsets, (a * c + b) * len(self.offsets)):
+                yield at_x + offset, at_y, i, k
 
     def read(self, x: np.ndarray) -> np.ndarray:
         """x by phases, zero outside, as one run."""
@@ -106,7 +110,7 @@ def output(window: Window, x: np.ndarray, w: np.ndarray, y: np.ndarray) -> None:
         for block, first, mine, target in _blocks(window, x, y):
             source, made = block.read(mine), np.zeros(block.shape_y, x.dtype)
             some = made.reshape(-1)
-            for at_x, at_y, group, at_w in block.calls:
+            for at_x, at_y, group, at_w in block.calls():
                 axpy(source, some, block.run, numbers[first + group][at_w], at_x, 1, at_y)
             np.copyto(target, made[block.there].transpose(SAMPLES_OUT[y.ndim]))
 
@@ -118,7 +122,7 @@ def input(window: Window, y: np.ndarray, w: np.ndarray, x: np.ndarray) -> None:
         for block, first, target, mine in _blocks(window, x, y):
             source, made = block.spread(mine), np.zeros(block.shape_x, x.dtype)
             some = made.reshape(-1)
-            for at_x, at_y, group, at_w in block.calls:
+            for at_x, at_y, group, at_w in block.calls():
                 axpy(source, some, block.run, numbers[first + group][at_w], at_y, 1, at_x)
             for part, place, _ in window.parts(made, target, block.start):
                 np.add(place, part, out=place)
@@ -131,6 +135,6 @@ def weight(window: Window, x: np.ndarray, y: np.ndarray) -> list[list[float]]:
     with ONE_THREAD:
         for block, first, mine, other in _blocks(window, x, y):
             source, others = block.read(mine), block.spread(other)
-            for at_x, at_y, group, at_w in block.calls:
+            for at_x, at_y, group, at_w in block.calls():
                 total[first + group][at_w] += dot(source, others, block.run, at_x, 1, at_y)
     return total
