@@ -11,7 +11,7 @@ from primitive_cases import case, normal
 from references_recurrent import gru, lstm, rnn
 
 Array = np.ndarray
-N, T, H, P = 3, 4, 2, 1
+N, T, H, P = 2, 3, 2, 1
 STEP = 1e-6
 
 
