@@ -128,3 +128,25 @@ def test_results_have_names() -> None:
     assert t.linalg.slogdet(2 * t.eye(2)).sign.item() == 1
     assert t.linalg.svdvals(t.eye(3)).tolist() == [1, 1, 1]
     assert t.logdet(-t.eye(1)).isnan()
+
+
+def test_the_projection_on_a_null_space_has_a_gradient() -> None:
+    """dP = -(P dA⁺ A + its transposed): rounding over a singular value of 1e-17 was taken for a part of it."""
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(3, 3))
+    start[:, 2] = start[:, 0] + start[:, 1]
+    weight, change = rng.normal(size=(3, 3)), rng.normal(size=(3, 3))
+    a = t.tensor(start, requires_grad=True)
+    u = t.linalg.svd(a).U[:, 2:]
+    (found,) = t.autograd.grad((u @ u.T * t.tensor(weight)).sum(), [a])
+    null = np.linalg.svd(start)[0][:, 2:]
+    p = null @ null.T
+    moved = -p @ change @ np.linalg.pinv(start)
+    # Along changes that leave the rank as it is.
+    change = change - p @ change @ (np.eye(3) - np.linalg.pinv(start) @ start)
+    expected = (weight * (moved + moved.T)).sum()
+    np.testing.assert_allclose((found.numpy() * change).sum(), expected, rtol=1e-6)
+
+
+def test_no_right_hand_sides() -> None:
+    assert t.linalg.lstsq(t.ones(4, 2), t.zeros(4, 0)).solution.shape == (2, 0)

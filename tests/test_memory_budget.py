@@ -9,8 +9,9 @@ import pytest
 from op_calls import workers
 
 import distgrad as torch
+from distgrad.errors import OutOfMemoryError
 from distgrad.plan.build import Plan
-from distgrad.session import door
+from distgrad.session import core, door
 from distgrad.session.budget import budgets, nbytes
 from distgrad.tensor import Tensor
 
@@ -246,3 +247,38 @@ def test_sizes() -> None:
     with torch.memory_budget("1GiB"), torch.memory_budget(10):
         assert budgets.now() == 10
     assert budgets.now() is None
+
+
+def test_what_other_pending_nodes_read_is_not_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work that is sent in parts, as there is no room for all of its results: a part freed what the next reads."""
+    rows = [f(Net().x) for f in (torch.exp, torch.tanh, torch.sin, torch.cos, torch.expm1, torch.atan)]
+    with torch.memory_budget(2 * ONE):
+        for x in rows:
+            x.sum().item()
+        wants = [(x * (i + 2.0)).sum(0)[0].item() for i, x in enumerate(rows)]
+    real, short = core.check_room, [True]
+
+    def check(calls: Any, cut: int, whole: int, captured: Any, plan: Plan) -> None:
+        if short[0] and sum(captured.wanted[len(captured.externals) :]) > 2:
+            raise OutOfMemoryError("no room for so many")
+        real(calls, cut, whole, captured, plan)
+
+    monkeypatch.setattr(core, "check_room", check)
+    with torch.memory_budget(2 * ONE):
+        found = [(x * (i + 2.0)).sum(0) for i, x in enumerate(rows)]
+        door.flush()
+        short[0] = False
+        assert [f[0].item() for f in found] == wants
+
+
+def test_what_is_dropped_is_not_held_for_being_made_again() -> None:
+    x = Net().x
+    with torch.memory_budget(3 * ONE):
+        y = torch.tanh(torch.exp(x)) * 2
+        y.sum().item()
+    session = door.current()
+    z = y * 3
+    del y, z
+    torch.synchronize()
+    assert not session._remakable
+    assert not session._again.made

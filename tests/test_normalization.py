@@ -217,3 +217,7 @@ def test_one_kernel_and_several_give_the_same_bits(name: str) -> None:
             found.append([t.detach().numpy() for t in (out, x.grad, *(p.grad for p in layer.parameters()))])
     for got, want in zip(*found, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_no_rows_have_groups() -> None:
+    assert distgrad.nn.functional.group_norm(distgrad.zeros(0, 4, 3), 2).shape == (0, 4, 3)

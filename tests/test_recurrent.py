@@ -223,3 +223,23 @@ def test_dropout_of_one_layer_warns() -> None:
     ) as caught:
         nn.GRU(1, 1, dropout=0.5)
     assert caught[0].filename == __file__
+
+
+def test_gates_that_are_nearly_shut_keep_their_digits() -> None:
+    """A sigmoid by way of tanh was 0 in float32 below exp(-17)."""
+    cell = nn.LSTMCell(1, 1)
+    with distgrad.no_grad():
+        for p in cell.parameters():
+            p.zero_()
+        cell.bias_ih.copy_(distgrad.tensor([-30.0, -20.0, 0.0, -20.0]))
+    h, c = cell(distgrad.zeros(1), (distgrad.zeros(1), distgrad.ones(1)))
+    np.testing.assert_allclose(c.item(), expit(-20.0), rtol=1e-5)
+    np.testing.assert_allclose(h.item(), expit(-20.0) * np.tanh(expit(-20.0)), rtol=1e-5)
+    (of_bias,) = distgrad.autograd.grad(h.log().sum(), [cell.bias_ih])
+    np.testing.assert_allclose(of_bias[3].item(), 1, rtol=1e-5)
+    gru = nn.GRUCell(1, 1)
+    with distgrad.no_grad():
+        for p in gru.parameters():
+            p.zero_()
+        gru.bias_ih.copy_(distgrad.tensor([0.0, -20.0, 0.0]))
+    np.testing.assert_allclose(gru(distgrad.zeros(1), distgrad.ones(1)).item(), expit(-20.0), rtol=1e-5)

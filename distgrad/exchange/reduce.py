@@ -268,6 +268,7 @@ class ReduceScatter(Reduce):
         *fields, cuts = read_list(fields, at.what, 4)
         whole = _read_reduce(fields, at)
         _check_sums(whole, at, 1 if at.arrives else at.slot.sharding.count)
+        check(all(whole.reduced), f"{at.what}: {whole.sums} sums do not go in cuts")
         sharding, target = at.slot.sharding, read_sharding(cuts, at.what, max(at.most, FAR))
         fits = target == sharding if at.arrives else target.shape == sharding.shape
         check(fits and target.count > 1, f"{at.what}: slot {at.number} is cut otherwise")

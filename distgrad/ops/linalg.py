@@ -37,13 +37,17 @@ def _svd_input(g: list[Tensor | None], A: Tensor) -> Tensor:
     apart = _never_zero((row - column) * (row + column))
     if gu is not None:
         total = total + call("matmul", u, _skew(u, gu) / apart * row)
-        total = total + (gu - call("matmul", u, call("matmul", _turned(u), gu))) / _never_zero(row)
+        if (
+            A.shape[-2] > A.shape[-1]
+        ):  # else U is square, and this no more than rounding over small singular values
+            total = total + (gu - call("matmul", u, call("matmul", _turned(u), gu))) / _never_zero(row)
     out = call("matmul", total, vh)
     if gvh is not None:
         v, gv = _turned(vh), _turned(gvh)
         inside = call("matmul", column * (_skew(v, gv) / apart), vh)
-        beside = (gvh - call("matmul", call("matmul", gvh, v), vh)) / _never_zero(column)
-        out = out + call("matmul", u, inside + beside)
+        if A.shape[-1] > A.shape[-2]:
+            inside = inside + (gvh - call("matmul", call("matmul", gvh, v), vh)) / _never_zero(column)
+        out = out + call("matmul", u, inside)
     return out
 
 

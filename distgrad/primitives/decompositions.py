@@ -77,7 +77,7 @@ def lstsq(a: np.ndarray, b: np.ndarray, rcond: float) -> tuple[np.ndarray, np.nd
     out, rank = np.zeros((*batch, n, k), a.dtype), np.zeros(batch, a.dtype)
     values = np.zeros((*batch, min(a.shape[-2:])), a.dtype)
     for at, (matrix, right) in _each(a, b):
-        if matrix.size:
+        if matrix.size and right.size:
             with ONE_THREAD:
                 out[at], _, rank[at], values[at] = linalg.lstsq(matrix, right, rcond, lapack_driver="gelsd")
     return out, rank, values

@@ -7,7 +7,7 @@ Dimensions in front, the same for all, are those of `vmap`. With `reverse` the l
 
 The forward kernels also give what the derivative is worked out of. The backward ones take the gradient of all outputs
 and give that of `x` and of the states before; those of the weights are products of these with the states, of all steps
-at once. All sigmoids are s(x) = tanh(x / 2) / 2 + 1/2, so that one call of tanh serves all gates.
+at once. Sigmoids are s(x) = 1 / (1 + exp(-x)), which is exact where they are small.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ def _made(out: Outs, shapes: Sequence[tuple[int, ...]], dtype: np.dtype) -> Any:
 def _shapes(form: str, sizes: dict[str, int], lead: tuple[int, ...]) -> list[tuple[int, ...]]:
     """For words such as "NTH" the shapes."""
     return [(*lead, *(sizes[c] for c in word)) for word in form.split()]
+
+
+def _sigmoid(x: np.ndarray) -> None:
+    np.negative(x, out=x)
+    np.exp(x, out=x)
+    np.add(x, 1, out=x)
+    np.divide(1, x, out=x)
 
 
 # h = tanh(x + h W), or relu for tanh.
@@ -99,22 +106,17 @@ def lstm(
     """The states h and c after each step, and the gates after their functions."""
     width, steps = c.shape[-1], x.shape[:-1]
     states, cells, gates = _made(out, [(*steps, h.shape[-1]), (*steps, width), x.shape], x.dtype)
-    scale = np.full(4 * width, 0.5, x.dtype)
-    shift = scale.copy()
-    scale[2 * width : 3 * width], shift[2 * width : 3 * width] = 1, 0
-    np.multiply(x, scale, out=gates)
-    h, c, w, *turn = map(contiguous, (h, np.array(c), w * scale, *projection))
+    h, c, w, *turn = map(contiguous, (h, np.array(c), w, *projection))
     row, part = np.empty((*c.shape[:-1], 4 * width), x.dtype), np.empty(c.shape, c.dtype)
     i, f, g, o = (row[..., n * width : (n + 1) * width] for n in range(4))
     with ONE_THREAD:
         for t in _steps(x, reverse):
-            gate = gates[..., t, :]
             np.matmul(h, w, out=row)
-            np.add(row, gate, out=row)
-            np.tanh(row, out=row)
-            np.multiply(row, scale, out=row)
-            np.add(row, shift, out=row)
-            np.copyto(gate, row)
+            np.add(row, x[..., t, :], out=row)
+            np.tanh(g, out=part)
+            _sigmoid(row)
+            np.copyto(g, part)
+            gates[..., t, :] = row
             np.multiply(f, c, out=c)
             np.multiply(i, g, out=part)
             np.add(c, part, out=c)
@@ -180,28 +182,23 @@ def gru(
     """The states after each step, the gates after their functions, and a_n."""
     width, steps = h.shape[-1], x.shape[:-1]
     states, gates, inner = _made(out, [(*steps, width), x.shape, (*steps, width)], x.dtype)
-    scale = np.full(3 * width, 0.5, x.dtype)
-    scale[2 * width :] = 1
-    np.multiply(x, scale, out=gates)
-    h, w = contiguous(h), contiguous(w * scale)
-    added = bias[0][..., None, :] * scale if bias else np.zeros((1, 3 * width), x.dtype)
+    h, w = contiguous(h), contiguous(w)
+    added = bias[0][..., None, :] if bias else np.zeros((1, 3 * width), x.dtype)
     row, part = np.empty((*h.shape[:-1], 3 * width), x.dtype), np.empty(h.shape, h.dtype)
     both, z = row[..., : 2 * width], row[..., width : 2 * width]
     r, a = row[..., :width], row[..., 2 * width :]
     with ONE_THREAD:
         for t in _steps(x, reverse):
-            gate = gates[..., t, :]
+            of_x = x[..., t, :]
             np.matmul(h, w, out=row)
             np.add(row, added, out=row)
             inner[..., t, :] = a
-            np.add(both, gate[..., : 2 * width], out=both)
-            np.tanh(both, out=both)
-            np.multiply(both, 0.5, out=both)
-            np.add(both, 0.5, out=both)
+            np.add(both, of_x[..., : 2 * width], out=both)
+            _sigmoid(both)
             np.multiply(a, r, out=a)
-            np.add(a, gate[..., 2 * width :], out=a)
+            np.add(a, of_x[..., 2 * width :], out=a)
             np.tanh(a, out=a)
-            np.copyto(gate, row)
+            gates[..., t, :] = row
             np.subtract(h, a, out=part)
             np.multiply(part, z, out=part)
             h = np.add(part, a)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -98,8 +98,12 @@ class Chooser:
         captured: Capture,
         kept: Iterable[Result],
         remakable: Mapping[Result, Recipe],
+        later: Collection[Result],
     ) -> Made:
-        """What is to be sent for `nodes`. What is `kept` could be made again; so could `remakable`, which they read."""
+        """What is to be sent for `nodes`. What is `kept` could be made again; so could `remakable`, which they read.
+
+        What other nodes read `later` stays.
+        """
         now = self.calls.held()
         found = self._chosen(nodes, captured, now)
         if self._fits(found):
@@ -111,7 +115,7 @@ class Chooser:
                 return found
         inside = set(captured.results)
         gone: list[Result] = []
-        for result in can_go(r for r in kept if r not in inside and r not in remakable):
+        for result in can_go(r for r in kept if not (r in inside or r in remakable or r in later)):
             if max(told(found.plan, now)) <= self.budget:
                 break
             if result.recipe is not None and anchors(result.recipe.step, gone) is not None:
@@ -119,7 +123,7 @@ class Chooser:
                 now = self._without(now, result)
         if gone:
             found = self._chosen(nodes, captured, now)._replace(gone=tuple(gone), frees=True)
-        read = can_go(r for r in remakable if r in inside)
+        read = can_go(r for r in remakable if r in inside and r not in later)
         if self._fits(found) or not read:
             return found
         base = self.planned(captured)

@@ -293,6 +293,7 @@ class Session:
             early = set(self.pending[: self._forward]) if spare else set()
             self.pending = needed(self.pending, None)
             self.weight, self._forward = 0.0, 0
+            self._prune()
             self._refused.intersection_update(self.pending)
             large = asked is not None and asked.spec.nbytes > SMALL
             self._asked = asked if large else None
@@ -335,12 +336,18 @@ class Session:
         self._run(captured, plan)
         self.left_budget = None
         self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
-        self._again.clear()
-        self._remakable.clear()
+        self._prune()
         self._refused.difference_update(nodes)
         if measure.active is not None:
             measure.active.flushed(begin)
         return None
+
+    def _prune(self) -> None:
+        """Forget of what nodes that are not pending any more would have made, and could have made again."""
+        if self._remakable or self._again.pins:
+            read = {r for node in self.pending for r in node.inputs}
+            self._remakable = {r: recipe for r, recipe in self._remakable.items() if r in read}
+            self._again.keep(self.pending)
 
     def _set_aside(self) -> bool:
         """Refuse the pending nodes of which one result alone has no room; whether there are any."""
@@ -367,7 +374,9 @@ class Session:
         if budget is None:
             return Made(nodes, captured, plan)
         chooser = Chooser(self.calls, budget, self._planned, self.shard_bytes, self._again, self._asked)
-        return chooser.made(nodes, captured, self._kept, self._remakable)
+        sent = set(nodes)
+        later = {r for node in self.pending if node not in sent for r in node.inputs}
+        return chooser.made(nodes, captured, self._kept, self._remakable, later)
 
     def _free(self, made: Made) -> None:
         """Have freed what a choice says; its nodes make again what is read of that."""
@@ -551,7 +560,7 @@ class Session:
             items = self.calls.read(box, "large", 0)
         slot = Slot(result.aval.dtype, Sharding.whole(result.aval.shape))
         (array,) = what.receive(items, self.transport.workers, range(1), slot)
-        return np.array(array)  # what came alone is still the transport's
+        return array if array.flags.owndata and array.flags.writeable else np.array(array)  # the transport's
 
     def settle(self) -> None:
         """Send what is pending and wait until it is done. What went wrong is told to those who ask for it."""

@@ -135,10 +135,11 @@ class Again:
         self.pins.update(batch.pins)
         self.made.update(batch.made)
 
-    def clear(self) -> None:
-        """They have been sent."""
-        self.pins.clear()
-        self.made.clear()
+    def keep(self, pending: Sequence[Node]) -> None:
+        """Of all others than these nothing is pending any more."""
+        self.pins = {node: self.pins[node] for node in pending if node in self.pins}
+        outs = {out for node in self.pins for out in node.outputs}
+        self.made = {step: out for step, out in self.made.items() if out in outs}
 
     def numbers(self, nodes: Sequence[Node], batch: Batch | None = None) -> Mapping[int, Pins]:
         """Of `nodes` those that run again, also in a batch that is only considered, and their pins."""

@@ -167,7 +167,8 @@ def group_norm(
                 f"shape {got} and input of shape {shape}"
             )
     _same_dtypes(input, weight, bias)
-    grouped = input.reshape(n, num_groups, channels // num_groups, -1)
+    rest = math.prod(input.shape[2:])
+    grouped = input.reshape(n, num_groups, channels // num_groups, rest)
     w, b = (None if p is None else p.reshape(1, num_groups, -1, 1) for p in (weight, bias))
     out = _standardize(grouped, w, b, (2, 3), eps, "NativeGroupNormBackward0")[0]
     return out.reshape(shape)
