@@ -139,7 +139,7 @@ class Again:
         """Of all others than these nothing is pending any more."""
         self.pins = {node: self.pins[node] for node in pending if node in self.pins}
         outs = {out for node in self.pins for out in node.outputs}
-        self.made = {step: out for step, out in self.made.items() if out in outs}
+        self.made = {step: made for step, made in self.made.items() if not outs.isdisjoint(made)}
 
     def numbers(self, nodes: Sequence[Node], batch: Batch | None = None) -> Mapping[int, Pins]:
         """Of `nodes` those that run again, also in a batch that is only considered, and their pins."""
