@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 Ints = tuple[int, ...]
+
+LOOKED_AT = 1 << 18  # elements
 
 
 class Strided(NamedTuple):
@@ -40,12 +46,12 @@ class Strided(NamedTuple):
 
     @property
     def overlaps(self) -> bool:
-        """Whether an element is seen several times, or may be: a stride is not beyond what the smaller ones span."""
+        """Whether an element is seen several times, or may be (see `_repeats`)."""
         span = 0
         for stride, n in sorted(zip(self.strides, self.shape, strict=True)):
             if n > 1:
                 if stride <= span:
-                    return 0 not in self.shape
+                    return 0 not in self.shape and _repeats(self.shape, self.strides)
                 span += (n - 1) * stride
         return False
 
@@ -147,6 +153,30 @@ class Strided(NamedTuple):
                 runs.append((base, n))
                 base, n = self.strides[d - 1], 1
         return runs
+
+
+@lru_cache(maxsize=256)
+def _repeats(shape: Ints, strides: Ints) -> bool:
+    """Whether two elements lie at one place.
+
+    What is too large to be looked at in full is said to: that is not so of two dimensions, nor where two alone repeat.
+    """
+    dims = sorted((stride, n) for stride, n in zip(strides, shape, strict=True) if n > 1)
+    while len(dims) > 1 and dims[-1][0] > sum((n - 1) * stride for stride, n in dims[:-1]):
+        dims = dims[:-1]  # beyond what the others span
+    if len(dims) < 2:
+        return bool(dims) and not dims[0][0]
+    for (a, n), (b, m) in itertools.combinations(dims, 2):
+        if not a or (b // math.gcd(a, b) < n and a // math.gcd(a, b) < m):  # a * (b / gcd) = b * (a / gcd)
+            return True
+    if len(dims) == 2:
+        return False
+    if math.prod(n for _, n in dims) > LOOKED_AT:
+        return True
+    places = np.zeros(1, np.int64)
+    for stride, n in dims:
+        places = np.add.outer(places, stride * np.arange(n)).reshape(-1)
+    return len(np.unique(places)) < len(places)
 
 
 def diagonal_of(rows: int, columns: int, offset: int) -> Ints:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+
+from distgrad.strided import Strided
 
 
 @pytest.mark.parametrize(("size", "step"), [(2, 2), (2, 3), (3, 1), (1, 2), (2, 1)])
@@ -68,9 +71,8 @@ def test_strides_of_any_kind(anywhere: ModuleType) -> None:
             continue
         y = torch.zeros(*map(int, shape))
         view = y.as_strided(tuple(map(int, size)), tuple(map(int, steps)), offset)
-        if not view._layout.overlaps:  # torch, too, does not look closer
-            view.copy_(torch.tensor(weights))
-            assert y.reshape(-1).tolist() == np.bincount(places.reshape(-1), weights.reshape(-1), n).tolist()
+        view.copy_(torch.tensor(weights))
+        assert y.reshape(-1).tolist() == np.bincount(places.reshape(-1), weights.reshape(-1), n).tolist()
 
 
 def test_strides_of_views_are_those_of_the_storage(anywhere: ModuleType) -> None:
@@ -140,6 +142,87 @@ def test_writes_through_windows_that_overlap(anywhere: ModuleType) -> None:
     w = torch.arange(6.0)
     w.unfold(0, 3, 1).fill_(7)
     assert w.tolist() == [7.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("size", "strides"),
+    [
+        ((2, 3), (4, 3)),
+        ((3, 2), (2, 3)),
+        ((2, 3, 2), (5, 2, 4)),
+        ((3, 1, 2), (2, 1, 3)),
+        ((2, 2, 2), (1, 3, 2)),
+    ],
+)
+def test_one_number_through_strides_that_cross(size: Any, strides: Any, anywhere: ModuleType) -> None:
+    """An element that several windows have, of which only some are written to, is written by those."""
+    torch, memory = anywhere, np.zeros(24)
+    np.lib.stride_tricks.as_strided(memory, size, tuple(8 * s for s in strides))[...] = 7
+    writes = (
+        lambda view, seven: view.fill_(7.0),
+        lambda view, seven: view.fill_(seven),
+        lambda view, seven: view.__setitem__(slice(None), 7.0),
+    )
+    for write in writes:
+        x, seven = torch.ones(24, requires_grad=True), torch.tensor(7.0, requires_grad=True)
+        y = x * 0
+        view = y.as_strided(size, strides)
+        assert write(view, seven) in (view, None)
+        assert y.tolist() == memory.tolist()
+        assert view.tolist() == np.full(size, 7.0).tolist()
+        (y * torch.arange(24.0) + x * 2).sum().backward()
+        assert x.grad.tolist() == [2.0] * 24
+        if seven.grad is not None:  # each time that an element is seen, as in torch
+            places = np.lib.stride_tricks.as_strided(np.arange(24.0), size, tuple(8 * s for s in strides))
+            assert seven.grad.item() == places.sum()
+
+
+def test_one_number_through_a_part_of_windows(anywhere: ModuleType) -> None:
+    torch = anywhere
+    x = torch.zeros(5)
+    x.unfold(0, 3, 1)[:, :2].fill_(7)
+    assert x.tolist() == [7, 7, 7, 7, 0]
+    x.unfold(0, 3, 1)[1:, 1:].zero_()
+    assert x.tolist() == [7, 7, 0, 0, 0]
+    x.unfold(0, 2, 1).unfold(0, 2, 1)[::2, :, :1] = torch.tensor(3.0)
+    assert x.tolist() == [3, 3, 3, 3, 0]
+    image = torch.zeros(4, 5)
+    image.unfold(0, 3, 1).unfold(1, 2, 1)[:, 1:3, ::2, 1].fill_(1)
+    assert image.tolist() == [[0, 0, 1, 1, 0]] * 4
+
+
+def test_strides_that_cross_but_never_meet_are_written_to(anywhere: ModuleType) -> None:
+    """Elements 0, 3, 6 and 4, 7, 10: what is written belongs to one of them, with its sign and its gradient."""
+    torch = anywhere
+    w = torch.arange(12.0).requires_grad_()
+    y = w * 1
+    view = y.as_strided((2, 3), (4, 3))
+    view.mul_(torch.tensor([[-1.0, 2, 3], [4, 5, 6]]))
+    factors = [-1.0, 1, 1, 2, 4, 1, 3, 5, 1, 1, 6, 1]
+    assert y.tolist() == [i * f for i, f in enumerate(factors)]
+    assert str(y[0].item()) == "-0.0"
+    y.sum().backward()
+    assert w.grad.tolist() == factors
+    torch.add(torch.zeros(2, 3), 99, out=y.detach().as_strided((2, 3), (4, 3)))
+    assert [i for i, n in enumerate(y.tolist()) if n == 99] == [0, 3, 4, 6, 7, 10]
+    with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
+        y.detach().as_strided((3, 2), (2, 4)).copy_(torch.ones(3, 2))
+    with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
+        y.detach().as_strided((2, 3, 2), (4, 3, 0)).fill_(torch.tensor(1.0))
+
+
+def test_whether_elements_are_seen_twice() -> None:
+    random = np.random.default_rng(2)
+    for _ in range(300):
+        n = random.integers(1, 5)
+        shape, strides = random.integers(0, 4, n), random.integers(0, 9, n)
+        places = (strides @ np.indices(shape).reshape(n, -1)).tolist()
+        layout = Strided(tuple(shape.tolist()), tuple(strides.tolist()))
+        assert layout.overlaps == (len(set(places)) < len(places)), layout
+    n = 1 << 20
+    assert not Strided((n, n), (n - 1, n)).overlaps  # n of the one would be n - 1 of the other
+    assert Strided((n + 1, n), (n - 1, n)).overlaps
+    assert Strided((n, n, 3), (n - 1, n, n + 1)).overlaps
 
 
 def test_windows_of_windows_and_of_what_is_repeated(anywhere: ModuleType) -> None:

@@ -115,8 +115,11 @@ def alike(tensor: Tensor, kind: Kind, args: tuple[Any, ...]) -> tuple[Any, ...]:
     They are such that it writes the same wherever an element is seen.
     """
     assert tensor._view is not None
-    tangled = tensor._view.chain.found.path.tangled and kind.name not in SAME
-    others = None if kind.alike is None or tangled else kind.alike(tensor, *args[1:])
+    path = tensor._view.chain.found.path
+    if path.tangled and (kind.name not in SAME or not path.repeated):
+        others = args[1:] if kind.name in SAME else None
+    else:
+        others = None if kind.alike is None else kind.alike(tensor, *args[1:])
     if others is None:
         raise RuntimeError(OVERLAP)
     return (tensor, *others)

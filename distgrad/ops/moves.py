@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from distgrad import session
+from distgrad.dtype import BOOL
 from distgrad.graph import Value
 from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.regrouping import compact, reshaped
@@ -30,6 +31,11 @@ class Move(ABC):
         False  # whether it may leave elements out: only then does `put` look at the parent
     )
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether it sees elements several times."""
+        return False
+
     @abstractmethod
     def layout(self, parent: Strided) -> Strided:
         """Where the view's elements lie."""
@@ -41,6 +47,14 @@ class Move(ABC):
     @abstractmethod
     def put(self, parent: Value, new: Value) -> Value:
         """The parent's contents with the view's replaced by `new`."""
+
+    def put_marked(self, parent: Value, new: Value, marks: Value) -> Value:
+        """The same for those elements of the view that are marked; what becomes of others does not matter, so all."""
+        return self.put(parent, new)
+
+    def marked(self, none: Value, marks: Value) -> Value:
+        """What of the parent is marked in the view; `none` is False everywhere."""
+        return self.put(none, marks)
 
     def under(self, core: Ints, shape: Ints) -> tuple[Move, ...]:
         """The moves of `core` that give, expanded, what this one gives of `core` expanded to `shape`."""
@@ -317,12 +331,24 @@ class Path:
         """The tensor's contents with the view's replaced by `new`, which is alike wherever an element is repeated."""
         if self.core != self.shape:
             new = session.part(new, self.first)
+        if len(self.moves) == 1:
+            return self.moves[0].put(value, new)
         last = max((i for i, move in enumerate(self.moves) if move.partial), default=-1)
         parents = [value]
         for move in self.moves[: max(last, 0)]:
             parents.append(move.get(parents[-1]))
+        first = next((i for i, move in enumerate(self.moves) if move.overlaps), len(self.moves))
+        marks = None  # what of a view that overlaps is written, once that is not all of it
         for i in range(len(self.moves) - 1, -1, -1):
-            new = self.moves[i].put(parents[min(i, max(last, 0))], new)
+            move, parent = self.moves[i], parents[min(i, max(last, 0))]
+            if marks is None and i > first and move.partial:
+                marks = broadcast_to(constant(True, BOOL), new.shape)
+            if marks is None:
+                new = move.put(parent, new)
+            else:
+                new = move.put_marked(parent, new, marks)
+                none = broadcast_to(constant(False, BOOL), new.shape)
+                marks = move.marked(none, marks) if i > first else None
         return new
 
     def pad(self, new: Value, cuts: Sharding) -> Value:
@@ -341,7 +367,7 @@ class Path:
     @property
     def tangled(self) -> bool:
         """Whether elements are seen several times otherwise than by repeated dimensions: in windows that overlap."""
-        return any(getattr(move, "overlaps", False) for move in self.moves)
+        return any(move.overlaps for move in self.moves)
 
     def _add_up(self, new: Value, cuts: Sharding) -> Value:
         layouts = [Strided.contiguous(cuts.shape)]

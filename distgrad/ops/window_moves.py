@@ -1,7 +1,7 @@
 """Windows as a move: views that see an element several times, and strides of any kind as moves.
 
 Of windows that overlap only the gradient has to know: it adds up. To write through them is possible where it comes
-down to slices, `x.unfold(0, 3, 1)[1]`, or where all that is written is the same.
+down to slices, `x.unfold(0, 3, 1)[1]`, where no element is seen twice, or where all that is written is the same.
 """
 
 from __future__ import annotations
@@ -117,6 +117,20 @@ class Windows(Move):
         for slices, part in self._parts(new, parent.shape):
             parent = session.put(parent, part, slices)
         return parent
+
+    def put_marked(self, parent: Value, new: Value, marks: Value) -> Value:
+        """Only what is marked: the rest of a window may be older than what another window wrote there."""
+        parts = zip(self._parts(new, parent.shape), self._parts(marks, parent.shape), strict=True)
+        for (slices, part), (_, written) in parts:
+            made = session.emit("where", written, part, session.part(parent, slices))
+            parent = session.put(parent, made, slices)
+        return parent
+
+    def marked(self, none: Value, marks: Value) -> Value:
+        """What of the parent is marked in one of the windows."""
+        for slices, part in self._parts(marks, none.shape):
+            none = session.put(none, session.emit("logical_or", part, session.part(none, slices)), slices)
+        return none
 
     def transposed(self, shape: Ints, new: Value) -> Value:
         """Zeros of the parent's shape, to which every element is added where it was read."""
