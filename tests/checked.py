@@ -2,4 +2,4 @@
 
 import os
 
-os.environ["DISTGRAD_CHECKS"] = "1"
+os.environ.setdefault("DISTGRAD_CHECKS", "1")
