@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -130,12 +129,12 @@ def test_a_kernel_that_gives_another_dtype_is_found_on_a_worker(
         distgrad.arange(40.0).exp().tolist()
 
 
-def test_users_do_not_pay(torch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_do_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the switch nothing is looked at."""
     monkeypatch.setattr(checks, "ENABLED", False)
     monkeypatch.setattr(rewrite, "verify", None)
     monkeypatch.setattr(checks, "check_results", None)
-    assert (torch.arange(3.0).exp() + 1).sum().item() > 0
+    assert program()[0] > 0
 
 
 # States of results.
