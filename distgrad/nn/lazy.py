@@ -215,24 +215,25 @@ class _LazyNorm(LazyModuleMixin):
     running_mean: Any
     running_var: Any
 
-    def _make_lazy(
+    def __init__(
         self,
-        eps: float,
-        momentum: float | None,
-        affine: bool,
-        track: bool,
-        device: Any,
-        dtype: Any,
-        bias: bool,
-    ) -> None:
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ):
         super().__init__(0, eps, momentum, False, False, device, dtype, bias=False)
-        self.affine, self.track_running_stats = affine, track
+        self.affine, self.track_running_stats = affine, track_running_stats
         where = {"device": device, "dtype": dtype}
         if affine:
             self.weight = UninitializedParameter(**where)
             if bias:
                 self.bias = UninitializedParameter(**where)
-        if track:
+        if track_running_stats:
             self.running_mean, self.running_var = UninitializedBuffer(**where), UninitializedBuffer(**where)
             self.num_batches_tracked = tensor(0, dtype=int64, device=device)
 
@@ -251,36 +252,6 @@ class _LazyNorm(LazyModuleMixin):
             self.reset_parameters()
 
 
-class _LazyBatchNorm(_LazyNorm):
-    def __init__(
-        self,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        bias: bool = True,
-    ):
-        self._make_lazy(eps, momentum, affine, track_running_stats, device, dtype, bias)
-
-
-class _LazyInstanceNorm(_LazyNorm):
-    def __init__(
-        self,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        bias: bool = True,
-    ):
-        self._make_lazy(eps, momentum, affine, track_running_stats, device, dtype, bias)
-
-
 def _lazy(kind: type, plain: type) -> Any:
     text = f"A `{plain.__name__}` that finds its number of channels in its first input."
     name = f"Lazy{plain.__name__}"
@@ -292,8 +263,8 @@ LazyConvTranspose1d, LazyConvTranspose2d, LazyConvTranspose3d = (
     _lazy(_LazyTranspose, plain) for plain in (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
 )
 LazyBatchNorm1d, LazyBatchNorm2d, LazyBatchNorm3d = (
-    _lazy(_LazyBatchNorm, plain) for plain in (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+    _lazy(_LazyNorm, plain) for plain in (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 )
 LazyInstanceNorm1d, LazyInstanceNorm2d, LazyInstanceNorm3d = (
-    _lazy(_LazyInstanceNorm, plain) for plain in (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
+    _lazy(_LazyNorm, plain) for plain in (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
 )

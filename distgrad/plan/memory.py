@@ -17,7 +17,7 @@ from distgrad.exchange import Reduce, Tree, held
 from distgrad.exchange.base import sizes, stored_bytes
 from distgrad.program import Arrival, Departure, Fragment, Program, Slot
 from distgrad.sharding import Sharding
-from distgrad.worker.stage import Registers, Stage
+from distgrad.worker.analysis import Analysis, Registers
 
 
 class Footprint(NamedTuple):
@@ -31,8 +31,8 @@ class Footprint(NamedTuple):
 
 def footprints(program: Program, kept: Sequence[Slot | None], workers: int) -> tuple[Footprint, ...]:
     """For each worker; `kept` are the holders of what is stored."""
-    stage = Stage(program, Registers)
-    return tuple(_Stage(stage, workers, worker).footprint(kept) for worker in range(workers))
+    known = Analysis(program, Registers)
+    return tuple(_Stage(known, workers, worker).footprint(kept) for worker in range(workers))
 
 
 def peak(stored: int, freed: int, stages: Iterable[tuple[Footprint, int]]) -> int:
@@ -101,10 +101,10 @@ def _holder(program: Program, roots: dict[int, int], slot: int) -> int:
 class _Stage:
     """One program on one worker."""
 
-    def __init__(self, stage: Stage[Registers], workers: int, worker: int):
-        self.stage = stage
-        self.program = stage.program
-        self.roots = _roots(stage.program)
+    def __init__(self, known: Analysis[Registers], workers: int, worker: int):
+        self.known = known
+        self.program = known.program
+        self.roots = _roots(known.program)
         self.workers = workers
         self.worker = worker
 
@@ -113,7 +113,7 @@ class _Stage:
         arrived = sum(program.slots[i].aval.nbytes for i in program.feeds)
         arrived += sum(self.arrival(a) for a in program.arrivals)
         most, there = arrived, arrived
-        for fragment, loops, escaping in self.stage.fragments:
+        for fragment, loops, escaping in self.known.fragments:
             made, worst = self.fragment(fragment, loops, escaping)
             most = max(most, there + worst)
             there += made
@@ -123,7 +123,7 @@ class _Stage:
             copied += every
             aside += own + whole
         kept = tuple(self.stored(slot) if slot is not None else 0 for slot in holders)
-        return Footprint(arrived, max(most, there + copied) + self.stage.scratch, aside, kept)
+        return Footprint(arrived, max(most, there + copied) + self.known.scratch, aside, kept)
 
     def stored(self, slot: Slot) -> int:
         return stored_bytes(slot, self.workers, self.worker)
@@ -132,7 +132,7 @@ class _Stage:
         """Bytes of the largest piece of slot `number`."""
         slot = self.program.slots[number]
         elements = sizes(slot.sharding)
-        if number not in self.stage.partial:  # any shard may give a part of any sum
+        if number not in self.known.partial:  # any shard may give a part of any sum
             mine = held(slot.sharding.count, self.workers, self.worker)
             elements = elements[mine.start : mine.stop]
         return slot.dtype.itemsize * int(elements.max(initial=0))
@@ -140,13 +140,13 @@ class _Stage:
     def arrival(self, arrival: Arrival) -> int:
         """What comes from others, and what is made of it."""
         slot, what = self.program.slots[arrival.slot], arrival.what
-        dim = self.stage.in_pieces.get(arrival.slot)
-        in_tiles = dim is not None and self.stage.along.get(arrival.slot) == dim
+        dim = self.known.in_pieces.get(arrival.slot)
+        in_tiles = dim is not None and self.known.along.get(arrival.slot) == dim
         return what.arriving(slot, self.workers, self.worker, arrival.channel, in_tiles)
 
     def fragment(self, fragment: Fragment, loops: Sequence[Registers], escaping: set[int]) -> tuple[int, int]:
         """What a fragment leaves for the rest of the stage, and what it takes at the worst moment."""
-        slots, partial = self.program.slots, self.stage.partial
+        slots, partial = self.program.slots, self.known.partial
         mine = held(fragment.count, self.workers, self.worker)
         if not mine:
             return 0, 0

@@ -13,10 +13,10 @@ from distgrad.checks import CheckError
 from distgrad.errors import WireError
 from distgrad.exchange import Failure, Joined, Tree, held
 from distgrad.program import Arrival, Departure, Program, Step
+from distgrad.worker.analysis import Analysis
 from distgrad.worker.loops import LoopRunner
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
-from distgrad.worker.stage import Stage
 
 
 class Seat(NamedTuple):
@@ -30,7 +30,7 @@ class Seat(NamedTuple):
 Pieces = list[Any]  # a value's shards on this worker, in order: arrays, or `Joined` ones
 
 
-class Runner(Stage[LoopRunner]):
+class Runner(Analysis[LoopRunner]):
     """One program, ready to run."""
 
     def __init__(self, program: Program, pool: Pool, length: int = 0):

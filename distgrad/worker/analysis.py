@@ -13,7 +13,7 @@ from distgrad.worker.registers import Registers
 L = TypeVar("L", bound=Registers)
 
 
-class Stage(Generic[L]):
+class Analysis(Generic[L]):
     """One program, looked through. `loop` makes what is known of each of its loops, or runs it."""
 
     def __init__(self, program: Program, loop: Callable[[Loop, Program, int, set[int]], L]):
