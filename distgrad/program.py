@@ -1,4 +1,4 @@
-"""What a stage does: slots for values, steps in loops in fragments, and what arrives, departs and is kept.
+"""What a stage does: slots for values, steps in loops in fragments, and what arrives, leaves and is kept.
 
 A `Program` is the same for all workers; which shards a worker runs follows from its number. `wire` makes bytes of it.
 """
@@ -125,11 +125,11 @@ class Exchange(ABC):
         """Bytes that leave for other workers, of all."""
 
     @abstractmethod
-    def arriving(self, slot: Slot, workers: int, worker: int, channel: str, in_tiles: bool) -> int:
+    def recv_bytes(self, slot: Slot, workers: int, worker: int, channel: str, in_tiles: bool) -> int:
         """Bytes that come to a worker from others, and of what is made of them unless that is read `in_tiles`."""
 
     @abstractmethod
-    def leaving(
+    def send_bytes(
         self, slot: Slot, workers: int, worker: int, channel: str, kept: bool
     ) -> tuple[int, int, int]:
         """Bytes that are copied to be sent, those of them that a worker sends itself, and what else it keeps for that.
@@ -158,7 +158,7 @@ class Exchange(ABC):
 
 
 @dataclass(frozen=True)
-class Arrival:
+class Recv:
     """A slot that is filled from box `box` of the call: item `position` of the channel."""
 
     slot: int
@@ -169,7 +169,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Departure:
+class Send:
     """A slot whose pieces leave in the box of this call."""
 
     slot: int
@@ -184,13 +184,13 @@ class Program:
     slots: tuple[Slot, ...]
     inputs: tuple[int, ...]
     feeds: tuple[int, ...]
-    arrivals: tuple[Arrival, ...]
+    recvs: tuple[Recv, ...]
     fragments: tuple[Fragment, ...]
-    departures: tuple[Departure, ...]
+    sends: tuple[Send, ...]
     keep: tuple[int, ...]
     boxes: tuple[tuple[str, ...], ...]  # for each box that comes with the call, its channels
 
     def channels(self) -> tuple[str, ...]:
         """The channels that this program's own box uses, in the order of `CHANNELS`."""
-        used = {d.channel for d in self.departures}
+        used = {d.channel for d in self.sends}
         return tuple(c for c in CHANNELS if c in used)

@@ -23,12 +23,12 @@ from distgrad.primitives.base import ATTR_TYPES, DTYPES
 from distgrad.primitives.rules import agrees, sizes_of
 from distgrad.program import (
     CHANNELS,
-    Arrival,
-    Departure,
     Exchange,
     Fragment,
     Loop,
     Program,
+    Recv,
+    Send,
     Slot,
     Step,
 )
@@ -49,12 +49,12 @@ def encode(program: Program) -> bytes:
             "slots": [[s.dtype.name, s.sharding.wire()] for s in program.slots],
             "inputs": program.inputs,
             "feeds": program.feeds,
-            "arrivals": [[a.slot, a.what.wire(), a.box, a.channel, a.position] for a in program.arrivals],
+            "recvs": [[a.slot, a.what.wire(), a.box, a.channel, a.position] for a in program.recvs],
             "fragments": [
                 [f.count, [[loop.rows, [_step(s) for s in loop.steps]] for loop in f.loops]]
                 for f in program.fragments
             ],
-            "departures": [[d.slot, d.what.wire(), d.channel] for d in program.departures],
+            "sends": [[d.slot, d.what.wire(), d.channel] for d in program.sends],
             "keep": program.keep,
             "boxes": program.boxes,
         }
@@ -91,7 +91,7 @@ class _Reader:
         self.partial: dict[int, Reduce] = {}
 
     def program(self, raw: Any) -> Program:
-        keys = {"v", "slots", "inputs", "feeds", "arrivals", "fragments", "departures", "keep", "boxes"}
+        keys = {"v", "slots", "inputs", "feeds", "recvs", "fragments", "sends", "keep", "boxes"}
         check(type(raw) is dict and set(raw) == keys, f"program: expected a map with the keys {sorted(keys)}")
         check(
             type(raw["v"]) is int and raw["v"] == VERSION,
@@ -107,13 +107,13 @@ class _Reader:
         feeds = tuple(self.define(i, "feeds") for i in read_list(raw["feeds"], "feeds"))
         for i in feeds:
             check(self.slots[i].sharding.count == 1, f"feeds: slot {i} is cut")
-        arrivals = tuple(self.arrival(a, boxes) for a in read_list(raw["arrivals"], "arrivals"))
+        recvs = tuple(self.recv(a, boxes) for a in read_list(raw["recvs"], "recvs"))
         fragments = tuple(self.fragment(f) for f in read_list(raw["fragments"], "fragments"))
-        departures = tuple(self.departure(d) for d in read_list(raw["departures"], "departures"))
+        sends = tuple(self.send(d) for d in read_list(raw["sends"], "sends"))
         keep = tuple(self.use(i, "keep") for i in read_list(raw["keep"], "keep"))
         idle = set(range(len(self.slots))) - self.defined
         check(not idle, f"slots: {show(min(idle, default=0))} has no value")
-        return Program(self.slots, inputs, feeds, arrivals, fragments, departures, keep, boxes)
+        return Program(self.slots, inputs, feeds, recvs, fragments, sends, keep, boxes)
 
     def slot(self, raw: Any, i: int) -> Slot:
         name, cuts = read_list(raw, f"slot {i}", 2)
@@ -140,8 +140,8 @@ class _Reader:
         self.defined.add(i)
         return i
 
-    def what(self, raw: Any, slot: int, channel: Any, arrives: bool) -> Exchange:
-        at = Reading(self.slots[slot], slot, arrives, self.partial.get(slot), self.most)
+    def what(self, raw: Any, slot: int, channel: Any, recv: bool) -> Exchange:
+        at = Reading(self.slots[slot], slot, recv, self.partial.get(slot), self.most)
         made = read_exchange(raw, at)
         check(
             type(channel) is str and channel in (("each",) if made.count > 1 else ("small", "large")),
@@ -149,19 +149,19 @@ class _Reader:
         )
         return made
 
-    def arrival(self, raw: Any, boxes: tuple[tuple[str, ...], ...]) -> Arrival:
-        slot, what, box, channel, position = read_list(raw, "arrival", 5)
-        self.define(slot, "arrival")
-        read_int(box, "arrival", 0, len(boxes) - 1)
-        made = self.what(what, slot, channel, arrives=True)
-        check(channel in boxes[box], f"arrival: box {box} has no channel {channel!r}")
-        return Arrival(slot, made, box, channel, read_int(position, "arrival"))
+    def recv(self, raw: Any, boxes: tuple[tuple[str, ...], ...]) -> Recv:
+        slot, what, box, channel, position = read_list(raw, "recv", 5)
+        self.define(slot, "recv")
+        read_int(box, "recv", 0, len(boxes) - 1)
+        made = self.what(what, slot, channel, recv=True)
+        check(channel in boxes[box], f"recv: box {box} has no channel {channel!r}")
+        return Recv(slot, made, box, channel, read_int(position, "recv"))
 
-    def departure(self, raw: Any) -> Departure:
-        slot, what, channel = read_list(raw, "departure", 3)
+    def send(self, raw: Any) -> Send:
+        slot, what, channel = read_list(raw, "send", 3)
         if not (type(slot) is int and slot in self.partial):
-            self.use(slot, "departure")
-        return Departure(slot, self.what(what, slot, channel, arrives=False), channel)
+            self.use(slot, "send")
+        return Send(slot, self.what(what, slot, channel, recv=False), channel)
 
     def fragment(self, raw: Any) -> Fragment:
         count, loops = read_list(raw, "fragment", 2)

@@ -16,7 +16,7 @@ from distgrad.errors import WireError
 from distgrad.exchange import Reduce, Reshard, held, senders
 from distgrad.fields import pack_array
 from distgrad.primitives.base import DTYPES
-from distgrad.program import Arrival, Program, Slot
+from distgrad.program import Program, Recv, Slot
 from distgrad.sharding import extent
 from distgrad.wire import decode
 from distgrad.worker.worker import Worker
@@ -67,11 +67,9 @@ def filled(rng: Rng, shape: tuple[int, ...], dtype: np.dtype, odd: bool = False)
     return np.asarray(made).reshape(shape)
 
 
-def _parts(
-    rng: Rng, arrival: Arrival, slot: Slot, workers: int, sender: int, receiver: int
-) -> list[np.ndarray]:
-    """What a worker would send for an arrival, or about that."""
-    what, mine = arrival.what, held(slot.sharding.count, workers, receiver)
+def _parts(rng: Rng, recv: Recv, slot: Slot, workers: int, sender: int, receiver: int) -> list[np.ndarray]:
+    """What a worker would send for a recv, or about that."""
+    what, mine = recv.what, held(slot.sharding.count, workers, receiver)
     shapes: list[tuple[int, ...]] = []
     if isinstance(what, Reduce):
         for kept, n in what.sent(workers, sender, mine):
@@ -105,14 +103,14 @@ def _boxes(
     for n, channels in enumerate(program.boxes):
         serials.append(n)
         for channel in channels:
-            arrivals = [a for a in program.arrivals if (a.box, a.channel) == (n, channel)]
-            count = min(4, max((a.position + 1 for a in arrivals), default=1))
+            recvs = [a for a in program.recvs if (a.box, a.channel) == (n, channel)]
+            count = min(4, max((a.position + 1 for a in recvs), default=1))
             sent = [
                 [
                     next(
                         (
                             _parts(rng, a, program.slots[a.slot], workers, w, number)
-                            for a in arrivals
+                            for a in recvs
                             if a.position == position
                         ),
                         [],

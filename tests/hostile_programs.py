@@ -147,7 +147,7 @@ class Hostile:
                     [True],
                     pick(rng, ("add", "maximum", "disjoint")),
                 ]
-            raw["arrivals"].append([slot, what, box, channel, 0])
+            raw["recvs"].append([slot, what, box, channel, 0])
 
     def _further(
         self, rng: Rng, raw: dict[str, Any], made: Layout, results: list[int], tile: int | None
@@ -175,7 +175,7 @@ class Hostile:
             if made.merged:
                 count = made.outs[0].count
                 channel = "each" if count > 1 else pick(rng, ("small", "large"))
-                raw["departures"].append([slot, reduce_of(made).wire(), channel])
+                raw["sends"].append([slot, reduce_of(made).wire(), channel])
                 continue
             if rng.random() < 0.8:
                 raw["keep"].append(slot)
@@ -184,7 +184,7 @@ class Hostile:
                 if source is not None:
                     target = cuts(rng, source.shape)
                     channel = "each" if target.count > 1 else pick(rng, ("small", "large"))
-                    raw["departures"].append([slot, ["reshard", source.wire(), target.wire(), None], channel])
+                    raw["sends"].append([slot, ["reshard", source.wire(), target.wire(), None], channel])
 
 
 def _places(raw: Any) -> Iterator[tuple[Any, Any]]:
@@ -198,9 +198,7 @@ def _places(raw: Any) -> Iterator[tuple[Any, Any]]:
 
 def _everywhere(raw: Any) -> list[tuple[Any, Any]]:
     """All places of shapes and cuts: in slots, grids, attributes and exchanges."""
-    return [
-        place for part in ("slots", "fragments", "arrivals", "departures") for place in _places(raw[part])
-    ]
+    return [place for part in ("slots", "fragments", "recvs", "sends") for place in _places(raw[part])]
 
 
 # Changes. Each changes a program in place, in one respect; many of them leave it one that may be run.

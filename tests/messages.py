@@ -29,9 +29,7 @@ def step(
 def program(slots: Sequence[Raw], steps: Sequence[Raw] = (), rows: int = 0, **fields: Any) -> dict[str, Any]:
     """One fragment with one loop of these steps; `fields` are those of the program."""
     fragments = [[steps[0][4], [[rows, list(steps)]]]] if steps else []
-    empty: dict[str, Any] = {
-        key: [] for key in ("inputs", "feeds", "arrivals", "departures", "keep", "boxes")
-    }
+    empty: dict[str, Any] = {key: [] for key in ("inputs", "feeds", "recvs", "sends", "keep", "boxes")}
     return {"v": VERSION, "slots": list(slots), "fragments": fragments, **empty, **fields}
 
 

@@ -17,9 +17,9 @@ from distgrad.exchange import Failure, Reduce, ReduceScatter, Reshard, Tree, hel
 from distgrad.exchange.routing import addressed, receivers
 from distgrad.exchange.tree import subtrees
 from distgrad.primitives import MERGES
-from distgrad.program import Departure, Slot
+from distgrad.program import Send, Slot
 from distgrad.sharding import Cut, Sharding, owned
-from distgrad.worker.execute import send
+from distgrad.worker.execute import outgoing
 
 quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -174,7 +174,7 @@ def exchanged(
         trees: dict[int, Tree] = {}
         for shard, number, leaf in what.leaves(owned(len(partials), workers, w)):
             trees.setdefault(number, what.tree()).push(0, leaf, partials[shard])
-        sent.append(send(Departure(0, what, channel), trees, w, workers))
+        sent.append(outgoing(Send(0, what, channel), trees, w, workers))
     slot = Slot(partials[0].dtype, Sharding(tuple(Cut.even(kept * n, n) for n in partials[0].shape)))
     if channel != "each":
         return what.receive([s[0] for s in sent], workers, range(kept), slot)
@@ -225,7 +225,7 @@ def test_a_sum_that_goes_in_cuts_has_the_bits_of_the_whole(
         for leaf in owned(count, workers, w):
             tree.push(0, leaf, partials[leaf])
         trees = {0: tree} if tree.stack else {}
-        sent.append(send(Departure(0, what, "each"), trees, w, workers))
+        sent.append(outgoing(Send(0, what, "each"), trees, w, workers))
     expected = reference(partials)
     for w in range(workers):
         mine = held(target.count, workers, w)
@@ -323,13 +323,13 @@ def test_a_dropped_or_doubled_overlap_is_found() -> None:
 def test_moved_shards_hold_what_they_should(move: Reshard, workers: int, each: bool) -> None:
     array = np.arange(math.prod(move.source.shape)).reshape(move.source.shape)
     each = each and move.target.count > 1
-    departure = Departure(0, move, "each" if each else "large")
+    send = Send(0, move, "each" if each else "large")
 
     def pieces(sharding: Sharding, w: int) -> list[np.ndarray]:
         shards = held(sharding.count, workers, w)
         return [array[tuple(slice(lo, hi) for lo, hi in sharding.cell(s))] for s in shards]
 
-    sent = [send(departure, pieces(move.source, w), w, workers) for w in range(workers)]
+    sent = [outgoing(send, pieces(move.source, w), w, workers) for w in range(workers)]
     for w in range(workers):
         shards = held(move.target.count, workers, w) if each else range(move.target.count)
         items = [s[w if each else 0] for s in sent]
@@ -355,7 +355,7 @@ def test_pieces_that_stay_apart_read_like_a_shard(dim: int, data: st.DataObject)
         shardings.append(Sharding(tuple(cuts)))
     move = Reshard(*shardings)
     regions = [[tuple(slice(*b) for b in s.cell(i)) for i in range(s.count)] for s in shardings]
-    (items,) = send(Departure(0, move, "large"), [array[r] for r in regions[0]], 0, 1)
+    (items,) = outgoing(Send(0, move, "large"), [array[r] for r in regions[0]], 0, 1)
     shards, slot = range(move.target.count), Slot(array.dtype, move.target)
     for got, region in zip(move.receive([items], 1, shards, slot, along=dim), regions[1], strict=True):
         expected = array[region]
@@ -380,7 +380,7 @@ def test_one_worker_speaks_for_a_whole_value() -> None:
 @pytest.mark.parametrize("channel", ["small", "large", "each"])
 def test_a_failure_is_sent_to_every_receiver(channel: str) -> None:
     failure = Failure("ValueError", "text", 3, 7)
-    sent = send(Departure(0, Reduce((4,), (False,), "add"), channel), failure, 0, 3)
+    sent = outgoing(Send(0, Reduce((4,), (False,), "add"), channel), failure, 0, 3)
     assert sent == [failure] * (3 if channel == "each" else 1)
 
 
@@ -395,11 +395,11 @@ def test_what_is_remembered_of_subtrees_is_bounded(monkeypatch: pytest.MonkeyPat
 @quick
 @given(moves(), st.integers(1, 9))
 def test_whoever_gets_a_moved_shard_is_addressed(move: Reshard, workers: int) -> None:
-    departure = Departure(0, move, "each")
+    send = Send(0, move, "each")
     if move.target.count == 1:
         return
     for w in range(workers):
-        found = receivers((departure,), workers, w)
+        found = receivers((send,), workers, w)
         assert w not in found
         assert list(found) == sorted(set(found))
         for to in range(workers):
@@ -414,7 +414,7 @@ def test_whoever_owns_a_sum_is_addressed(what: Reduce, workers: int) -> None:
     if total == 1:
         return
     for w in range(workers):
-        found = receivers((Departure(0, what, "each"),), workers, w)
+        found = receivers((Send(0, what, "each"),), workers, w)
         for to in range(workers):
             assert to in (*found, w) or not what.sent(workers, w, held(total, workers, to))
 
@@ -423,6 +423,6 @@ def test_addresses_do_not_grow_with_the_square_of_the_workers() -> None:
     """Rows cut otherwise go to neighbours, and a sum in four pieces to four workers."""
     workers, rows = 1024, Cut.even(1 << 24, 1 << 12)
     move = Reshard(Sharding((Cut.even(1 << 24, 1 << 10),)), Sharding((rows,)))
-    assert sum(len(to) for to in addressed((Departure(0, move, "each"),), workers)) <= 2 * workers
+    assert sum(len(to) for to in addressed((Send(0, move, "each"),), workers)) <= 2 * workers
     what = Reduce((4, 4096), (False, True), "add")
-    assert all(len(to) <= 4 for to in addressed((Departure(0, what, "each"),), workers))
+    assert all(len(to) <= 4 for to in addressed((Send(0, what, "each"),), workers))

@@ -24,7 +24,7 @@ from distgrad.sharding import (
     sharding_of,
 )
 from distgrad.wire import decode, encode
-from distgrad.worker.execute import send
+from distgrad.worker.execute import outgoing
 from distgrad.worker.pool import Pool
 from distgrad.worker.worker import Worker, unpack_large, unpack_small
 
@@ -72,7 +72,7 @@ BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
             [slot("float32", 1 << 20), slot("float32")],
             [step("sum", [0], [1], TOTAL, 1 << 20, grid=[[0, [1 << 20, 1]]])],
             inputs=[0],
-            departures=[[1, ["reduce", [1 << 20], [True], "add"], "small"]],
+            sends=[[1, ["reduce", [1 << 20], [True], "add"], "small"]],
         ),
         "grid of sum: 1048576 shards",
     ),
@@ -87,15 +87,15 @@ BOUNDS: dict[str, tuple[dict[str, Any], str]] = {
     "what moves": (
         program(
             [slot("float32", 1 << 21)],
-            arrivals=[[0, ["reshard", [[1 << 21, 1]], [[1 << 21, 0]], None], 0, "large", 0]],
+            recvs=[[0, ["reshard", [[1 << 21, 1]], [[1 << 21, 0]], None], 0, "large", 0]],
             boxes=[["large"]],
         ),
-        "arrival: 2097152 shards",
+        "recv: 2097152 shards",
     ),
     "parts of a sum": (
         program(
             [slot("float32")],
-            arrivals=[[0, ["reduce", [SHARDS, 2], [True, True], "add"], 0, "small", 0]],
+            recvs=[[0, ["reduce", [SHARDS, 2], [True, True], "add"], 0, "small", 0]],
             boxes=[["small"]],
         ),
         "more than 16777216 partial results",
@@ -163,7 +163,7 @@ def test_what_is_stored_or_arrives_may_have_as_many_shards_as_it_came_with() -> 
     decode(msgpack.packb(exp_of_stored([25_000, 1], 25_000)))
     moved = ["reshard", [[25_000, 1]], [[25_000, 0]], None]
     slots = [slot("float32", 25_000)]
-    decode(msgpack.packb(program(slots, arrivals=[[0, moved, 0, "large", 0]], boxes=[["large"]])))
+    decode(msgpack.packb(program(slots, recvs=[[0, moved, 0, "large", 0]], boxes=[["large"]])))
 
 
 def test_a_slot_without_a_value_is_refused() -> None:
@@ -193,7 +193,7 @@ def test_the_parts_of_a_sum_are_counted_without_going_through_them() -> None:
     worker = Worker(0)
     raw = program(
         [slot("float32")],
-        arrivals=[[0, ["reduce", [SHARDS], [True], "add"], 0, "small", 0]],
+        recvs=[[0, ["reduce", [SHARDS], [True], "add"], 0, "small", 0]],
         boxes=[["small"]],
         keep=[0],
     )
@@ -319,13 +319,13 @@ def test_the_shards_of_another_worker_are_refused() -> None:
 # What other workers send.
 SUM = program(
     [slot("float32", 2)],
-    arrivals=[[0, ["reduce", [2], [True], "add"], 0, "small", 0]],
+    recvs=[[0, ["reduce", [2], [True], "add"], 0, "small", 0]],
     boxes=[["small"]],
     keep=[0],
 )
 MOVE = program(
     [slot("float32", 4)],
-    arrivals=[[0, ["reshard", [[4, 2]], [[4, 0]], None], 0, "large", 0]],
+    recvs=[[0, ["reshard", [[4, 2]], [[4, 0]], None], 0, "large", 0]],
     boxes=[["large"]],
     keep=[0],
 )
@@ -396,15 +396,15 @@ def test_no_memory_for_a_result_is_a_failure_of_its_step(monkeypatch: pytest.Mon
 
 
 def test_no_memory_for_an_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(departure: Any, value: Any, *rest: Any) -> Any:
+    def short(send: Any, value: Any, *rest: Any) -> Any:
         if not isinstance(value, Failure):
             raise MemoryError("no room")
-        return send(departure, value, *rest)
+        return outgoing(send, value, *rest)
 
-    monkeypatch.setattr("distgrad.worker.worker.send", short)
+    monkeypatch.setattr("distgrad.worker.worker.outgoing", short)
     worker = Worker(0)
     whole = [[4, 0]]
-    raw = msgpack.packb({**GOOD, "departures": [[1, ["reshard", whole, whole, None], "large"]], "keep": []})
+    raw = msgpack.packb({**GOOD, "sends": [[1, ["reshard", whole, whole, None], "large"]], "keep": []})
     reply, large = worker.run(header(feeds=[pack_array(ONE)]), raw)
     assert msgpack.unpackb(reply)["failures"] == large == [["MemoryError", "no room", -1, 1]]
     assert works(worker)

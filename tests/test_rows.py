@@ -47,10 +47,10 @@ def test_an_element_is_sent_by_the_shard_that_has_it_and_nothing_is_computed(
         for plan in plans:
             (stage,) = plan.stages
             assert stage.program.fragments == ()
-            (departure,) = stage.program.departures
-            assert isinstance(departure.what, Reshard)
+            (send,) = stage.program.sends
+            assert isinstance(send.what, Reshard)
             sent = [
-                [*departure.what.overlaps(owned(departure.what.source.count, workers, w), range(1))]
+                [*send.what.overlaps(owned(send.what.source.count, workers, w), range(1))]
                 for w in range(workers)
             ]
             assert sum(map(len, sent)) == 1
@@ -237,11 +237,11 @@ def test_a_slice_that_is_not_there_is_refused(slices: Any, start: Start, plans: 
     plans.clear()
     assert x[7].sum().item() == A[7].sum()
     raw = msgpack.unpackb(plans[0].stages[0].data, raw=False)
-    (departure,) = raw["departures"]
-    assert departure[1][-1] == [[7, 1, 1], [0, 4, 1]]
-    departure[1][-1] = slices
+    (send,) = raw["sends"]
+    assert send[1][-1] == [[7, 1, 1], [0, 4, 1]]
+    send[1][-1] = slices
     if slices == [[7, 1, 1], [0, 4, 1]]:
         decode(msgpack.packb(raw))
         return
-    with pytest.raises(WireError, match="departure"):
+    with pytest.raises(WireError, match="send"):
         decode(msgpack.packb(raw))

@@ -32,7 +32,7 @@ from distgrad.wire import LIMIT, decode, encode
 
 def test_the_programs_are_of_every_kind() -> None:
     programs = [decode(data) for data in PROGRAMS]
-    kinds = {(type(a.what).__name__, a.channel) for p in programs for a in p.arrivals}
+    kinds = {(type(a.what).__name__, a.channel) for p in programs for a in p.recvs}
     assert {("Reduce", "small"), ("Reshard", "each"), ("Reshard", "small"), ("Reshard", "large")} <= kinds
     loops = [loop for p in programs for f in p.fragments for loop in f.loops]
     assert {loop.rows > 0 for loop in loops} == {True, False}

@@ -21,12 +21,12 @@ SMALL: dict[str, Any] = {
     "slots": [["float32", [[4, 2]]], ["float32", [[4, 2]]], ["float32", []]],
     "inputs": [0],
     "feeds": [],
-    "arrivals": [],
+    "recvs": [],
     "fragments": [
         [2, [[0, [["exp", [0], [1], {}, 2, [[0, [4, 2]]], None],
                   ["sum", [1], [2], {"dims": [0], "keepdim": False, "dtype": "float32"}, 2, [[0, [4, 2]]], None]]]]]
     ],
-    "departures": [[2, ["reduce", [2], [True], "add"], "small"]],
+    "sends": [[2, ["reduce", [2], [True], "add"], "small"]],
     "keep": [1],
     "boxes": [],
 }  # fmt: skip
@@ -69,19 +69,19 @@ DAMAGES: list[tuple[Path, Any, str]] = [
     ((*SUM, 3, "dtype"), "float16", "attribute 'dtype' is not of type dtype"),
     (("fragments", 0, 0), 0, "fragment: 0 is not in"),
     (("fragments", 0, 1, 0, 0), -1, "loop: -1 is not in"),
-    (("departures", 0, 0), 3, "slot 3 has no value here"),
-    (("departures", 0, 1), ["none"], "departure: "),
-    (("departures", 0, 1, 1), [3], "departure: "),
-    (("departures", 0, 1, 2), [False], "departure: 2 sums for slot 2"),
-    (("departures", 0, 1, 3), "pow", "unknown merge 'pow'"),
-    (("departures", 0, 1, 3), "maximum", "departure: "),
-    (("departures", 0, 1), ["reshard", [], [], None], "departure: "),
-    (("departures", 0, 2), "huge", "not a channel for 1 shards: 'huge'"),
-    (("departures", 0, 2), "each", "departure: "),
+    (("sends", 0, 0), 3, "slot 3 has no value here"),
+    (("sends", 0, 1), ["none"], "send: "),
+    (("sends", 0, 1, 1), [3], "send: "),
+    (("sends", 0, 1, 2), [False], "send: 2 sums for slot 2"),
+    (("sends", 0, 1, 3), "pow", "unknown merge 'pow'"),
+    (("sends", 0, 1, 3), "maximum", "send: "),
+    (("sends", 0, 1), ["reshard", [], [], None], "send: "),
+    (("sends", 0, 2), "huge", "not a channel for 1 shards: 'huge'"),
+    (("sends", 0, 2), "each", "send: "),
     (("keep",), [0, 2], "keep: "),
     (("keep",), [5], "slot 5 has no value here"),
     (("boxes",), [["tiny"]], "unknown channel"),
-    (("arrivals",), [[2, ["reduce", [2], [True], "add"], 0, "small", 0]], "arrival: "),
+    (("recvs",), [[2, ["reduce", [2], [True], "add"], 0, "small", 0]], "recv: "),
 ]  # fmt: skip
 
 
@@ -100,11 +100,11 @@ def test_the_error_names_what_is_wrong(path: Path, value: Any, text: str) -> Non
 SCATTER: dict[str, Any] = {
     **SMALL,
     "slots": [["float32", [[4, 2], [6, 0]]], ["float32", [[6, 0]]], ["float32", [[6, 3]]]],
-    "arrivals": [[2, ["reduce_scatter", [2], [True], "add", [[6, 3]]], 0, "each", 0]],
+    "recvs": [[2, ["reduce_scatter", [2], [True], "add", [[6, 3]]], 0, "each", 0]],
     "fragments": [
         [2, [[0, [["sum", [0], [1], {"dims": [0], "keepdim": False, "dtype": "float32"}, 2, [[0, [4, 2]]], None]]]]]
     ],
-    "departures": [[1, ["reduce_scatter", [2], [True], "add", [[6, 2]]], "each"]],
+    "sends": [[1, ["reduce_scatter", [2], [True], "add", [[6, 2]]], "each"]],
     "keep": [2],
     "boxes": [["each"]],
 }  # fmt: skip
@@ -118,15 +118,15 @@ def test_a_sum_in_cuts_is_good() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "text"),
     [
-        (("departures", 0, 1, 4), [[5, 2]], "departure: slot 1 is cut otherwise"),
-        (("departures", 0, 1, 4), [[6, 0]], "departure: slot 1 is cut otherwise"),
-        (("departures", 0, 1, 4), [[6, 9, 3]], "departure: "),
-        (("departures", 0, 1), ["reduce_scatter", [2], [True], "add"], "departure: expected 4 items"),
-        (("departures", 0, 1, 3), "maximum", "no such partial results"),
-        (("departures", 0, 2), "large", "not a channel for 3 shards"),
-        (("departures", 0, 0), 2, "departure: "),
-        (("arrivals", 0, 1, 4), [[6, 2]], "arrival: slot 2 is cut otherwise"),
-        (("arrivals", 0, 1, 2), [False], "arrival: 2 sums for slot 2"),
+        (("sends", 0, 1, 4), [[5, 2]], "send: slot 1 is cut otherwise"),
+        (("sends", 0, 1, 4), [[6, 0]], "send: slot 1 is cut otherwise"),
+        (("sends", 0, 1, 4), [[6, 9, 3]], "send: "),
+        (("sends", 0, 1), ["reduce_scatter", [2], [True], "add"], "send: expected 4 items"),
+        (("sends", 0, 1, 3), "maximum", "no such partial results"),
+        (("sends", 0, 2), "large", "not a channel for 3 shards"),
+        (("sends", 0, 0), 2, "send: "),
+        (("recvs", 0, 1, 4), [[6, 2]], "recv: slot 2 is cut otherwise"),
+        (("recvs", 0, 1, 2), [False], "recv: 2 sums for slot 2"),
     ],
 )
 def test_a_sum_in_cuts_that_does_not_fit_is_refused(path: Path, value: Any, text: str) -> None:
@@ -146,7 +146,7 @@ def tiled(*steps: tuple[str, list[int], int, dict[str, Any], int]) -> bytes:
             "fragments": [
                 [1, [[2, [[name, ins, [out], attrs, 1, [], tile] for name, ins, out, attrs, tile in steps]]]]
             ],
-            "departures": [],
+            "sends": [],
             "keep": [],
         }
     )

@@ -35,14 +35,14 @@ class Reading:
 
     slot: Slot
     number: int  # of the slot
-    arrives: bool
+    recv: bool  # whether at the receiving end
     partial: Exchange | None  # how the slot's partial results are merged
     most: int  # shards of what may be told
 
     @property
     def what(self) -> str:
         """For errors."""
-        return "arrival" if self.arrives else "departure"
+        return "recv" if self.recv else "send"
 
 
 def senders(sharding: Sharding, workers: int, worker: int) -> range:

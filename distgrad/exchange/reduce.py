@@ -181,14 +181,14 @@ class Reduce(Exchange):
         givers = sum(1 for w in range(workers) if self.subtrees(workers, w))
         return int(total / max(1, givers) * (1 + 8 * shape[0] / (math.prod(shape) * dtype.itemsize)))
 
-    def arriving(self, slot: Slot, workers: int, worker: int, channel: str, in_tiles: bool) -> int:
+    def recv_bytes(self, slot: Slot, workers: int, worker: int, channel: str, in_tiles: bool) -> int:
         mine = held(slot.sharding.count, workers, worker)
         merged = sum(n for w in range(workers) for _, n in self.sent(workers, w, mine)) > len(mine)
         others = [w for w in range(workers) if w != worker or channel != "each"]
         parts = sum(self.part_bytes(slot, workers, w, mine) for w in others)
         return parts + merged * stored_bytes(slot, workers, worker)
 
-    def leaving(
+    def send_bytes(
         self, slot: Slot, workers: int, worker: int, channel: str, kept: bool
     ) -> tuple[int, int, int]:
         mine = held(slot.sharding.count, workers, worker)
@@ -250,7 +250,7 @@ class ReduceScatter(Reduce):
         )
         return self._in_rows(total, Slot(slot.dtype, self.target), workers)
 
-    def leaving(
+    def send_bytes(
         self, slot: Slot, workers: int, worker: int, channel: str, kept: bool
     ) -> tuple[int, int, int]:
         """Of partial results that leave in cuts, views, if the cuts leave rows whole."""
@@ -267,10 +267,10 @@ class ReduceScatter(Reduce):
     def read(cls, fields: list[Any], at: Reading) -> ReduceScatter:
         *fields, cuts = read_list(fields, at.what, 4)
         whole = _read_reduce(fields, at)
-        _check_sums(whole, at, 1 if at.arrives else at.slot.sharding.count)
+        _check_sums(whole, at, 1 if at.recv else at.slot.sharding.count)
         check(all(whole.reduced), f"{at.what}: {whole.sums} sums do not go in cuts")
         sharding, target = at.slot.sharding, read_sharding(cuts, at.what, max(at.most, FAR))
-        fits = target == sharding if at.arrives else target.shape == sharding.shape
+        fits = target == sharding if at.recv else target.shape == sharding.shape
         check(fits and target.count > 1, f"{at.what}: slot {at.number} is cut otherwise")
         return scattered(whole, target)
 
@@ -308,5 +308,5 @@ def _read_reduce(fields: list[Any], at: Reading) -> Reduce:
 
 def _check_sums(made: Reduce, at: Reading, count: int) -> None:
     check(made.sums == count, f"{at.what}: {made.sums} sums for slot {at.number}")
-    known = at.arrives or made == at.partial
+    known = at.recv or made == at.partial
     check(known, f"{at.what}: slot {at.number} has no such partial results")

@@ -165,7 +165,7 @@ class Reshard(Exchange):
                 total += 0 if target in mine else itemsize * math.prod(extent(region))
         return total
 
-    def arriving(self, slot: Slot, workers: int, worker: int, channel: str, in_tiles: bool) -> int:
+    def recv_bytes(self, slot: Slot, workers: int, worker: int, channel: str, in_tiles: bool) -> int:
         if self.count == 1:
             return 2 * slot.aval.nbytes
         mine = held(self.count, workers, worker)
@@ -177,7 +177,7 @@ class Reshard(Exchange):
         )
         return elements * slot.dtype.itemsize + (0 if in_tiles else stored_bytes(slot, workers, worker))
 
-    def leaving(
+    def send_bytes(
         self, slot: Slot, workers: int, worker: int, channel: str, kept: bool
     ) -> tuple[int, int, int]:
         copied = own = 0
@@ -216,8 +216,8 @@ class Reshard(Exchange):
                 raise WireError(f"{what}: not a slice of what is sent: {show(taken)}") from None
         made = Reshard(before, read_sharding(target, what, most), slices)
         check(shape == made.target.shape, f"{what}: shapes differ")
-        partial = at.partial is not None and not at.arrives
+        partial = at.partial is not None and not at.recv
         check(not partial, f"{what}: slot {at.number} has partial results, which are only merged")
-        mine = made.target if at.arrives else made.source
+        mine = made.target if at.recv else made.source
         check(mine == at.slot.sharding, f"{what}: slot {at.number} is cut otherwise")
         return made

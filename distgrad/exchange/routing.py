@@ -11,25 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from distgrad.caching import remembered
-from distgrad.program import Departure
+from distgrad.program import Send
 from distgrad.sharding import owned, owner
 
 FAN = 32  # replies that one call takes at the most: with Ray each costs the driver 10 us, and a call alone 170 us
 
 
 @remembered(4 << 20, lambda _, found: 1000 + sum(100 + 8 * len(to) for to in found))
-def addressed(departures: tuple[Departure, ...], workers: int) -> tuple[tuple[int, ...], ...]:
+def addressed(sends: tuple[Send, ...], workers: int) -> tuple[tuple[int, ...], ...]:
     """For each worker its `receivers`."""
-    return tuple(receivers(departures, workers, worker) for worker in range(workers))
+    return tuple(receivers(sends, workers, worker) for worker in range(workers))
 
 
-def receivers(departures: Sequence[Departure], workers: int, worker: int) -> tuple[int, ...]:
+def receivers(sends: Sequence[Send], workers: int, worker: int) -> tuple[int, ...]:
     """The other workers to which `worker` sends on the channel "each", rising."""
     found: set[int] = set()
-    for departure in departures:
-        mine = owned(departure.what.parts, workers, worker)
-        if departure.channel == "each" and mine:
-            found.update(_owners(*departure.what.reach(mine), workers))
+    for send in sends:
+        mine = owned(send.what.parts, workers, worker)
+        if send.channel == "each" and mine:
+            found.update(_owners(*send.what.reach(mine), workers))
     found.discard(worker)
     return tuple(sorted(found))
 

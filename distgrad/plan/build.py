@@ -18,7 +18,7 @@ from distgrad.plan.memory import Footprint, holders
 from distgrad.plan.remake import Offer, again, asked, is_light, lasting, later
 from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import Aval
-from distgrad.program import Arrival, Departure, Exchange, Program, Slot, Step
+from distgrad.program import Exchange, Program, Recv, Send, Slot, Step
 from distgrad.sharding import Sharding
 from distgrad.wire import encode
 
@@ -396,35 +396,35 @@ class _StageWriter:
         inputs: list[Form] = []
         feeds: list[int] = []
         boxes: list[BoxRef] = []
-        arrivals: list[Arrival] = []
+        recvs: list[Recv] = []
         for form in self.traffic.here:
             kind = b._kind(form)
             if kind == "feed":
                 feeds.append(form[0])
             elif kind == "stored" or b.level[form] < level:
                 inputs.append(form)
-        self._arrivals(boxes, arrivals, positions)
+        self._recvs(boxes, recvs, positions)
         feed_slots = tuple(self.slot((v, b.values[v].sharding)) for v in feeds)
         input_slots = tuple(self.slot(f) for f in inputs)
         numbered, steps = self._steps()
-        departing = self._departing()
+        sending = self._sending()
         keep = self.traffic.keep
         keep_slots = [self.slot(f) for f in keep]
-        leaving = {*keep_slots, *(self.slot(form) for form, _, _ in departing)}
+        leaving = {*keep_slots, *(self.slot(form) for form, _, _ in sending)}
         fragments = fuse(steps, self.slots, leaving, self._pins(numbered, steps))
         order = {s.outs: number for number, s in zip(numbered, steps, strict=True)}
-        departures = self._departures(departing, positions)
+        sends = self._sends(sending, positions)
         channels = []
         for box in boxes:
-            used = {a.channel for a in arrivals if a.box == boxes.index(box)}
+            used = {a.channel for a in recvs if a.box == boxes.index(box)}
             channels.append(tuple(c for c in ("small", "large", "each") if c in used))
         program = Program(
             tuple(self.slots),
             input_slots,
             feed_slots,
-            tuple(arrivals),
+            tuple(recvs),
             fragments,
-            tuple(departures),
+            tuple(sends),
             tuple(keep_slots),
             tuple(channels),
         )
@@ -432,10 +432,10 @@ class _StageWriter:
         held = [None if b.bordered(form) else slot for form, slot in zip(keep, holders(program), strict=True)]
         return Stage(program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels(), held)
 
-    def _arrivals(
+    def _recvs(
         self,
         boxes: list[BoxRef],
-        arrivals: list[Arrival],
+        recvs: list[Recv],
         positions: dict[tuple[int, Form], tuple[str, int]],
     ) -> None:
         """Fill the slots of sums and moves that arrive in this stage."""
@@ -458,7 +458,7 @@ class _StageWriter:
                 continue
             if ref not in boxes:
                 boxes.append(ref)
-            arrivals.append(Arrival(self.slot(form), what, boxes.index(ref), channel, position))
+            recvs.append(Recv(self.slot(form), what, boxes.index(ref), channel, position))
 
     def _steps(self) -> tuple[list[int], list[Step]]:
         numbered, steps = [], []
@@ -489,7 +489,7 @@ class _StageWriter:
             read.update(dict.fromkeys(s.ins, pin))
         return pins
 
-    def _departing(self) -> list[tuple[Form, Form, Exchange]]:
+    def _sending(self) -> list[tuple[Form, Form, Exchange]]:
         """(form here, form that arrives, how) of all that leaves at the end of this stage."""
         b, traffic = self.b, self.traffic
         leaving: list[tuple[Form, Form, Exchange]] = []
@@ -497,15 +497,15 @@ class _StageWriter:
         leaving += [(source, to, b.how[to]) for source, to in traffic.moves]
         return leaving + [(b.base(v), b.base(v), Reshard(b.base(v)[1], b.base(v)[1])) for v in traffic.told]
 
-    def _departures(
+    def _sends(
         self,
-        departing: list[tuple[Form, Form, Exchange]],
+        sending: list[tuple[Form, Form, Exchange]],
         positions: dict[tuple[int, Form], tuple[str, int]],
-    ) -> list[Departure]:
-        departures = []
+    ) -> list[Send]:
+        sends = []
         total = 0
         count = {"small": 0, "large": 0, "each": 0}
-        for form, to, what in departing:
+        for form, to, what in sending:
             nbytes = self.b.values[to[0]].aval.nbytes
             small = nbytes <= costs.SMALL and total + nbytes <= costs.SMALL_TOTAL
             if to[1].count > 1:
@@ -517,11 +517,11 @@ class _StageWriter:
                 channel = "large"
             positions[self.level, to] = (channel, count[channel])
             count[channel] += 1
-            departures.append(Departure(self.slot(form), what, channel))
-        return departures
+            sends.append(Send(self.slot(form), what, channel))
+        return sends
 
 
 def reading(aval: Aval, sharding: Sharding) -> Program:
     """The program that sends a stored value to the driver."""
     gather = Reshard(sharding, Sharding.whole(aval.shape))
-    return Program((Slot(aval.dtype, sharding),), (0,), (), (), (), (Departure(0, gather, "large"),), (), ())
+    return Program((Slot(aval.dtype, sharding),), (0,), (), (), (), (Send(0, gather, "large"),), (), ())

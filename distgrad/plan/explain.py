@@ -12,7 +12,7 @@ from distgrad.plan.capture import Capture
 from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
 from distgrad.plan.remake import Offer
-from distgrad.program import Departure, Fragment, Program, Step
+from distgrad.program import Fragment, Program, Send, Step
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def predicted(stage: Stage, workers: int) -> Predicted:
             for step in loop.steps:
                 nbytes = sum(program.slots[i].aval.nbytes for i in step.outs)
                 steps.append((copies * _flops(program, step), copies * nbytes))
-    moved = sum(_moved(program, d, workers) for d in program.departures)
+    moved = sum(_moved(program, d, workers) for d in program.sends)
     return Predicted(tuple(steps), moved, footprints(program, stage.holders, workers))
 
 
@@ -205,8 +205,8 @@ def explanation(
         for slot in stage.holders:
             if slot is not None:
                 stored += slot.aval.nbytes * (workers if slot.sharding.count == 1 else 1)
-        for departure in program.departures:
-            lines.append(_departure_line(program, departure, workers))
+        for send in program.sends:
+            lines.append(_send_line(program, send, workers))
         flops = sum(flops for flops, _ in cost.steps)
         computed = sum(nbytes for _, nbytes in cost.steps)
         stages.append(StageCost(tuple(lines), flops, computed, stored, cost.moved))
@@ -241,15 +241,15 @@ def _places(places: list[tuple[str, int]]) -> str:
     return f"{file.rsplit('/', 1)[-1]}:{','.join(lines[:6])}{',...' if len(lines) > 6 else ''}"
 
 
-def _departure_line(program: Program, departure: Departure, workers: int) -> str:
-    slot = program.slots[departure.slot]
-    moved = nbytes_text(_moved(program, departure, workers))
-    return f"exchange: {departure.what.title()} {slot.dtype.name}{list(slot.aval.shape)}, {moved} moved"
+def _send_line(program: Program, send: Send, workers: int) -> str:
+    slot = program.slots[send.slot]
+    moved = nbytes_text(_moved(program, send, workers))
+    return f"exchange: {send.what.title()} {slot.dtype.name}{list(slot.aval.shape)}, {moved} moved"
 
 
-def _moved(program: Program, departure: Departure, workers: int) -> int:
+def _moved(program: Program, send: Send, workers: int) -> int:
     """Bytes that leave for other workers."""
-    return departure.what.moved(program.slots[departure.slot], workers, departure.channel)
+    return send.what.moved(program.slots[send.slot], workers, send.channel)
 
 
 def nbytes_text(n: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from distgrad.caching import remembered
 from distgrad.exchange import Reduce, Tree, held
 from distgrad.exchange.base import sizes, stored_bytes
-from distgrad.program import Arrival, Departure, Fragment, Program, Slot
+from distgrad.program import Fragment, Program, Recv, Send, Slot
 from distgrad.sharding import Sharding
 from distgrad.worker.analysis import Analysis, Registers
 
@@ -23,7 +23,7 @@ from distgrad.worker.analysis import Analysis, Registers
 class Footprint(NamedTuple):
     """Bytes of one stage on one worker, beside what is stored and what the stage before has put aside."""
 
-    arrived: int  # what it has received and made of that before it runs
+    received: int  # what it has received and made of that before it runs
     most: int  # at the worst moment from then on
     aside: int  # what it has sent to itself: there until the next stage has read it
     kept: tuple[int, ...]  # of each value that is stored when it is over
@@ -44,7 +44,7 @@ def peak(stored: int, freed: int, stages: Iterable[tuple[Footprint, int]]) -> in
     most = stored
     aside = 0
     for stage, done in stages:
-        most = max(most, stored + aside + stage.arrived)
+        most = max(most, stored + aside + stage.received)
         stored -= freed
         most = max(most, stored + stage.most)
         stored += sum(stage.kept)
@@ -110,20 +110,20 @@ class _Stage:
 
     def footprint(self, holders: Sequence[Slot | None]) -> Footprint:
         program = self.program
-        arrived = sum(program.slots[i].aval.nbytes for i in program.feeds)
-        arrived += sum(self.arrival(a) for a in program.arrivals)
-        most, there = arrived, arrived
+        received = sum(program.slots[i].aval.nbytes for i in program.feeds)
+        received += sum(self.recv(a) for a in program.recvs)
+        most, there = received, received
         for fragment, loops, escaping in self.known.fragments:
             made, worst = self.fragment(fragment, loops, escaping)
             most = max(most, there + worst)
             there += made
         copied = aside = 0
-        for departure in program.departures:
-            every, own, whole = self.departure(departure)
+        for send in program.sends:
+            every, own, whole = self.send(send)
             copied += every
             aside += own + whole
         kept = tuple(self.stored(slot) if slot is not None else 0 for slot in holders)
-        return Footprint(arrived, max(most, there + copied) + self.known.scratch, aside, kept)
+        return Footprint(received, max(most, there + copied) + self.known.scratch, aside, kept)
 
     def stored(self, slot: Slot) -> int:
         return stored_bytes(slot, self.workers, self.worker)
@@ -137,12 +137,12 @@ class _Stage:
             elements = elements[mine.start : mine.stop]
         return slot.dtype.itemsize * int(elements.max(initial=0))
 
-    def arrival(self, arrival: Arrival) -> int:
+    def recv(self, recv: Recv) -> int:
         """What comes from others, and what is made of it."""
-        slot, what = self.program.slots[arrival.slot], arrival.what
-        dim = self.known.in_pieces.get(arrival.slot)
-        in_tiles = dim is not None and self.known.along.get(arrival.slot) == dim
-        return what.arriving(slot, self.workers, self.worker, arrival.channel, in_tiles)
+        slot, what = self.program.slots[recv.slot], recv.what
+        dim = self.known.in_pieces.get(recv.slot)
+        in_tiles = dim is not None and self.known.along.get(recv.slot) == dim
+        return what.recv_bytes(slot, self.workers, self.worker, recv.channel, in_tiles)
 
     def fragment(self, fragment: Fragment, loops: Sequence[Registers], escaping: set[int]) -> tuple[int, int]:
         """What a fragment leaves for the rest of the stage, and what it takes at the worst moment."""
@@ -180,8 +180,8 @@ class _Stage:
             there = there + waiting * slots[slot].dtype.itemsize
         return made + trees, int(there.max()) + worst
 
-    def departure(self, departure: Departure) -> tuple[int, int, int]:
+    def send(self, send: Send) -> tuple[int, int, int]:
         """Bytes that are copied to be sent, those of them that go to the worker itself, and what else it keeps."""
-        kept = departure.slot in (*self.program.keep, *self.program.inputs)
-        slot = self.program.slots[departure.slot]
-        return departure.what.leaving(slot, self.workers, self.worker, departure.channel, kept)
+        kept = send.slot in (*self.program.keep, *self.program.inputs)
+        slot = self.program.slots[send.slot]
+        return send.what.send_bytes(slot, self.workers, self.worker, send.channel, kept)

@@ -17,7 +17,7 @@ from distgrad.exchange.base import stored_bytes
 from distgrad.fields import pack_array
 from distgrad.graph import Place, origin
 from distgrad.plan.explain import Held
-from distgrad.program import Departure, Slot
+from distgrad.program import Send, Slot
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
 from distgrad.worker.transport import Handle, Transport
@@ -134,13 +134,13 @@ class Calls:
         feeds: Sequence[np.ndarray] = (),
         boxes: Sequence[tuple[tuple[str, ...], Box]] = (),
         returns: tuple[str, ...] = (),
-        departures: tuple[Departure, ...] = (),
+        sends: tuple[Send, ...] = (),
         places: Sequence[Place | None] = (),
     ) -> Box:
         """Send one program to every worker. Waits only if too many stages are on their way.
 
         `boxes` are (channels, box) of what the program receives, `returns` the channels of what it sends, which
-        are the program's `departures`.
+        are the program's `sends`.
         """
         self._serial += 1
         freed = self.take_freed()
@@ -158,7 +158,7 @@ class Calls:
             }
         )
         own = 1 + ("large" in returns)
-        receivers = routing.addressed(departures, self.workers) if "each" in returns else ()
+        receivers = routing.addressed(sends, self.workers) if "each" in returns else ()
         sent = Box(self._serial, [], [], [{} for _ in receivers], [])
         try:
             for worker in range(self.workers):

@@ -448,7 +448,7 @@ class Session:
             feeds=[captured.results[v].array for v in stage.feeds],  # type: ignore[misc]
             boxes=list(zip(stage.program.boxes, sources, strict=True)),
             returns=stage.returns,
-            departures=stage.program.departures,
+            sends=stage.program.sends,
             places=[captured.nodes[n].where if n >= 0 else None for n in stage.nodes],
         )
 
@@ -556,7 +556,7 @@ class Session:
                 return receive(self.calls, result.id, result.aval.dtype, result.sharding)
             program = reading(result.aval, result.sharding)
             box = self.calls.run(encode(program), inputs=[result.id], returns=("large",))
-            what = program.departures[0].what
+            what = program.sends[0].what
             items = self.calls.read(box, "large", 0)
         slot = Slot(result.aval.dtype, Sharding.whole(result.aval.shape))
         (array,) = what.receive(items, self.transport.workers, range(1), slot)

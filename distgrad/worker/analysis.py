@@ -29,7 +29,7 @@ class Analysis(Generic[L]):
             self.maker.update(dict.fromkeys(step.outs, step))
             if step.layout.merged:
                 self.partial.update((slot, reduce_of(step.layout)) for slot in step.outs)
-        later = {d.slot for d in program.departures} | set(program.keep)  # than what is at hand
+        later = {d.slot for d in program.sends} | set(program.keep)  # than what is at hand
         for fragment in reversed(program.fragments):
             made = {s for one in fragment.loops for step in one.steps for s in step.outs}
             escaping = later & made
@@ -64,7 +64,7 @@ def _along(program: Program) -> dict[int, int]:
 
 def _in_pieces(program: Program, along: dict[int, int]) -> dict[int, int]:
     """The slots of moved shards that are not put together, with the dimension along which their pieces lie."""
-    leaving = {d.slot for d in program.departures}
-    arriving = [(a.slot, a.what) for a in program.arrivals if a.slot not in leaving]
+    leaving = {d.slot for d in program.sends}
+    arriving = [(a.slot, a.what) for a in program.recvs if a.slot not in leaving]
     found = {slot: what.joined_along(slot in program.keep, along.get(slot)) for slot, what in arriving}
     return {slot: dim for slot, dim in found.items() if dim is not None}

@@ -12,7 +12,7 @@ import numpy as np
 from distgrad.checks import CheckError
 from distgrad.errors import WireError
 from distgrad.exchange import Failure, Joined, Tree, held
-from distgrad.program import Arrival, Departure, Program, Step
+from distgrad.program import Program, Recv, Send, Step
 from distgrad.worker.analysis import Analysis
 from distgrad.worker.loops import LoopRunner
 from distgrad.worker.meter import Meter
@@ -61,17 +61,15 @@ class Runner(Analysis[LoopRunner]):
         if meter is not None:
             meter.watch(feeds)
             meter.arrived(boxes, at.worker)
-        for arrival in self.program.arrivals:
+        for recv in self.program.recvs:
             try:
                 with np.errstate(all="ignore"):
-                    env[arrival.slot] = made = self._receive(arrival, at, boxes)
-                if meter is not None and isinstance(made, list) and arrival.slot not in self.in_pieces:
+                    env[recv.slot] = made = self._receive(recv, at, boxes)
+                if meter is not None and isinstance(made, list) and recv.slot not in self.in_pieces:
                     meter.watch(made)
             except Exception as error:
                 text = str(error) or type(error).__name__
-                raise WireError(
-                    f"boxes: slot {arrival.slot} cannot be made of what arrived: {text}"
-                ) from None
+                raise WireError(f"boxes: slot {recv.slot} cannot be made of what arrived: {text}") from None
         return env
 
     def run(self, at: Seat, env: dict[int, Any], meter: Meter | None = None) -> None:
@@ -154,17 +152,15 @@ class Runner(Analysis[LoopRunner]):
                     pieces.append(_own(local.here[slot]))
         return made
 
-    def _receive(self, arrival: Arrival, at: Seat, boxes: Sequence[Any]) -> Pieces | Failure:
-        slot = self.program.slots[arrival.slot]
-        items = [
-            () if sent is None else sent[arrival.position] for sent in boxes[arrival.box][arrival.channel]
-        ]
+    def _receive(self, recv: Recv, at: Seat, boxes: Sequence[Any]) -> Pieces | Failure:
+        slot = self.program.slots[recv.slot]
+        items = [() if sent is None else sent[recv.position] for sent in boxes[recv.box][recv.channel]]
         for item in items:
             if isinstance(item, Failure):
                 return item
         shards = held(slot.sharding.count, at.workers, at.worker)
-        along = self.in_pieces.get(arrival.slot)
-        return arrival.what.receive(items, at.workers, shards, slot, self.pool.take, along)
+        along = self.in_pieces.get(recv.slot)
+        return recv.what.receive(items, at.workers, shards, slot, self.pool.take, along)
 
 
 class _Local:
@@ -210,14 +206,12 @@ def _own(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def send(
-    departure: Departure, value: Any, worker: int, workers: int, to: Iterable[int] | None = None
-) -> list[Any]:
+def outgoing(send: Send, value: Any, worker: int, workers: int, to: Iterable[int] | None = None) -> list[Any]:
     """What `worker` puts into its box for a value: for the channel "each" a list for each worker in `to`, else one."""
-    what = departure.what
+    what = send.what
     receivers = (
         [held(what.count, workers, w) for w in (range(workers) if to is None else to)]
-        if departure.channel == "each"
+        if send.channel == "each"
         else [range(what.count)]
     )
     if isinstance(value, Failure):

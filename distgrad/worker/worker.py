@@ -29,7 +29,7 @@ from distgrad.primitives.base import DTYPES
 from distgrad.program import CHANNELS, Program, Slot
 from distgrad.sharding import Sharding, extent
 from distgrad.wire import decode
-from distgrad.worker.execute import Pieces, Runner, Seat, arrays, send, settled
+from distgrad.worker.execute import Pieces, Runner, Seat, arrays, outgoing, settled
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import resident
@@ -61,7 +61,7 @@ class Worker:
         worker; for "each" the numbers of the senders, then one item from each of those; for "small", among many
         workers, the one bundle of all.
 
-        Returns the reply (`failures`; `small`: arrays for each departure of that channel; `profile`: what was
+        Returns the reply (`failures`; `small`: arrays for each send of that channel; `profile`: what was
         measured, if that was asked for), then the channel "large" if the program uses it, then for "each" one item
         for each of its `receivers`. A failed step is told in the reply and stands in place of its results; only a
         program that is not well formed raises, before anything has run.
@@ -200,16 +200,16 @@ class Worker:
         program = runner.program
         workers = head["workers"]
         out: dict[str, list[Any]] = {channel: [] for channel in CHANNELS}
-        to = routing.receivers(program.departures, workers, self.number)
-        for departure in program.departures:
-            value = env[departure.slot]
+        to = routing.receivers(program.sends, workers, self.number)
+        for send in program.sends:
+            value = env[send.slot]
             try:
-                sent = send(departure, value, self.number, workers, (*to, self.number))
+                sent = outgoing(send, value, self.number, workers, (*to, self.number))
             except Exception as error:  # there may be no memory for a copy
                 value = Failure(type(error).__name__, str(error), -1, head["serial"])
-                env[departure.slot] = value
-                sent = send(departure, value, self.number, workers, (*to, self.number))
-            out[departure.channel].append(sent)
+                env[send.slot] = value
+                sent = outgoing(send, value, self.number, workers, (*to, self.number))
+            out[send.channel].append(sent)
         failures = {id(v): v for v in env.values() if isinstance(v, Failure)}
         small = [
             item.wire() if isinstance(item, Failure) else [pack_array(a) for a in item]
@@ -351,7 +351,7 @@ def _feed(raw: Any, slot: Slot) -> np.ndarray:
 
 
 def unpack_small(reply: bytes) -> list[Any]:
-    """The arrays (or the Failure) of each departure in the channel "small". Raises WireError."""
+    """The arrays (or the Failure) of each send in the channel "small". Raises WireError."""
     try:
         items = msgpack.unpackb(reply, raw=False)["small"]
     except Exception as error:
