@@ -277,14 +277,14 @@ def _of_samples(value: Value) -> str:
 
 def _corners(value: Value, edges: list[list[int]]) -> Value:
     """The elements at both ends of every long dimension: what is printed of a large tensor."""
-    session.current_op.name = "repr"
     for d, kept in enumerate(edges):
         if len(kept) == value.shape[d]:
             continue
         half = len(kept) // 2
         parts = []
-        for start in (0, value.shape[d] - half):
-            slices = tuple((start, half, 1) if i == d else (0, n, 1) for i, n in enumerate(value.shape))
-            parts.append(session.emit("slice", value, slices=slices))
-        value = session.emit("cat", *parts, dim=d, sizes=(half, half))
+        with session.called("repr"):
+            for start in (0, value.shape[d] - half):
+                slices = tuple((start, half, 1) if i == d else (0, n, 1) for i, n in enumerate(value.shape))
+                parts.append(session.emit("slice", value, slices=slices))
+            value = session.emit("cat", *parts, dim=d, sizes=(half, half))
     return value

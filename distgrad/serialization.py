@@ -237,8 +237,8 @@ def _check_location(where: Any) -> None:
 def _from_path(path: str, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     with open(path, "rb") as file:
         entries, metadata = read_header(file, os.fstat(file.fileno()).st_size, name)
-    session.current_op.name = "load"
-    return {key: _reader(path, entry) for key, entry in entries.items()}, metadata
+    with session.called("load"):
+        return {key: _reader(path, entry) for key, entry in entries.items()}, metadata
 
 
 def _reader(path: str, entry: Entry) -> Tensor:

@@ -454,9 +454,9 @@ def _old_constructor(data: tuple[Any, ...]) -> Value:
     default = get_default_dtype().numpy
     if all(isinstance(n, int) for n in data):
         shape = data if data else (0,)
-        session.current_op.name = "Tensor"
         zero = Value.known(np.zeros((), default))
-        return session.emit("expand", zero, shape=tuple(shape), cuts=None)
+        with session.called("Tensor"):
+            return session.emit("expand", zero, shape=tuple(shape), cuts=None)
     if len(data) != 1:
         raise TypeError("new() received an invalid combination of arguments")
     if isinstance(data[0], Tensor):

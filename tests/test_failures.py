@@ -39,14 +39,13 @@ def bad_take(x: Value) -> tuple[Value, int]:
 @pytest.mark.parametrize("cuts", [None, 4, {1: 2}])
 @pytest.mark.parametrize("workers", WORKERS)
 def test_an_error_in_a_kernel_names_the_op_and_the_line_and_spoils_nothing_else(
-    workers: int, cuts: Cuts, start: Start, monkeypatch: pytest.MonkeyPatch
+    workers: int, cuts: Cuts, start: Start
 ) -> None:
     start(workers)
     x = put(X, cuts)
     before = emit("exp", x)
-    monkeypatch.setattr(session.current_op, "name", "index_select", raising=False)
-    bad, at = bad_take(x)
-    monkeypatch.setattr(session.current_op, "name", "?")
+    with session.called("index_select"):
+        bad, at = bad_take(x)
     poisoned = emit("subtract", emit("exp", bad), total(bad, (0,), True))
     good = emit("multiply", before, x)
     moved = emit("cumsum", good, dim=0, dtype="float32")
@@ -68,6 +67,27 @@ def test_an_error_in_a_kernel_names_the_op_and_the_line_and_spoils_nothing_else(
     after = emit("negative", before)  # the session goes on
     np.testing.assert_allclose(session.fetch(after), -np.exp(X), rtol=1e-6)
     session.synchronize()
+
+
+def test_what_no_op_asked_for_is_blamed_on_its_primitive_and_not_on_the_op_before(start: Start) -> None:
+    start(2)
+    x = torch.tensor(X).reshard(4)  # an op
+    bad, _ = bad_take(x._value)
+    with pytest.raises(IndexError, match="in take, called at File"):
+        session.fetch(bad)
+
+
+def test_an_op_that_fails_or_calls_another_leaves_the_name_as_it_was() -> None:
+    with session.called("outer"):
+        torch.exp(torch.tensor(1.0))
+        torch.tensor([1.0]).mul_(2).t_()
+        torch.zeros(3)
+        with pytest.raises(RuntimeError):
+            torch.mm(torch.zeros(2, 3), torch.zeros(2, 3))
+        with pytest.raises(RuntimeError):
+            torch.zeros(2).add_(torch.zeros(3))
+        assert session.current_op.name == "outer"
+    assert session.current_op.name == ""
 
 
 def test_an_error_that_nobody_asked_for_is_told_once(start: Start) -> None:

@@ -174,10 +174,12 @@ def _to_driver(tensor: Tensor) -> tuple[np.ndarray, Any]:
 
 
 def _from_driver(packed: tuple[np.ndarray, Any]) -> Tensor:
-    session.current_op.name = "save_on_cpu"
     array, cuts = packed
     value = session.constant(array)
-    return Tensor(value if value.sharding == cuts else session.emit("reshard", value, cuts=cuts))
+    if value.sharding != cuts:
+        with session.called("save_on_cpu"):
+            value = session.emit("reshard", value, cuts=cuts)
+    return Tensor(value)
 
 
 @contextlib.contextmanager

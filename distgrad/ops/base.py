@@ -361,7 +361,8 @@ def _result(value: Value, tensor: Tensor, storage: Any = None) -> Any:
 
 def _function(kind: Kind) -> Callable[..., Any]:
     """The function that users call."""
-    tails, bind, run, formulas, name = kind.tails, kind.bind, kind.run, kind.formulas, kind.name
+    tails, bind, run, formulas = kind.tails, kind.bind, kind.run, kind.formulas
+    name = kind.name.lstrip("_")
     takes_out = kind.view is None and name not in WITHOUT and "out" not in kind.names
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -376,29 +377,32 @@ def _function(kind: Kind) -> Callable[..., Any]:
         if forward.on and (level := highest(args)) >= 0:
             return forward.run(kind, args, level)
         operands, tracked = unwrap(kind, args)
-        current_op.name = name
-        out = run(*operands)
-        node = None
-        if tracked and formulas and grad_mode.enabled:
-            first = out if type(out) is Value else out[0] if out else None
-            if first is not None and first.result.spec.aval.dtype.kind == "f":
-                node = record(kind, args, operands)
-                if batching.used and node is not None:
-                    node.note_levels([out] if type(out) is Value else out)
-        if type(out) is not Value:
-            return _several(kind, args, out, node)
-        tensor = Tensor(out)
-        if kind.view is not None:
-            make_view(kind, args, tensor, out, None)
-        if node is not None:
-            tensor._node = node
-            tensor._requires_grad = True
-            if node.plan.out:
-                node.saved["out"] = _result(out, tensor, tensor._storage)
-            if type(kept := node.saved.get(kind.guard)) is Saved:
-                item = kept.tensor
-                node.saved[kind.guard] = SavedResult(item._value, tensor._counter, item._edge, True)
-        return tensor
+        before, current_op.name = current_op.name, name
+        try:
+            out = run(*operands)
+            node = None
+            if tracked and formulas and grad_mode.enabled:
+                first = out if type(out) is Value else out[0] if out else None
+                if first is not None and first.result.spec.aval.dtype.kind == "f":
+                    node = record(kind, args, operands)
+                    if batching.used and node is not None:
+                        node.note_levels([out] if type(out) is Value else out)
+            if type(out) is not Value:
+                return _several(kind, args, out, node)
+            tensor = Tensor(out)
+            if kind.view is not None:
+                make_view(kind, args, tensor, out, None)
+            if node is not None:
+                tensor._node = node
+                tensor._requires_grad = True
+                if node.plan.out:
+                    node.saved["out"] = _result(out, tensor, tensor._storage)
+                if type(kept := node.saved.get(kind.guard)) is Saved:
+                    item = kept.tensor
+                    node.saved[kind.guard] = SavedResult(item._value, tensor._counter, item._edge, True)
+            return tensor
+        finally:
+            current_op.name = before
 
     functools.update_wrapper(call, kind.body)
     kind.bound = bound
@@ -443,21 +447,24 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
             bound = writing.alike(self, kind, bound)
         writing.check_operands(self, kind, bound)
         operands, tracked = unwrap(kind, bound)
-        current_op.name = name
-        value = writing.suits(self, kind.run(*operands))
-        node = None
-        if tracked and kind.formulas and grad_mode.enabled and value.dtype.kind == "f":
-            node = record(kind, bound, operands, self)
+        before, current_op.name = current_op.name, name
+        try:
+            value = writing.suits(self, kind.run(*operands))
+            node = None
+            if tracked and kind.formulas and grad_mode.enabled and value.dtype.kind == "f":
+                node = record(kind, bound, operands, self)
+                if node is not None:
+                    writing.check_view(self)
+                    if batching.used:
+                        node.note_levels([value])
+            value = writing.write(self, value, place(name))
             if node is not None:
-                writing.check_view(self)
-                if batching.used:
-                    node.note_levels([value])
-        value = writing.write(self, value, place(name))
-        if node is not None:
-            if node.plan.out:
-                node.saved["out"] = _result(value, self)
-            writing.rebase(self, node, 0, 0 if kind.formulas[0].place == 0 else None)
-        return self
+                if node.plan.out:
+                    node.saved["out"] = _result(value, self)
+                writing.rebase(self, node, 0, 0 if kind.formulas[0].place == 0 else None)
+            return self
+        finally:
+            current_op.name = before
 
     functools.update_wrapper(call, kind.body)
     call.__name__ = name

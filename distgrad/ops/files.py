@@ -55,16 +55,16 @@ def from_npy(path: Path, *, sharding: Any = None, requires_grad: bool = False) -
     with open(path, "rb") as file:
         header = _read_header(file, path)
     cuts = None if sharding is None else hint(sharding_of(header.shape, sharding), header.dtype)
-    session.current_op.name = "from_npy"
-    value = session.emit(
-        "read_npy",
-        shape=header.shape,
-        path=path,
-        offset=header.offset,
-        dtype=NAMES[header.dtype],
-        fortran=header.fortran,
-        cuts=cuts,
-    )
+    with session.called("from_npy"):
+        value = session.emit(
+            "read_npy",
+            shape=header.shape,
+            path=path,
+            offset=header.offset,
+            dtype=NAMES[header.dtype],
+            fortran=header.fortran,
+            cuts=cuts,
+        )
     return finished(value, requires_grad)
 
 
@@ -156,8 +156,7 @@ def _replace(path: str, header: bytes, values: Sequence[Value]) -> None:
     _remove_leftovers(path)
     temporary = f"{path}.{secrets.token_hex(4)}.part"
     wanted = sum(value.result.aval.nbytes for value in values)
-    with _part(temporary, header, wanted):
-        session.current_op.name = "save"
+    with _part(temporary, header, wanted), session.called("save"):
         offset, written = len(header), Value.known(np.zeros((), np.int64))
         for value in values:
             count = session.emit("write_npy", value, path=temporary, offset=offset, shape=value.shape)

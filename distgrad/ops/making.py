@@ -112,8 +112,8 @@ def integer(name: str, argument: str, position: int, given: Any) -> int:
 def filled(shape: tuple[int, ...], fill: Any, numpy_dtype: np.dtype, sharding: Any = None) -> Value:
     """A value of one number everywhere: no memory is written until somebody needs it."""
     cuts = None if sharding is None else sharding_of(shape, sharding)
-    session.current_op.name = "full"
-    return broadcast_to(constant(fill, numpy_dtype), shape, cuts)
+    with session.called("full"):
+        return broadcast_to(constant(fill, numpy_dtype), shape, cuts)
 
 
 def _filler(name: str, fill: int, doc: str) -> Any:
@@ -242,8 +242,8 @@ def arange(
     if numpy_dtype == BOOL:
         raise NotImplementedError("\"arange_cpu\" not implemented for 'Bool'")
     n, start, step = _steps(start, end, step, numpy_dtype)
-    session.current_op.name = "arange"
-    return finished(_line(n, start, step, numpy_dtype, sharding), requires_grad, device)
+    with session.called("arange"):
+        return finished(_line(n, start, step, numpy_dtype, sharding), requires_grad, device)
 
 
 def _steps(start: Any, end: Any, step: Any, numpy_dtype: np.dtype) -> tuple[int, Any, Any]:
@@ -313,13 +313,12 @@ def linspace(
         return finished(filled((steps,), start, numpy_dtype, sharding), requires_grad, device)
     # As torch: the lower half counted from the start, the upper from the end, so that both are exact.
     step = (end - start) / (steps - 1)
-    session.current_op.name = "linspace"
-    low = _line(steps, start, step, FLOAT64, sharding)
-    high = _line(steps, end - step * (steps - 1), step, FLOAT64, sharding)
-    first = session.emit(
-        "less", session.emit("iota", shape=(steps,), dim=0, cuts=None), constant(steps // 2, INT64)
-    )
-    return finished(cast(session.emit("where", first, low, high), numpy_dtype), requires_grad, device)
+    with session.called("linspace"):
+        low = _line(steps, start, step, FLOAT64, sharding)
+        high = _line(steps, end - step * (steps - 1), step, FLOAT64, sharding)
+        counted = session.emit("iota", shape=(steps,), dim=0, cuts=None)
+        first = session.emit("less", counted, constant(steps // 2, INT64))
+        return finished(cast(session.emit("where", first, low, high), numpy_dtype), requires_grad, device)
 
 
 def eye(
@@ -338,10 +337,10 @@ def eye(
         if size < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
     cuts = None if sharding is None else hint(sharding_of(shape, sharding), INT64)
-    session.current_op.name = "eye"
-    rows, columns = (session.emit("iota", shape=shape, dim=d, cuts=cuts) for d in (0, 1))
     numpy_dtype = default_numpy() if dtype is None else dtype_of(dtype).numpy
-    return finished(cast(session.emit("equal", rows, columns), numpy_dtype), requires_grad, device)
+    with session.called("eye"):
+        rows, columns = (session.emit("iota", shape=shape, dim=d, cuts=cuts) for d in (0, 1))
+        return finished(cast(session.emit("equal", rows, columns), numpy_dtype), requires_grad, device)
 
 
 def legacy_like(input: Tensor, size: tuple[Any, ...], fill: Any, options: dict[str, Any]) -> Tensor:

@@ -91,9 +91,10 @@ def into(
             raise TypeError(
                 f"{name}() received an invalid combination of arguments: {len(outs)} tensors as out="
             )
-        values = [_fitting(one, found, len(outs)) for one, found in zip(outs, results, strict=True)]
-        for one, value in zip(outs, values, strict=True):
-            _put(name, one, value)
+        with session.called(name):
+            values = [_fitting(one, found, len(outs)) for one, found in zip(outs, results, strict=True)]
+            for one, value in zip(outs, values, strict=True):
+                _put(name, one, value)
     finally:
         grad_mode.enabled = before
     if not isinstance(result, tuple):
@@ -136,7 +137,6 @@ def _fitting(out: Tensor, found: Tensor, count: int) -> Any:
 
 
 def _put(name: str, out: Tensor, value: Any) -> None:
-    session.current_op.name = name
     if out._avals.shape == value.shape:
         write(out, value, place(name))
         return

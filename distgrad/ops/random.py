@@ -134,7 +134,6 @@ def drawn(
     generator: Any = None,
 ) -> Value:
     """Random numbers of a kind ("uniform", "normal" or "integers") for the op `name`."""
-    session.current_op.name = name
     cuts = None if sharding is None else hint(sharding_of(shape, sharding), numpy_dtype)
 
     def draw(shape: tuple[int, ...], cuts: Any) -> Value:
@@ -143,7 +142,8 @@ def drawn(
             "random", key, shape=shape, kind=kind, dtype=NAMES[numpy_dtype], low=low, high=high, cuts=cuts
         )
 
-    return batching.drawn(shape, cuts, draw) if batching.active.levels else draw(shape, cuts)
+    with session.called(name):
+        return batching.drawn(shape, cuts, draw) if batching.active.levels else draw(shape, cuts)
 
 
 def _float(name: str, wanted: Any, otherwise: np.dtype) -> np.dtype:

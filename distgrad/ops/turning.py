@@ -14,7 +14,7 @@ from distgrad.ops.base import KINDS, Tensor, _node_classes, attach, record, unwr
 from distgrad.ops.chains import Chain, Step
 from distgrad.ops.views import squeeze, t, transpose, unsqueeze
 from distgrad.record import grad_mode
-from distgrad.session import batching, current_op
+from distgrad.session import batching, called
 from distgrad.storage import View
 
 __all__: list[str] = []
@@ -37,8 +37,8 @@ def _turning(function: Any, name: str, node: str | Callable[..., str]) -> Callab
             return self
         writing.check(self)
         operands, tracked = unwrap(kind, bound)
-        current_op.name = name
-        value = kind.run(*operands)
+        with called(name):
+            value = kind.run(*operands)
         made = record(kind, bound, operands, self) if tracked and grad_mode.enabled else None
         if made is not None and batching.used:
             made.note_levels([value])

@@ -90,13 +90,11 @@ class Stepper(Optimizer):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        session.current_op.name = name = f"{type(self).__name__}.step"
+        name = f"{type(self).__name__}.step"
         here = place(name, 2)
-        try:
+        with session.called(name):
             for number, group in enumerate(self.param_groups):
                 self._step_group(number, group, here)
-        finally:
-            session.current_op.name = "?"  # what comes is not of this step
         return loss
 
     def _step_group(self, number: int, group: Group, here: Place) -> None:

@@ -37,7 +37,7 @@ from distgrad.session.door import (
 from distgrad.session.failures import WORDED, fresh
 from distgrad.session.limited import memory_budget
 from distgrad.session.profiling import profile
-from distgrad.session.signature import current_op
+from distgrad.session.signature import called, current_op
 
 __all__ = [
     "WORDED",
@@ -47,6 +47,7 @@ __all__ = [
     "batching",
     "below",
     "bring",
+    "called",
     "constant",
     "current",
     "current_op",

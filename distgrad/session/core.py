@@ -124,7 +124,7 @@ class Session:
                 result = Result(out)
                 outputs.append(result)
                 values.append(Value(result).watched())
-            self._pend(primitive, results, attrs, made, here(), tuple(outputs))
+            self._pend(primitive, results, attrs, made, here(primitive), tuple(outputs))
             if len(self.pending) >= self._full:
                 self.flush()
         return values

@@ -26,7 +26,18 @@ from distgrad.session.core import LOST, Session
 from distgrad.session.inline import FEED, fulfilled, small
 from distgrad.session.room import Memory
 from distgrad.session.signature import here, signature
-from distgrad.session.writes import DEPTH, Arranged, Piece, Written, arranged, number, pieces, waits, written
+from distgrad.session.writes import (
+    DEPTH,
+    PUT,
+    Arranged,
+    Piece,
+    Written,
+    arranged,
+    number,
+    pieces,
+    waits,
+    written,
+)
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
@@ -238,7 +249,7 @@ def put(base: Value, source: Value, slices: Slices) -> Value:
     deep = isinstance(before, (Written, Arranged)) and before.depth >= DEPTH
     if deep or (isinstance(before, Written) and not before.takes(source)):
         _write_out(base)
-    made = written(base, source, slices, here())
+    made = written(base, source, slices, here(PUT))
     if _session is not None:
         _session.waits(made.result)
     return made
@@ -250,7 +261,7 @@ def _arranged(primitive: Primitive, base: Value, attrs: dict[str, Any]) -> Value
     if isinstance(promise, (Written, Arranged)) and promise.depth >= DEPTH:
         _write_out(base)
         return apply(primitive.name, (base,), attrs)[0]
-    return arranged(primitive, base, attrs, here(), _shard_bytes)
+    return arranged(primitive, base, attrs, here(primitive), _shard_bytes)
 
 
 def _write_out(value: Value) -> None:

@@ -87,7 +87,7 @@ def small(
         results = [value.result for value in inputs]
         if promise:
             value = Value(Result(outs[0]))
-            value.result.is_promised(Filling(primitive, tuple(inputs), attrs, here()))
+            value.result.is_promised(Filling(primitive, tuple(inputs), attrs, here(primitive)))
             return (value,)
         company = _company(results)
         if workers and company.far:

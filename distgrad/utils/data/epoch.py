@@ -82,8 +82,9 @@ def epoch(loader: Any) -> Iterator[list[Tensor]] | None:
 
 def _batches(columns: list[Callable[[int], Any]], n: int, size: int) -> Iterator[list[Tensor]]:
     for number in range(-(-n // size)):
-        session.current_op.name = "DataLoader"
-        yield [Tensor(column(number)) for column in columns]
+        with session.called("DataLoader"):
+            batch = [Tensor(column(number)) for column in columns]
+        yield batch
 
 
 def _column(x: Value, order: np.ndarray | None, n: int, size: int) -> Callable[[int], Value]:

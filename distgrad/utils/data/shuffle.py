@@ -75,17 +75,17 @@ def deal(x: Value, order: np.ndarray, size: int) -> Dealt:
 
 def _moved(x: Value, wanted: np.ndarray) -> Value:
     """The rows `wanted` of each piece."""
-    session.current_op.name = "DataLoader"
-    step = x.sharding.cuts[0].step
-    shards, pieces, shape = -(-x.shape[0] // step), len(wanted), x.shape[1:]
-    leaving, arriving, room = routes(wanted, step, shards)
-    out = session.emit("take_own", x, session.constant(leaving.reshape(shards, -1)), step=step)
-    out = session.emit("reshape", out, shape=(shards, pieces, room, *shape))
-    out = session.emit("permute", out, dims=(1, 0, *range(2, 3 + len(shape))))
-    cuts = Sharding((Cut.even(pieces, 1), *(Cut(n) for n in out.shape[1:])))
-    out = session.emit("reshard", out, cuts=cuts)
-    out = session.emit("reshape", out, shape=(pieces * shards * room, *shape))
-    return session.emit("take_own", out, session.constant(arriving), step=shards * room)
+    with session.called("DataLoader"):
+        step = x.sharding.cuts[0].step
+        shards, pieces, shape = -(-x.shape[0] // step), len(wanted), x.shape[1:]
+        leaving, arriving, room = routes(wanted, step, shards)
+        out = session.emit("take_own", x, session.constant(leaving.reshape(shards, -1)), step=step)
+        out = session.emit("reshape", out, shape=(shards, pieces, room, *shape))
+        out = session.emit("permute", out, dims=(1, 0, *range(2, 3 + len(shape))))
+        cuts = Sharding((Cut.even(pieces, 1), *(Cut(n) for n in out.shape[1:])))
+        out = session.emit("reshard", out, cuts=cuts)
+        out = session.emit("reshape", out, shape=(pieces * shards * room, *shape))
+        return session.emit("take_own", out, session.constant(arriving), step=shards * room)
 
 
 def routes(wanted: np.ndarray, step: int, shards: int) -> tuple[np.ndarray, np.ndarray, int]:
