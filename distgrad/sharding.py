@@ -31,7 +31,7 @@ PRODUCT_ROOM = 16  # and makes them no larger than so many times what they shoul
 DEFAULT_SHARD_BYTES = 4 << 20
 PIECES = 1 << 14  # of more shards than these each has a good number of elements
 SHARDS = 1 << 24  # shards of a value
-NARROW = 32  # a border that can be kept beside a shard has at most 1/32 of its length
+NARROW = 32  # a halo that can be kept beside a shard has at most 1/32 of its length
 
 
 @dataclass(frozen=True)
@@ -279,8 +279,8 @@ class Sharding:
         """Whether every shard holds all of the shard of `other` with its number."""
         return all(a.covers(b) for a, b in zip(self.cuts, other.cuts, strict=True))
 
-    def bordering(self, other: Sharding) -> int | None:
-        """The one dimension along which every shard is that of `other` and a narrow border more; None if it is not."""
+    def halo_dim(self, other: Sharding) -> int | None:
+        """The one dimension along which every shard is that of `other` and a narrow halo; None if it is not."""
         changed = [d for d, (a, b) in enumerate(zip(self.cuts, other.cuts, strict=True)) if a != b]
         if len(changed) != 1 or not self.covers(other):
             return None

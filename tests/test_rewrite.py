@@ -192,7 +192,7 @@ def test_a_cheap_value_that_only_a_variable_names_is_not_stored(
     (q.sum() * 1e6).backward()
     torch.synchronize()
     stored = sum(m["held"] for m in torch.memory())
-    assert [form for plan in plans for form in plan.spared] != []
+    assert [form for plan in plans for form in plan.rematerialised] != []
     expected = 3 * numbers() ** 2
     assert np.array_equal(q.detach().numpy(), expected)  # made when it is asked for, from x
     assert np.array_equal(q.detach().numpy(), expected)

@@ -148,7 +148,7 @@ class Reshard(Exchange):
             return None
         cuts = enumerate(zip(self.source.cuts, self.target.cuts, strict=True))
         changed = [d for d, (source, target) in cuts if source != target]
-        stays = self.target.bordering(self.source) is not None if kept else changed == [along]
+        stays = self.target.halo_dim(self.source) is not None if kept else changed == [along]
         return changed[0] if stays else None
 
     # Bytes

@@ -12,10 +12,10 @@ from distgrad.graph import Pins
 from distgrad.plan import costs
 from distgrad.plan.capture import STORED, Capture, Numbered, ValueInfo
 from distgrad.plan.fuse import fuse
-from distgrad.plan.late import deferrable, late, spared
+from distgrad.plan.late import deferrable, late
 from distgrad.plan.levels import Form, Levels
 from distgrad.plan.memory import Footprint, holders
-from distgrad.plan.remake import Offer, again, asked, is_light, lasting, later
+from distgrad.plan.rematerialise import Offer, again, asked, is_light, lasting, later, rematerialised
 from distgrad.plan.rewrite import rewrite
 from distgrad.primitives import Aval
 from distgrad.program import Exchange, Program, Recv, Send, Slot, Step
@@ -81,8 +81,10 @@ class Plan:
     )
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
-    spared: dict[int, list[int]] = field(default_factory=dict)  # wanted, not stored: the nodes that make them
-    ways: dict[int, list[int]] = field(
+    rematerialised: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # wanted, not stored: the nodes that make them
+    rematerialisable: dict[int, list[int]] = field(
         default_factory=dict
     )  # stored, but could be made again: by which nodes
     ranks: dict[int, Any] = field(default_factory=dict)  # of those: which costs least for a byte
@@ -119,7 +121,7 @@ def build(captured: Capture, shard_bytes: int, remade: Sequence[Offer] = (), las
     With `lasts`, all that is offered to those who ask can be made again later, whether it is kept now or not.
     """
     values, nodes = captured.values(), list(enumerate(captured.infos()))
-    cheap = spared(values, nodes, captured.forward, captured.again)
+    cheap = rematerialised(values, nodes, captured.forward, captured.again)
     builder, deferred = _staged(values, nodes, cheap, shard_bytes)
     builder.extra = captured.again
     ways: dict[int, list[int]] = {}
@@ -140,8 +142,8 @@ def build(captured: Capture, shard_bytes: int, remade: Sequence[Offer] = (), las
             builder.rows, builder.copied = rows, second.union(range(first, len(values)))
     plan = builder.plan()
     plan.deferred = sorted(deferred)
-    plan.spared = cheap
-    plan.ways = {v: numbers for v, numbers in ways.items() if v in plan.stored}
+    plan.rematerialised = cheap
+    plan.rematerialisable = {v: numbers for v, numbers in ways.items() if v in plan.stored}
     plan.ranks, plan.remade = ranks, tuple(remade)
     if ways:
         for (number, name), count in rows.items():
@@ -206,13 +208,13 @@ def _lasting(
     gone = {v for offer in remade if not offer.later for v in offer.values}.union(cheap)
     found = lasting(values, nodes, put_off, offered, gone)
     kept = [info._replace(wanted=True) if v in found.small else info for v, info in enumerate(values)]
-    return kept, found.recipes, {o.values[0]: o.rank for o in offered}
+    return kept, found.makers, {o.values[0]: o.rank for o in offered}
 
 
 def offers(captured: Capture, shard_bytes: int) -> list[Offer]:
     """What could be made again instead of kept, the cheapest first; nothing for the third time where others do."""
     values, nodes = captured.values(), list(enumerate(captured.infos()))
-    cheap = spared(values, nodes, captured.forward, captured.again)
+    cheap = rematerialised(values, nodes, captured.forward, captured.again)
     _, deferred = _staged(values, nodes, cheap, shard_bytes)
     put_off = _made_by(nodes, deferred)
     kept = {*cheap, captured.asked}
@@ -285,7 +287,7 @@ class _Builder(Levels):
         for form in kept - {*stored.values(), *copies}:
             stages[max(self.uses[form])].last_use.append(form)
         plan = Plan(stages, stored, boxed, copies=copies)
-        for form in (*stored.values(), *(copy for copy in copies if not self.bordered(copy))):
+        for form in (*stored.values(), *(copy for copy in copies if not self.is_halo(copy))):
             nbytes = self.values[form[0]].aval.nbytes
             if form[1].count == 1:
                 plan.held_whole += nbytes
@@ -354,19 +356,17 @@ class _Builder(Levels):
             if (
                 nbytes <= limit // COPY_SHARE
                 or (form[1].count == 1 and nbytes <= min(limit, COPY_WHOLE))
-                or self.bordered(form)
+                or self.is_halo(form)
             ):
                 kept.append(form)
         return kept
 
-    def bordered(self, form: Form) -> bool:
-        """Whether a form is a stored value with borders: kept, it takes no memory but for these."""
+    def is_halo(self, form: Form) -> bool:
+        """Whether a form is a stored value with halos: kept, it takes no memory but for these."""
         value, cuts = form
         external = self.values[value].external
         stored = external is not None and external.kind == "stored"
-        return (
-            stored and self.values[value].wanted and cuts.bordering(self.values[value].sharding) is not None
-        )
+        return stored and self.values[value].wanted and cuts.halo_dim(self.values[value].sharding) is not None
 
     def _kind(self, form: Form) -> str:
         external = self.values[form[0]].external
@@ -429,7 +429,7 @@ class _StageWriter:
             tuple(channels),
         )
         nodes = [order[s.outs] for f in fragments for loop in f.loops for s in loop.steps]
-        held = [None if b.bordered(form) else slot for form, slot in zip(keep, holders(program), strict=True)]
+        held = [None if b.is_halo(form) else slot for form, slot in zip(keep, holders(program), strict=True)]
         return Stage(program, encode(program), inputs, feeds, keep, boxes, nodes, program.channels(), held)
 
     def _recvs(

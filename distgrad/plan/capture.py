@@ -46,13 +46,13 @@ FEED, STORED = External("feed"), External("stored")
 
 
 class ValueInfo(NamedTuple):
-    """What the planner knows of a value. `wide` are cuts with so much overlap that all may be read of them."""
+    """What the planner knows of a value. `haloed` are cuts with so much overlap that all may be read of them."""
 
     aval: Aval
     sharding: Sharding
     wanted: bool
     external: External | None
-    wide: Sharding | None = None
+    haloed: Sharding | None = None
 
 
 @dataclass

@@ -11,7 +11,7 @@ from distgrad.plan.build import Plan, Stage
 from distgrad.plan.capture import Capture
 from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
-from distgrad.plan.remake import Offer
+from distgrad.plan.rematerialise import Offer
 from distgrad.program import Fragment, Program, Send, Step
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from distgrad.plan.capture import NodeInfo, ValueInfo
 from distgrad.plan.costs import SMALL
 
-CHEAP = 64  # operations for each element, and nodes, that are spent again rather than to store a value
-
 
 def deferrable(
     values: Sequence[ValueInfo], nodes: Sequence[tuple[int, NodeInfo]], stage: Mapping[int, int]
@@ -76,52 +74,3 @@ def late(
         for v in node.ins:
             readers.setdefault(v, []).append(when)
     return chosen
-
-
-def spared(
-    values: Sequence[ValueInfo], nodes: Sequence[tuple[int, NodeInfo]], forward: int, again: frozenset[int]
-) -> dict[int, list[int]]:
-    """Results that only the user's variables name, and that are cheap to make again: the nodes that make each.
-
-    They are made element by element, by the first `forward` nodes, from values that are held anyway. Nodes `again`
-    were spared before and have been asked for, so their results are stored now: nothing is made a third time.
-    """
-    maker = {v: (number, node) for number, node in nodes[:forward] for v in node.outs}
-    found = {}
-    for value in maker:
-        if values[value].wanted and values[value].sharding.count > 1:
-            recipe = _recipe(values, maker, value)
-            if recipe is not None and again.isdisjoint(recipe):
-                found[value] = recipe
-    return found
-
-
-def _recipe(
-    values: Sequence[ValueInfo], maker: Mapping[int, tuple[int, NodeInfo]], value: int
-) -> list[int] | None:
-    """The numbers of the nodes that make a value from what is held; None if that is not cheap."""
-    recipe: dict[int, None] = {}
-    operations = 0.0
-    reading = [value]
-    while reading:
-        v = reading.pop()
-        info = values[v]
-        if info.external is not None:
-            held = info.wanted or info.aval.nbytes <= SMALL
-            if not held or info.external.kind == "boxed":
-                return None
-            continue
-        if v not in maker:
-            return None
-        number, node = maker[v]
-        labels = node.layout.labels
-        if labels is None or labels.merge is not None or node.primitive.source or len(node.outs) != 1:
-            return None
-        if number not in recipe:
-            recipe[number] = None
-            outs = [info.aval]
-            operations += node.primitive.operations([values[i].aval for i in node.ins], outs, node.attrs)
-            if len(recipe) > CHEAP or operations > CHEAP * max(1, values[value].aval.size):
-                return None
-            reading.extend(node.ins)
-    return sorted(recipe)

@@ -148,10 +148,10 @@ class Levels:
 
     def _holding(self, value: int, need: Sharding) -> Form:
         """The form from which a value is cut out or moved: as it was made, or what is moved for all that read it."""
-        base, wide = self.base(value), self.values[value].wide
-        if wide is None or wide == need or base[1].covers(need) or not wide.covers(need):
+        base, haloed = self.base(value), self.values[value].haloed
+        if haloed is None or haloed == need or base[1].covers(need) or not haloed.covers(need):
             return base
-        return self._form(value, wide)
+        return self._form(value, haloed)
 
     def stages(self) -> dict[int, int]:
         """For each value the stage in which the node that makes it runs."""

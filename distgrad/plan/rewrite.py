@@ -8,7 +8,7 @@
 - `take_and_add`: rows taken from a table, weighted, and added to others make one product with a sparse matrix.
 - `drop_dead_code`: what nobody reads is not computed.
 - `cut_as_read`: a result that its readers need in other cuts is made in those cuts, where that moves less, or in cuts
-  that overlap and hold them all (`overlap.py`).
+  that overlap and hold them all (`halo.py`).
 
 No pass changes a bit of any result, but for the sign of a NaN or of a zero, and that `take_and_add` may add in another
 order than that of the indices; in which one follows from the lengths of the tables. After each, where the tests' checks
@@ -23,7 +23,7 @@ from typing import Any
 
 from distgrad import checks
 from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
-from distgrad.plan.overlap import hull, shifted, widened
+from distgrad.plan.halo import share_halos, shifted, with_halos
 from distgrad.plan.split import gather_first, split_softmax
 from distgrad.plan.verify import verify
 from distgrad.primitives import TABLE, Aval, Labels, Layout
@@ -224,17 +224,17 @@ def cut_as_read(values: list[ValueInfo], nodes: Sequence[Numbered], _: int) -> l
             needs.setdefault(value, set()).add(need)
         done.append((number, node))
     done.reverse()
-    return widened(values, done, needs)
+    return share_halos(values, done, needs)
 
 
 def _made(
     node: NodeInfo, values: Sequence[ValueInfo], cuts: set[Sharding], needs: dict[int, set[Sharding]]
 ) -> NodeInfo | None:
     """The node with its result in cuts that hold all those in which it is read; None: it is better as it is."""
-    target = hull(cuts)
+    target = with_halos(cuts)
     if target is None:
         return None
-    near = hull((target, values[node.outs[0]].sharding)) is not None
+    near = with_halos((target, values[node.outs[0]].sharding)) is not None
     if near and node.primitive.shifts:
         return shifted(node, values[node.ins[0]].aval.shape, target)
     moved = _moved(node, values, target, needs)

@@ -23,7 +23,7 @@ from distgrad.plan.capture import Capture, apart_from, capture, left_over, neede
 from distgrad.plan.costs import SMALL
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
-from distgrad.plan.remake import Offer
+from distgrad.plan.rematerialise import Offer
 from distgrad.primitives import Aval, Primitive
 from distgrad.program import Program, Slot
 from distgrad.session import measure
@@ -430,7 +430,7 @@ class Session:
         for value, b in plan.boxed.items():
             result = captured.results[value]
             result.is_boxed((kept[b.stage, b.channel], b.what, b.channel, b.position), Lease(self, []))
-        if plan.spared or plan.ways:
+        if plan.rematerialised or plan.rematerialisable:
             self._kept.update(note(plan, captured))
         for value, cuts in plan.copies:
             result = captured.results[value]

@@ -57,7 +57,9 @@ class Step:
 
 def note(plan: Plan, captured: Capture) -> list[Result]:
     """Give what was spared, and what could have been, its recipe; those of the latter."""
-    numbers = {n for ways in (plan.spared, plan.ways) for mine in ways.values() for n in mine}
+    numbers = {
+        n for ways in (plan.rematerialised, plan.rematerialisable) for mine in ways.values() for n in mine
+    }
     makers: dict[Result, Made] = {}
     for n in sorted(numbers):
         node = captured.nodes[n]
@@ -65,13 +67,13 @@ def note(plan: Plan, captured: Capture) -> list[Result]:
         step = Step(node, sources, plan.pins.get(n, ()))
         makers.update((out, Made(step, place)) for place, out in enumerate(node.outputs))
     results = captured.results
-    for v in plan.spared:
+    for v in plan.rematerialised:
         step, place = makers[results[v]]
         results[v].has_recipe(Recipe(step, anchors(step) or (), plan.ranks.get(v, ()), place))
-    for v in plan.ways:
+    for v in plan.rematerialisable:
         step, place = makers[results[v]]
         results[v].has_recipe(Recipe(step, (), plan.ranks.get(v, ()), place))
-    return [results[v] for v in plan.ways]
+    return [results[v] for v in plan.rematerialisable]
 
 
 def _source(result: Result, made: Made | None) -> Source:

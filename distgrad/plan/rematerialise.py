@@ -1,4 +1,4 @@
-"""Values that are made again instead of kept, where memory is short: which could be, at what cost, and how.
+"""Rematerialisation: values that are made again instead of kept: which could be, at what cost, and how.
 
 A value is kept for those who ask for it after the plan, or from one stage to a later one. Either way the nodes that
 made it can run again, from what is there then: shard by shard, so that no exchange is needed, and on the same shards
@@ -19,6 +19,7 @@ from distgrad.plan.levels import Levels
 from distgrad.primitives import Layout
 
 LIMIT = 1_000  # nodes that are run again for one value
+CHEAP = 64  # operations for each element, and nodes, that are spent again rather than to store a value
 
 Test = Callable[[int], bool]
 
@@ -110,7 +111,57 @@ def _names(makers: Makers, values: Iterable[int]) -> tuple[str, ...]:
     return tuple(makers[v].node.primitive.name for v in values)
 
 
-# For those who ask.
+# What is cheap, whether memory is short or not.
+def rematerialised(
+    values: Sequence[ValueInfo], nodes: Sequence[Numbered], forward: int, again: frozenset[int]
+) -> dict[int, list[int]]:
+    """Results that only the user's variables name, and that are cheap to make again: the nodes that make each.
+
+    They are made element by element, by the first `forward` nodes, from values that are held anyway. Nodes `again`
+    were made again before and have been asked for, so their results are stored now: nothing is made a third time.
+    """
+    maker = {v: (number, node) for number, node in nodes[:forward] for v in node.outs}
+    found = {}
+    for value in maker:
+        if values[value].wanted and values[value].sharding.count > 1:
+            numbers = _cheap(values, maker, value)
+            if numbers is not None and again.isdisjoint(numbers):
+                found[value] = numbers
+    return found
+
+
+def _cheap(
+    values: Sequence[ValueInfo], maker: Mapping[int, tuple[int, NodeInfo]], value: int
+) -> list[int] | None:
+    """The numbers of the nodes that make a value from what is held; None if that is not cheap."""
+    made: dict[int, None] = {}
+    operations = 0.0
+    reading = [value]
+    while reading:
+        v = reading.pop()
+        info = values[v]
+        if info.external is not None:
+            held = info.wanted or info.aval.nbytes <= SMALL
+            if not held or info.external.kind == "boxed":
+                return None
+            continue
+        if v not in maker:
+            return None
+        number, node = maker[v]
+        labels = node.layout.labels
+        if labels is None or labels.merge is not None or node.primitive.source or len(node.outs) != 1:
+            return None
+        if number not in made:
+            made[number] = None
+            outs = [info.aval]
+            operations += node.primitive.operations([values[i].aval for i in node.ins], outs, node.attrs)
+            if len(made) > CHEAP or operations > CHEAP * max(1, values[value].aval.size):
+                return None
+            reading.extend(node.ins)
+    return sorted(made)
+
+
+# For those who ask, where memory is short.
 def _held(values: Sequence[ValueInfo], put_off: Container[int]) -> Test:
     """What will be there when somebody asks: what is held anyway, and what is small and not `put_off`."""
 
@@ -149,7 +200,7 @@ def asked(
 class Lasting(NamedTuple):
     """How values can be made after the plan, and the small values that are kept for that."""
 
-    recipes: dict[int, list[int]]  # of each such value: the numbers of the nodes that make it
+    makers: dict[int, list[int]]  # of each such value: the numbers of the nodes that make it
     small: set[int]
 
 
@@ -166,13 +217,13 @@ def lasting(
     for v in dict.fromkeys(v for offer in offers if not offer.later for v in offer.values):
         made, roots = _walk(makers, v, lambda u: there(u) and u not in gone, _repeatable)
         if not roots:
-            found.recipes[v] = sorted({makers[u].number for u in made})
+            found.makers[v] = sorted({makers[u].number for u in made})
             read = {i for u in made for i in makers[u].node.ins}.difference(made)
             found.small.update(i for i in read if values[i].external is None and not values[i].wanted)
     return found
 
 
-# For later stages.
+# For later stages, where memory is short.
 class _Stages:
     """In which stages the values of a plan are made and read."""
 

@@ -1,9 +1,9 @@
-"""Stencils: what is read at several places nearby is made in pieces that overlap, so that nothing is moved in between.
+"""Halos: what a stencil reads at several places nearby is made in pieces that overlap, so that nothing is moved.
 
 Of `x[1:] - x[:-1]` and its gradient each shard needs some elements of its neighbours'. Were every slice and every pad
 moved to the cuts in which it is read, each would cost an exchange. Instead a value is made in the cuts that hold all
-that its readers need of it: elements near a border are computed on both sides of it, from operands that overlap too.
-That goes back to what is there already, or cannot be made so; of that the borders are exchanged, once, and if they are
+that its readers need of it: elements of a halo are computed on both sides of the cut, from operands with halos too.
+That goes back to what is there already, or cannot be made so; of that the halos are exchanged, once, and if they are
 narrow they are kept beside it.
 
 An element is computed from the same operands wherever it is needed, and which pieces and tiles hold it follows from the
@@ -21,22 +21,22 @@ from distgrad.sharding import Cut, Sharding
 SHARE = 4  # pieces overlap by at most 1/4 of their length
 
 
-def hull(needs: Iterable[Sharding]) -> Sharding | None:
+def with_halos(needs: Iterable[Sharding]) -> Sharding | None:
     """The cuts that hold all of these; None if they have not the same pace or the pieces would overlap too much."""
-    dims = [_hull(set(cuts)) for cuts in zip(*(s.cuts for s in needs), strict=True)]
+    dims = [_covering(set(cuts)) for cuts in zip(*(s.cuts for s in needs), strict=True)]
     return None if None in dims else Sharding(tuple(cut for cut in dims if cut is not None))
 
 
-def _hull(cuts: set[Cut]) -> Cut | None:
+def _covering(cuts: set[Cut]) -> Cut | None:
     first = next(iter(cuts))
     if len(cuts) == 1:
         return first
     if len({(cut.pace, cut.size) for cut in cuts}) > 1:
         return None
-    return _holding(first, min(-cut.offset for cut in cuts), max(cut.overlap - cut.offset for cut in cuts))
+    return _with_halo(first, min(-cut.offset for cut in cuts), max(cut.overlap - cut.offset for cut in cuts))
 
 
-def _holding(like: Cut, lo: int, hi: int) -> Cut | None:
+def _with_halo(like: Cut, lo: int, hi: int) -> Cut | None:
     """The cut with this pace whose piece i holds `lo + i * step` to `hi + (i + 1) * step`; it leaves nothing out."""
     lo = min(lo, 0)
     hi = max(hi, lo, like.size - like.count * like.step)
@@ -57,7 +57,7 @@ def shifted(node: NodeInfo, aval_shape: tuple[int, ...], target: Sharding) -> No
         if step != 1 or cut.points is not None:
             return None
         lo = (start if node.primitive.name == "slice" else -start) - cut.offset
-        made = _holding(Cut(n, cut.step, None, 0, cut.count), lo, lo + cut.overlap)
+        made = _with_halo(Cut(n, cut.step, None, 0, cut.count), lo, lo + cut.overlap)
         if made is None:
             return None
         cuts.append(made)
@@ -65,17 +65,17 @@ def shifted(node: NodeInfo, aval_shape: tuple[int, ...], target: Sharding) -> No
     return node._replace(attrs=attrs, layout=Layout(target.count, (Sharding(tuple(cuts)),), (target,)))
 
 
-def widened(
+def share_halos(
     values: list[ValueInfo], nodes: Sequence[Numbered], needs: Mapping[int, set[Sharding]]
 ) -> list[Numbered]:
-    """Let slices and pads read what is there for others anyway. Sets `wide` in `values`; `needs`: all that is read."""
+    """Let slices and pads read what is there for others anyway. Sets `haloed` in `values`; `needs`: all reads."""
     sources = {v: info.sharding for v, info in enumerate(values)}
     for v, cuts in needs.items():
         moved = {s for s in cuts if not sources[v].covers(s)}
-        wide = hull({*moved, sources[v]}) if len(moved) > 1 else None
-        if wide is not None:
-            values[v] = values[v]._replace(wide=wide)
-            sources[v] = wide
+        haloed = with_halos({*moved, sources[v]}) if len(moved) > 1 else None
+        if haloed is not None:
+            values[v] = values[v]._replace(haloed=haloed)
+            sources[v] = haloed
     done = []
     for number, node in nodes:
         if node.primitive.name in ("slice", "pad"):
