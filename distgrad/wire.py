@@ -242,7 +242,7 @@ def _tile_labels(primitive: Primitive, layout: Layout) -> Iterable[int]:
     if layout.labels is not None:
         return dict(layout.sizes)
     (need, *_), (out, *_) = layout.needs, layout.outs
-    if not primitive.shifts or need.cut_dims != out.cut_dims:
+    if "shifts" not in primitive.traits or need.cut_dims != out.cut_dims:
         return ()
     return [d for d in out.cut_dims[:1] if need.cuts[d].pace == out.cuts[d].pace]
 

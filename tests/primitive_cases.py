@@ -573,11 +573,13 @@ def run(
     """The results of the kernel, after a check that they have the shapes and dtypes that were promised."""
     copies = [a.copy() for a in arrays]
     with np.errstate(all="ignore"):
-        results = primitive.kernel(*arrays, **attrs, **({"at": at} if primitive.placed else {}), **out)
+        results = primitive.kernel(
+            *arrays, **attrs, **({"at": at} if "placed" in primitive.traits else {}), **out
+        )
     results = results if isinstance(results, tuple) else (results,)
     for result, region in zip(results, at.outs, strict=True):
         assert result.shape == tuple(hi - lo for lo, hi in region)
-        if not primitive.view:
+        if "view" not in primitive.traits:
             assert not any(np.shares_memory(result, a) for a in arrays)
     for array, copy in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(array, copy)

@@ -113,7 +113,7 @@ def test_a_kernel_that_gives_what_was_not_declared_is_found_in_the_driver(
     kernel: Callable[..., np.ndarray], found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.shutdown()
-    planted = dataclasses.replace(TABLE["exp"], kernel=kernel, into=False)
+    planted = dataclasses.replace(TABLE["exp"], kernel=kernel, traits=frozenset())
     monkeypatch.setitem(TABLE, "exp", planted)
     with pytest.raises(CheckError, match=f"kernel of exp gives {found}"):
         distgrad.arange(40.0).exp().tolist()
@@ -123,7 +123,8 @@ def test_a_kernel_that_gives_what_was_not_declared_is_found_in_the_driver(
 def test_a_kernel_that_gives_another_dtype_is_found_on_a_worker(
     rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planted = dataclasses.replace(TABLE["exp"], kernel=wrong_dtype, into=False, whole=not rows, over=False)
+    traits = frozenset() if rows else frozenset({"whole"})
+    planted = dataclasses.replace(TABLE["exp"], kernel=wrong_dtype, traits=traits)
     monkeypatch.setitem(TABLE, "exp", planted)
     with pytest.raises(Exception, match=r"kernel of exp gives float64\[\d+\], declared float32"):
         distgrad.arange(40.0).exp().tolist()

@@ -14,6 +14,7 @@ from primitive_cases import CASES, normal, run, run_whole, whole
 from scipy import special, stats
 
 from distgrad.primitives import TABLE, Place
+from distgrad.primitives.base import primitive
 from distgrad.primitives.elementwise import aligned
 
 
@@ -57,7 +58,9 @@ def test_edge_cases_are_as_in_torch(name: str, arrays: Any, attrs: dict[str, Any
 
 
 @np.errstate(all="ignore")
-@pytest.mark.parametrize("name", [p.name for p in TABLE.values() if p.labels is aligned and p.into])
+@pytest.mark.parametrize(
+    "name", [p.name for p in TABLE.values() if p.labels is aligned and "into" in p.traits]
+)
 def test_gaps_change_nothing(name: str) -> None:
     """Columns of matrices, as tiles of one column read and write them: not all of NumPy's ufuncs are right there."""
     for (arrays, attrs, _), gap, n in itertools.product(CASES[name], (2, 4, 8, 16), (3, 40)):
@@ -66,6 +69,24 @@ def test_gaps_change_nothing(name: str) -> None:
         out = np.zeros((n, gap), want.dtype)[:, 0]
         TABLE[name].kernel(*operands, **attrs, out=out)
         np.testing.assert_array_equal(out, want)
+
+
+@np.errstate(all="ignore")
+@pytest.mark.parametrize("name", [p.name for p in TABLE.values() if "exact" in p.traits])
+def test_an_element_alone_has_the_bits_that_it_has_in_an_array(name: str) -> None:
+    """So that a constant may be folded before it is expanded."""
+    for arrays, attrs, _ in CASES[name]:
+        operands = np.broadcast_arrays(*arrays)
+        whole = TABLE[name].kernel(*(np.ascontiguousarray(a) for a in operands), **attrs)
+        for i in range(0, whole.size, 7):
+            alone = TABLE[name].kernel(*(a.reshape(-1)[i] for a in operands), **attrs)
+            assert np.asarray(alone, whole.dtype).tobytes() == whole.reshape(-1)[i].tobytes()
+
+
+def test_a_trait_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'nothing' has traits that there are not: \['inot'\]"):
+        primitive("nothing", np.abs, TABLE["absolute"].shape, traits={"inot"})
+    assert "nothing" not in TABLE
 
 
 def test_nan_is_sorted_as_the_largest() -> None:

@@ -112,7 +112,8 @@ def _dim(names: tuple[int | None, ...], label: int | None) -> int | None:
 def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | None:
     """The label along which the step can run tile by tile; None if it is to run on whole shards."""
     labels = step.layout.labels
-    if step.primitive.whole or (step.primitive.view and not escaping.isdisjoint(step.outs)):
+    traits = step.primitive.traits
+    if "whole" in traits or ("view" in traits and not escaping.isdisjoint(step.outs)):
         return None
     if labels is None:
         return _tile_dim(step)
@@ -141,7 +142,7 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
         return None
     if labels.merge == "disjoint" and label not in labels.outs[0]:
         return None  # each tile would go through the whole result
-    if step.primitive.onto and not any(label in names for names in labels.ins):
+    if "onto" in traits and not any(label in names for names in labels.ins):
         return None  # each tile would go through all operands
     return label
 
@@ -149,7 +150,7 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
 def _tile_dim(step: Step) -> int | None:
     """The dimension along which a regrouping can run tile by tile: the first that is cut."""
     (need, *more), (out, *_) = step.layout.needs, step.layout.outs
-    if not step.primitive.shifts or more or not out.cut_dims or need.cut_dims != out.cut_dims:
+    if "shifts" not in step.primitive.traits or more or not out.cut_dims or need.cut_dims != out.cut_dims:
         return None
     if any(need.cuts[d].pace != out.cuts[d].pace for d in out.cut_dims):
         return None
@@ -182,7 +183,7 @@ def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
     """Rows of a tile: as many as keep what the loop makes within `TILE` or `PRODUCT` bytes, what it reads in `READ`."""
     matrices = any(s.primitive.name == "contract" and len(slots[s.outs[0]].sharding.shape) > 1 for s in steps)
     largest = PRODUCT if matrices else TILE
-    made = {slot for step in steps if not step.primitive.view for slot in step.outs}
+    made = {slot for step in steps if "view" not in step.primitive.traits for slot in step.outs}
     rows = READ
     for step in steps:
         labels = step.labels

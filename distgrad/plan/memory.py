@@ -86,7 +86,7 @@ def _roots(program: Program) -> dict[int, int]:
     for fragment in program.fragments:
         for loop in fragment.loops:
             for step in loop.steps:
-                if step.primitive.view and loop.rows == 0:
+                if "view" in step.primitive.traits and loop.rows == 0:
                     roots.update((slot, roots.get(step.ins[0], step.ins[0])) for slot in step.outs)
     return roots
 

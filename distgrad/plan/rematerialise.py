@@ -59,7 +59,7 @@ def _makers(nodes: Iterable[Numbered]) -> dict[int, Maker]:
 
 def _repeatable(node: NodeInfo) -> bool:
     """Whether it runs shard by shard, and gives the same when it is run again."""
-    return not node.primitive.source and node.layout.labels is not None and not node.layout.merged
+    return "source" not in node.primitive.traits and node.layout.labels is not None and not node.layout.merged
 
 
 def is_light(layout: Layout) -> bool:
@@ -149,7 +149,7 @@ def _cheap(
             return None
         number, node = maker[v]
         labels = node.layout.labels
-        if labels is None or labels.merge is not None or node.primitive.source or len(node.outs) != 1:
+        if labels is None or labels.merge or "source" in node.primitive.traits or len(node.outs) != 1:
             return None
         if number not in made:
             made[number] = None

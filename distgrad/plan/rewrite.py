@@ -30,10 +30,6 @@ from distgrad.primitives import TABLE, Aval, Labels, Layout
 from distgrad.primitives.rules import layout, on_grid
 from distgrad.sharding import Sharding
 
-# Element by element, and exact: one element at a time they give the bits that they give in an array.
-_FOLDED = {"add", "subtract", "multiply", "divide", "negative", "maximum", "minimum"}
-_FOLDED |= {"square", "integer_power", "cast"}
-
 
 def fold_constants(values: list[ValueInfo], nodes: Sequence[Numbered], shard_bytes: int) -> list[Numbered]:
     """Arithmetic with scalars that were expanded takes the scalars; common subexpressions are computed once."""
@@ -67,7 +63,7 @@ def fold_constants(values: list[ValueInfo], nodes: Sequence[Numbered], shard_byt
                 continue
         if node.primitive.name == "expand" and not values[node.ins[0]].aval.shape:
             scalar[out] = node.ins[0]
-        elif node.primitive.name in _FOLDED and not scalar.keys().isdisjoint(node.ins):
+        elif "exact" in node.primitive.traits and not scalar.keys().isdisjoint(node.ins):
             ins = tuple(scalar.get(v, v) for v in node.ins)
             avals = [values[v].aval for v in ins]
             if all(not aval.shape for aval in avals):
@@ -235,7 +231,7 @@ def _made(
     if target is None:
         return None
     near = with_halos((target, values[node.outs[0]].sharding)) is not None
-    if near and node.primitive.shifts:
+    if near and "shifts" in node.primitive.traits:
         return shifted(node, values[node.ins[0]].aval.shape, target)
     moved = _moved(node, values, target, needs)
     return _laid(node, values, target) if moved is not None and (near or moved <= 1) else None

@@ -7,10 +7,10 @@ differentiable by themselves: the ops are, which are made of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -205,21 +205,33 @@ Fit = Callable[[Layout, Sequence[Aval], Attrs], bool]
 RegroupRule = Callable[[Sequence[Aval], Sequence[Sharding], Attrs, int], Layout]
 BatchRule = Callable[[Any, "Primitive", Sequence[Any], Sequence[bool], Attrs], Sequence[Any]]
 
+# What may be known of a primitive, beside its rules. Of the kernel:
+Trait = Literal[
+    "into",  # takes `out=`, an array of the right shape and dtype or, of a "whole" one, a tuple of them; returns it
+    "over",  # with "into": `out` may be any of the operands
+    "over_first",  # with "into": `out` may be the first operand
+    "onto",  # takes `onto=`, an array in C order, and merges its partial result ("add", "disjoint") with that: cheaper
+    "placed",  # takes `at=`, a `Place`
+    "view",  # may return a view of an operand; no other may, and none keeps an operand
+    # Of the results:
+    "exact",  # element by element, and of one element the bits that it has in an array: constants are folded
+    "rounds",  # floats differ by the order of additions when operands are cut otherwise
+    "source",  # made of no more than numbers, a seed or a file, and not made again
+    "lazy",  # the same bits wherever it runs: large, of small operands, it waits until somebody works with it
+    # Of how it runs:
+    "whole",  # on whole shards, never tile by tile
+    "heavy",  # large work on operands of one shard is cut by the result, so that all workers take part
+    "shifts",  # a regrouping of one operand, on any pieces that lie where they are needed; so tile by tile as well
+]
+TRAITS: frozenset[Trait] = frozenset(get_args(Trait))
+
 
 @dataclass(frozen=True, eq=False)
 class Primitive:
     """One kernel with its rules.
 
-    `kernel(*arrays, **attrs)` gives the result (a tuple where there are several). With `into=True` it also
-    takes `out=` (always an array of the right shape and dtype) and returns it, or a tuple of them where
-    there are several results (only with `whole=True`); with
-    `over=True` that may be one of the operands. With `placed=True` it also takes `at=`, a `Place`. With
-    `onto=True` it also takes `onto=`, an array in C order with which it merges its partial result ("add" or
-    "disjoint"), which costs less than to make that and merge it. With `whole=True` it runs on whole shards,
-    never tile by tile; with `heavy=True` large work on operands of one shard is cut by the result, so that all workers
-    take part. A kernel never writes to its operands else, never keeps them, and may return a view of
-    one of them only when `view=True`. A regrouping of one operand with `shifts=True` runs on any pieces that
-    lie where they are needed along each dimension, so tile by tile as well; of every regrouping, `fits` tells
+    `kernel(*arrays, **attrs)` gives the result (a tuple where there are several). It never writes to its operands,
+    unless they are `out`. What else holds of it stands in `traits`. Of a regrouping, `fits` tells
     whether a layout, which may have come over the wire, is one that its rule can have made. `flops` is the number of
     operations for each element of the result or, where it is a function of (avals in, avals out, attrs), in
     all. `batch(batch, primitive, operands, which of them are batched, attrs)` is its rule for `vmap`, see
@@ -233,15 +245,7 @@ class Primitive:
     regroup: RegroupRule | None = None
     fits: Fit | None = None
     attrs: dict[str, str] = field(default_factory=dict)
-    into: bool = False
-    over: bool = False
-    placed: bool = False
-    onto: bool = False
-    whole: bool = False
-    view: bool = False
-    shifts: bool = False
-    source: bool = False
-    heavy: bool = False
+    traits: frozenset[Trait] = frozenset()
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
     batch: BatchRule | None = None
 
@@ -255,11 +259,15 @@ class Primitive:
 TABLE: dict[str, Primitive] = {}
 
 
-def primitive(name: str, kernel: Callable[..., Any], shape: ShapeRule, **rest: Any) -> Primitive:
+def primitive(
+    name: str, kernel: Callable[..., Any], shape: ShapeRule, *, traits: Iterable[Trait] = (), **rest: Any
+) -> Primitive:
     """Declare a primitive; its arguments are the fields of `Primitive`."""
     if name in TABLE:
         raise ValueError(f"primitive {name!r} is declared twice")
-    made = Primitive(name, kernel, shape, **rest)
+    made = Primitive(name, kernel, shape, traits=frozenset(traits), **rest)
+    if unknown := made.traits - TRAITS:
+        raise ValueError(f"primitive {name!r} has traits that there are not: {sorted(unknown)}")
     if (made.labels is None) == (made.regroup is None) or (made.regroup is None) != (made.fits is None):
         raise ValueError(f"primitive {name!r} needs a label rule, or a regroup rule and its `fits`")
     TABLE[name] = made

@@ -239,7 +239,6 @@ primitive(
     batch=_batched,
     labels=lambda avals, attrs: _labels_of(attrs["subscripts"]),
     attrs={"subscripts": "str"},
-    into=True,
-    heavy=True,
+    traits={"into", "heavy", "rounds"},
     flops=_flops,
 )

@@ -290,8 +290,6 @@ for _name, _kernel, _shape, _labels, _batch, _flops in (
         labels=_labels,
         batch=_batch,
         attrs={"stride": "ints", "padding": "ints", "dilation": "ints", "size": "shape"},
-        into=True,
-        placed=True,
-        whole=True,
+        traits={"into", "placed", "whole", "rounds"},
         flops=_flops,
     )

@@ -77,5 +77,5 @@ primitive(
     fits=settled(_rule),
     batch=_batched,
     attrs={"step": "int"},
-    placed=True,
+    traits={"placed"},
 )

@@ -224,7 +224,7 @@ def _declare(name: str, kernel: Callable[..., Any], signature: str, flops: float
         labels=_labels(signature),
         batch=shifted(),
         attrs=attrs,
-        whole=True,
+        traits={"whole"},
         flops=lambda ins, outs, attrs: flops * ins[0].size * ins[0].shape[-1],
     )
 

@@ -6,7 +6,7 @@ insert `cast`. Integer division by zero raises as torch does; floating-point eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from distgrad.primitives.base import (
     Primitive,
     Shape,
     ShapeRule,
+    Trait,
     expect,
     primitive,
 )
@@ -274,16 +275,16 @@ def where(cond: np.ndarray, a: np.ndarray, b: np.ndarray, out: Out = None) -> np
     return out
 
 
-# Beside the ufuncs these read no element of an operand once they have written there.
-OVER = (negative, rsqrt, relu, sigmoid)
-
-
 def declare(
-    kernels: Mapping[str, Callable[..., Any]], shape: ShapeRule = SAME, flops: float = 1.0, **attrs: str
+    kernels: Mapping[str, Callable[..., Any]],
+    shape: ShapeRule = SAME,
+    flops: float = 1.0,
+    traits: Collection[Trait] = (),
+    **attrs: str,
 ) -> None:
-    """Declare kernels of one kind, by name; ufuncs and those in `OVER` may write over an operand."""
+    """Declare kernels of one kind, by name, that take `out=`; a ufunc may write over an operand."""
     for name, kernel in kernels.items():
-        over = isinstance(kernel, np.ufunc) or kernel in OVER
+        more: set[Trait] = {"into", "over"} if isinstance(kernel, np.ufunc) else {"into"}
         rule = _checked_rule(kernel, shape)
         primitive(
             name,
@@ -292,8 +293,7 @@ def declare(
             labels=aligned,
             batch=line_up,
             attrs=attrs,
-            into=True,
-            over=over,
+            traits=more.union(traits),
             flops=flops,
         )
 
@@ -315,22 +315,25 @@ def _named(names: str, module: Any = np) -> dict[str, np.ufunc]:
     return {name: getattr(module, name) for name in names.split()}
 
 
-declare({"negative": negative})
-declare(_named("absolute sqrt square reciprocal floor ceil rint trunc"))
-declare({"sign": sign, "rsqrt": rsqrt, "relu": relu, "copy": copy})
+declare({"negative": negative}, traits={"over", "exact"})
+declare(_named("absolute sqrt reciprocal floor ceil rint trunc"))
+declare(_named("square"), traits={"exact"})
+declare({"sign": sign, "copy": copy})
+declare({"rsqrt": rsqrt, "relu": relu}, traits={"over"})
 declare(_named("exp expm1 log log1p log2 log10 sin cos tan arctan sinh cosh tanh"), flops=10)
 declare(_named("arcsin arccos arcsinh arccosh arctanh"), flops=20)
-declare({"sigmoid": sigmoid, "log_sigmoid": log_sigmoid}, flops=20)
+declare({"sigmoid": sigmoid}, flops=20, traits={"over"})
+declare({"log_sigmoid": log_sigmoid}, flops=20)
 declare({"erf": special.erf, "erfc": special.erfc, "lgamma": lgamma, "digamma": special.psi}, flops=50)
 declare({"logical_not": np.logical_not}, BOOL)
 declare({name: _packed(f) for name, f in _named("isnan isinf isfinite").items()}, BOOL)
-declare({"cast": cast}, elementwise("dtype"), dtype="dtype")
+declare({"cast": cast}, elementwise("dtype"), traits={"exact"}, dtype="dtype")
 declare({"softplus": softplus}, flops=30, beta="float", threshold="float")
-declare({"integer_power": integer_power}, _raised, n="int")
+declare({"integer_power": integer_power}, _raised, traits={"exact"}, n="int")
 declare({"round_decimals": round_decimals}, flops=3, decimals="int")
 
-declare(_named("add subtract multiply divide maximum minimum bitwise_and bitwise_or bitwise_xor"))
-declare(_named("left_shift right_shift"))
+declare(_named("add subtract multiply divide maximum minimum"), traits={"exact"})
+declare(_named("bitwise_and bitwise_or bitwise_xor left_shift right_shift"))
 declare({"power": power, "arctan2": np.arctan2}, flops=20)
 declare({name: _checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)
 declare(

@@ -411,9 +411,7 @@ primitive(
     labels=_take_labels,
     batch=_take_batched,
     attrs={**ALONG, "wrap": "bool"},
-    into=True,
-    placed=True,
-    onto=True,
+    traits={"into", "placed", "onto"},
 )
 primitive(
     "gather",
@@ -422,8 +420,7 @@ primitive(
     labels=_gather_labels,
     batch=shifted("dim"),
     attrs=ALONG,
-    into=True,
-    placed=True,
+    traits={"into", "placed"},
 )
 primitive(
     "scatter_add",
@@ -432,7 +429,7 @@ primitive(
     labels=_scatter_add_labels,
     batch=shifted("dim"),
     attrs=ALONG,
-    into=True,
+    traits={"into", "rounds"},
 )
 primitive(
     "index_add",
@@ -441,9 +438,7 @@ primitive(
     labels=_index_add_labels,
     batch=_index_add_batched,
     attrs=ALONG,
-    into=True,
-    placed=True,
-    onto=True,
+    traits={"into", "placed", "onto", "rounds"},
 )
 for _kernel in (scatter, scatter_zeros, scatter_subtract):
     primitive(
@@ -453,7 +448,7 @@ for _kernel in (scatter, scatter_zeros, scatter_subtract):
         labels=_scatter_labels,
         batch=shifted("dim"),
         attrs=ALONG,
-        into=True,
+        traits={"into"},
     )
 primitive(
     "index_put",
@@ -462,6 +457,5 @@ primitive(
     labels=_index_put_labels,
     batch=_index_put_batched,
     attrs={"size": "int"},
-    into=True,
-    placed=True,
+    traits={"into", "placed"},
 )

@@ -126,7 +126,7 @@ primitive(
     labels=_permuted_labels,
     batch=_permute_batched,
     attrs=DIMS,
-    view=True,
+    traits={"view"},
     flops=0,
 )
 primitive(
@@ -136,8 +136,7 @@ primitive(
     labels=_expanded_labels,
     batch=_expand_batched,
     attrs={"shape": "shape", "cuts": "cuts"},
-    placed=True,
-    view=True,
+    traits={"placed", "view", "lazy"},
     flops=0,
 )
 primitive(
@@ -147,7 +146,7 @@ primitive(
     labels=_expand_dims_labels,
     batch=shifted("dims"),
     attrs=DIMS,
-    view=True,
+    traits={"view"},
     flops=0,
 )
 primitive(
@@ -157,6 +156,6 @@ primitive(
     labels=_squeeze_dims_labels,
     batch=shifted("dims"),
     attrs=DIMS,
-    view=True,
+    traits={"view"},
     flops=0,
 )

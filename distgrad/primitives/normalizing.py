@@ -165,6 +165,7 @@ primitive(
     labels=_forward_labels,
     batch=shifted("dims"),
     attrs={"dims": "ints", "eps": "float", "centre": "bool"},
+    traits={"rounds"},
     flops=lambda ins, outs, attrs: 8 * ins[0].size,
 )
 primitive(
@@ -174,7 +175,7 @@ primitive(
     labels=_input_labels,
     batch=shifted("dims"),
     attrs={"dims": "ints", "eps": "float", "centre": "bool"},
-    into=True,
+    traits={"into", "rounds"},
     flops=12,
 )
 primitive(
@@ -184,6 +185,6 @@ primitive(
     labels=_weight_labels,
     batch=shifted("summed"),
     attrs={"summed": "ints", "eps": "float", "centre": "bool"},
-    into=True,
+    traits={"into", "rounds"},
     flops=lambda ins, outs, attrs: 5 * ins[0].size,
 )

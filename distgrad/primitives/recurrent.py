@@ -292,8 +292,7 @@ def _declare(name: str, kernel: Any, **attrs: str) -> None:
         labels=_labels(name),
         batch=shifted(),
         attrs={**attrs, "reverse": "bool"},
-        into=True,
-        whole=True,
+        traits={"into", "whole", "rounds"},
         flops=lambda ins, outs, attrs: sum(o.size for o in outs) * (2.0 * ins[1].shape[-1] + 50),
     )
 

@@ -210,7 +210,7 @@ def _declare(
         labels=_reduced_labels(merge),
         batch=shifted("dims"),
         attrs={"dims": "ints", "keepdim": "bool", **attrs},
-        into=True,
+        traits={"into", "rounds"} if merge in ("add", "multiply") else {"into"},
         flops=lambda ins, outs, attrs: ins[0].size,
     )
 

@@ -104,8 +104,7 @@ primitive(
     batch=_reshape_batched,
     fits=settled(_reshape_rule),
     attrs={"shape": "shape"},
-    placed=True,
-    view=True,
+    traits={"placed", "view"},
     flops=0,
 )
 
@@ -187,8 +186,7 @@ primitive(
     batch=shifted("dim"),
     fits=_cat_fits,
     attrs={"dim": "int", "sizes": "ints"},
-    into=True,
-    placed=True,
+    traits={"into", "placed"},
     flops=0,
 )
 
@@ -257,7 +255,7 @@ primitive(
     batch=_compress_batched,
     fits=settled(_compress_rule),
     attrs={"size": "int", "cuts": "cuts"},
-    placed=True,
+    traits={"placed"},
     flops=0,
 )
 
@@ -292,7 +290,7 @@ primitive(
     batch=_uncompress_batched,
     fits=settled(_uncompress_rule),
     attrs={"cuts": "cuts"},
-    placed=True,
+    traits={"placed"},
     flops=0,
 )
 
@@ -323,7 +321,7 @@ primitive(
     labels=lambda avals, attrs: Labels(((0,),), ((None,),), "add"),
     batch=refused(NO_DYNAMIC_SHAPE.format("nonzero")),
     attrs={"cuts": "cuts"},
-    placed=True,
+    traits={"placed"},
 )
 
 
@@ -360,8 +358,6 @@ primitive(
     batch=_reshard_batched,
     fits=holding(lambda attrs, d, bounds: bounds),
     attrs={"cuts": "cuts"},
-    placed=True,
-    view=True,
-    shifts=True,
+    traits={"placed", "view", "shifts"},
     flops=0,
 )

@@ -219,7 +219,7 @@ for _name, _find in {"argmax": np.argmax, "argmin": np.argmin}.items():
         labels=_found,
         batch=shifted("dim"),
         attrs={"dim": "int", "keepdim": "bool"},
-        into=True,
+        traits={"into"},
         flops=lambda ins, outs, attrs: ins[0].size,
     )
 for _name, _ufunc in {"cumsum": np.add, "cumprod": np.multiply}.items():
@@ -230,7 +230,7 @@ for _name, _ufunc in {"cumsum": np.add, "cumprod": np.multiply}.items():
         labels=_whole,
         batch=shifted("dim"),
         attrs={"dim": "int", "dtype": "dtype"},
-        into=True,
+        traits={"into"},
     )
 primitive(
     "recurrence",
@@ -239,7 +239,7 @@ primitive(
     labels=_whole_both,
     batch=shifted("dim"),
     attrs={"dim": "int"},
-    into=True,
+    traits={"into"},
     flops=2,
 )
 primitive(
@@ -251,7 +251,7 @@ primitive(
     attrs={"dim": "int", "descending": "bool"},
     flops=20,
 )
-primitive("flip", flip, _same, labels=_whole, batch=shifted("dims"), attrs={"dims": "ints"}, view=True)
+primitive("flip", flip, _same, labels=_whole, batch=shifted("dims"), attrs={"dims": "ints"}, traits={"view"})
 for _name, _apply, _operands, _rule, _flops in (
     ("softmax", _softmax, 1, _whole, 15),
     ("log_softmax", _log_softmax, 1, _whole, 15),
@@ -265,6 +265,6 @@ for _name, _apply, _operands, _rule, _flops in (
         labels=_rule,
         batch=shifted("dim"),
         attrs={"dim": "int"},
-        into=True,
+        traits={"into", "rounds"},
         flops=_flops,
     )

@@ -35,7 +35,7 @@ def layout(
     assert primitive.labels is not None
     labels = primitive.labels(avals, attrs)
     made = solve(labels, avals, outs, shardings, attrs.get("cuts"), shard_bytes)
-    if primitive.heavy and made.shards == 1:
+    if "heavy" in primitive.traits and made.shards == 1:
         grid = _spread(labels, outs[0], primitive.operations(avals, outs, attrs))
         return on_grid(labels, avals, outs, shardings, grid) if grid else made
     return made

@@ -44,7 +44,7 @@ def _declare(name: str, ufunc: np.ufunc, identity: Identity, merge: str) -> None
         labels=lambda avals, attrs: _scatter_add_labels(avals, attrs)._replace(merge=merge),
         batch=shifted("dim"),
         attrs=ALONG,
-        into=True,
+        traits={"into", "rounds"} if merge == "multiply" else {"into"},
     )
 
 

@@ -66,7 +66,7 @@ primitive(
     labels=_searched_labels,
     batch=_searched_batch,
     attrs={"right": "bool"},
-    into=True,
+    traits={"into"},
     flops=lambda ins, outs, attrs: outs[0].size * max(1.0, math.log2(ins[0].shape[-1] + 1)),
 )
 
@@ -110,6 +110,6 @@ primitive(
     labels=_whole,
     batch=shifted("dim"),
     attrs={"dim": "int"},
-    into=True,
+    traits={"into"},
     flops=30,
 )

@@ -76,9 +76,7 @@ primitive(
     batch=_slice_batched,
     fits=holding(_seen),
     attrs={"slices": "slices"},
-    placed=True,
-    view=True,
-    shifts=True,
+    traits={"placed", "view", "shifts"},
     flops=0,
 )
 
@@ -193,9 +191,7 @@ primitive(
     batch=_slice_put_batched,
     fits=settled(_slice_put_rule),
     attrs={"parts": "parts"},
-    into=True,
-    over=True,
-    placed=True,
+    traits={"into", "over_first", "placed"},  # the sources are read after the base is copied
     flops=0,
 )
 
@@ -257,9 +253,6 @@ primitive(
     batch=_pad_batched,
     fits=holding(lambda attrs, d, bounds: _part_of(attrs["slices"][d], bounds)),
     attrs={"slices": "slices", "cuts": "cuts"},
-    into=True,
-    placed=True,
-    view=True,
-    shifts=True,
+    traits={"into", "placed", "view", "shifts"},
     flops=0,
 )

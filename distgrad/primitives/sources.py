@@ -281,9 +281,7 @@ def _declare(name: str, kernel: Any, rule: ShapeRule, flops: float, **attrs: str
         labels=_made_labels,
         batch=refused(f"vmap: {name} takes no batched operands"),
         attrs={"shape": "shape", **attrs, "cuts": "cuts"},
-        into=True,
-        placed=True,
-        source=True,
+        traits={"into", "placed", "source", "lazy"},
         flops=flops,
     )
 
@@ -298,7 +296,6 @@ primitive(
     labels=lambda avals, attrs: Labels((tuple(range(len(avals[0].shape))),), ((),), "add"),
     batch=refused("vmap: a batched tensor cannot be saved to a file"),
     attrs={"path": "str", "offset": "int", "shape": "shape"},
-    into=True,
-    placed=True,
+    traits={"into", "placed"},
     flops=lambda ins, outs, attrs: ins[0].size,
 )

@@ -120,7 +120,6 @@ primitive(
     labels=_labels,
     batch=_batched,
     attrs={"size": "int", "wrap": "bool"},
-    into=True,
-    whole=True,
+    traits={"into", "whole", "rounds"},
     flops=lambda ins, outs, attrs: 2 * ins[0].size * outs[0].shape[1],
 )

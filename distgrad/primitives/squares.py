@@ -130,7 +130,7 @@ primitive(
     labels=_sums_labels,
     batch=_sums_batched,
     attrs={"dims": "ints", "keepdim": "bool"},
-    into=True,
+    traits={"into", "rounds"},
     flops=lambda ins, outs, attrs: 2 * ins[0].size,
 )
 primitive(
@@ -140,6 +140,6 @@ primitive(
     labels=_root_labels,
     batch=_root_batched,
     attrs={"divisor": "float"},
-    into=True,
+    traits={"into"},
     flops=10,
 )

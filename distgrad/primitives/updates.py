@@ -379,7 +379,6 @@ primitive(
     labels=_all_labels,
     batch=_all_batched,
     attrs={"rule": "str", "options": "str"},
-    into=True,
-    whole=True,
+    traits={"into", "whole"},
     flops=lambda ins, outs, attrs: FLOPS * sum(p.size for p in outs),
 )

@@ -267,6 +267,6 @@ for _name, _kernel, _shape, _labels, _each in (
             "dilation": "ints",
             "size": "shape",
         },
-        into=_name != "window_argmax",
+        traits=() if _name == "window_argmax" else {"into"},
         flops=_flops(_each),
     )

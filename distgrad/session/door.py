@@ -209,7 +209,7 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
             return values
     if batching.used and any(type(v.result) is batching.Batched for v in inputs):
         return batching.apply_batched(primitive, inputs, attrs, below())
-    if primitive.view and waits(inputs[0]):
+    if "view" in primitive.traits and waits(inputs[0]):
         return (_arranged(primitive, inputs[0], attrs),)
     if _session is None and any(v.result.lost for v in inputs):
         raise DistgradError(LOST)  # before workers are started in vain

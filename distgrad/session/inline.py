@@ -13,13 +13,12 @@ import numpy as np
 from distgrad import checks
 from distgrad.caching import Cache
 from distgrad.graph import Company, Filling, Result, Spec, Value, whole
-from distgrad.primitives import TABLE, Place, Primitive
+from distgrad.primitives import Place, Primitive
 from distgrad.session.signature import here
 from distgrad.sharding import Region
 from distgrad.worker.pool import Pool
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
-PROMISED = {p.name for p in TABLE.values() if p.source} | {"expand"}  # the same bits wherever they are made
 KEPT = 32 << 20  # bytes of what is known of distinct calls
 POOLED = 64 << 10  # bytes from which memory is kept: the C library gives it back, and new pages are dear
 SPARE = 64 << 20  # bytes that wait for reuse
@@ -73,7 +72,7 @@ def small(
         array = result.array
         if array is None:
             waits = result.promise
-            if waits is None or not waits.near or (waits.base is not None and primitive.view):
+            if waits is None or not waits.near or (waits.base is not None and "view" in primitive.traits):
                 return None
             promised = True
         specs.append(result.spec)
@@ -149,8 +148,8 @@ def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dic
     largest = max((s.nbytes for s in specs), default=0)
     size = math.inf if cut else max(sum(o.nbytes for o in outs), largest)
     travels = all(out.nbytes <= FEED for out in outs)
-    alone = len(outs) == 1 and not primitive.placed
-    promised = not travels and primitive.name in PROMISED and largest <= FEED
+    alone = len(outs) == 1 and "placed" not in primitive.traits
+    promised = not travels and "lazy" in primitive.traits and largest <= FEED
     pooled = alone and _is_pooled(primitive, outs[0])
     return _known.keep(key, _Known(outs, size, alone, pooled, travels, promised))
 
@@ -159,10 +158,10 @@ def apply(
     primitive: Primitive, arrays: Sequence[np.ndarray], outs: Sequence[Spec], attrs: dict[str, Any]
 ) -> tuple[np.ndarray, ...]:
     """The arrays of the results `outs`."""
-    if primitive.placed:
+    if "placed" in primitive.traits:
         at = Place(tuple(_all(a.shape) for a in arrays), tuple(_all(out.aval.shape) for out in outs))
         attrs = {**attrs, "at": at}
-    if len(outs) > 1 and primitive.into:
+    if len(outs) > 1 and "into" in primitive.traits:
         attrs = {**attrs, "out": tuple([_pool.take(out.aval.shape, out.aval.dtype) for out in outs])}
     elif _is_pooled(primitive, outs[0]):
         attrs = {**attrs, "out": _pool.take(outs[0].aval.shape, outs[0].aval.dtype)}
@@ -180,7 +179,7 @@ def _check(primitive: Primitive, made: Sequence[np.ndarray], outs: Sequence[Spec
 
 def _is_pooled(primitive: Primitive, out: Spec) -> bool:
     """Whether the kernel writes into memory from the pool; one that may give a view is not asked to."""
-    return primitive.into and not primitive.view and out.nbytes >= POOLED
+    return "into" in primitive.traits and "view" not in primitive.traits and out.nbytes >= POOLED
 
 
 def _all(shape: tuple[int, ...]) -> Region:

@@ -85,7 +85,8 @@ def signature(
         made = layout(primitive, avals, outs, [s.sharding for s in specs], attrs, shard_bytes)
         _check_shards(made, outs)
         touched = sum(aval.nbytes for aval in (*avals, *outs))
-        weight = 0.0 if primitive.view else max(touched, primitive.operations(avals, outs, attrs) / FLOPS)
+        work = max(touched, primitive.operations(avals, outs, attrs) / FLOPS)
+        weight = 0.0 if "view" in primitive.traits else work
         specs = tuple(spec(aval, s) for aval, s in zip(outs, made.outs, strict=True))
         found = _known.keep(key, Signature(specs, made, next(_numbers), weight))
     return found

@@ -146,21 +146,21 @@ class LoopRunner(Registers):
             if step.outs[0] in skip:
                 continue
             running[0] = step
-            kwargs = dict(step.attrs)
-            if step.primitive.placed or step.primitive.into:
+            kwargs, traits = dict(step.attrs), step.primitive.traits
+            if "placed" in traits or "into" in traits:
                 where = self._place(n, shard)
-                if step.primitive.placed:
+                if "placed" in traits:
                     kwargs["at"] = where
-                if step.primitive.onto and step.outs[0] in onto:
+                if "onto" in traits and step.outs[0] in onto:
                     kwargs["onto"] = onto[step.outs[0]]
-                elif len(step.outs) > 1 and step.primitive.into:
+                elif len(step.outs) > 1 and "into" in traits:
                     kwargs["out"] = tuple(
                         [
                             self.pool.take(extent(region), self.slots[slot].dtype)
                             for region, slot in zip(where.outs, step.outs, strict=True)
                         ]
                     )
-                elif step.primitive.into:
+                elif "into" in traits:
                     made = regs[self.operands[n][self.over[n]]] if n in self.over else None
                     if made is None or id(made) not in own:
                         made = self.pool.take(extent(where.outs[0]), self.slots[step.outs[0]].dtype)
@@ -217,7 +217,8 @@ class LoopRunner(Registers):
                     regs[self.of_slot[slot]] = out[slot]
                 else:
                     streams.append((self.of_slot[slot], out[slot], (slice(None),) * dim, window))
-        self.placed = {n: self._place(n, shard) for n, step in enumerate(self.steps) if step.primitive.placed}
+        placed = [n for n, step in enumerate(self.steps) if "placed" in step.primitive.traits]
+        self.placed = {n: self._place(n, shard) for n in placed}
         piece = shard // (self.count // self.windows[0].count)
         pieces = [window.bounds(piece) for window in self.windows]
         first, end = _tiled(self.windows, piece)
@@ -337,15 +338,16 @@ class LoopRunner(Registers):
                 targets[registers[0]] = view
                 return None
             return shifting(kernel, regs, operands[0], registers[0], target)
-        if step.primitive.placed:
+        traits = step.primitive.traits
+        if "placed" in traits:
             kernel = partial(self._at, n, kernel)
         if step.outs[0] in self.total:
             merge, levels = self.total[step.outs[0]], self.levels[step.outs[0]]
             first = turn.first if len(levels) == 1 else turn.begins[0]
-            if step.primitive.onto and not first:
+            if "onto" in traits and not first:
                 return adding(kernel, regs, getter(operands), levels[0])
-            return summing(kernel, regs, operands, levels[0], merge, step.primitive.into, first, target)
-        if not step.primitive.into:
+            return summing(kernel, regs, operands, levels[0], merge, "into" in traits, first, target)
+        if "into" not in traits:
             if checks.ENABLED:
                 kernel = self._checked(n, kernel)
             copied = [slot in self.escaping for slot in step.outs]

@@ -185,7 +185,7 @@ class Registers:
         `RADIX` tiles are added one after the other, then `RADIX` of their sums, and so on. Where order changes no bit,
         or to keep them apart would cost too much, there is none.
         """
-        onto = any(step.primitive.onto and slot in step.outs for step in self.steps)
+        onto = any("onto" in step.primitive.traits and slot in step.outs for step in self.steps)
         dtype = self.slots[slot].dtype
         if self.total[slot] is not np.add or dtype.kind != "f" or (onto and self._largest(slot) > ONTO):
             return 0
@@ -204,7 +204,8 @@ class Registers:
         """Give every temporary of a tiled loop a buffer; one whose last reader has run is used again."""
         last: dict[int, int] = {}  # of each slot, the last step that reads it, or a view of it
         for n, step in reversed(list(enumerate(self.steps))):
-            until = max([n, *(last.get(slot, n) for slot in step.outs)]) if step.primitive.view else n
+            views = step.outs if "view" in step.primitive.traits else ()
+            until = max([n, *(last.get(slot, n) for slot in views)])
             last.update((slot, max(until, last.get(slot, n))) for slot in step.ins)
         self.buffer_of: dict[int, int] = {}
         self.buffer_bytes: list[int] = []
@@ -220,8 +221,8 @@ class Registers:
         for n, step in enumerate(self.steps):
             for window, slot in zip(self.window_of[n][1], step.outs, strict=True):
                 dim = self.out_dim[slot]
-                onto = step.primitive.onto and slot in self.total
-                if not step.primitive.into or onto or (slot in self.escaping and slot not in self.total):
+                traits, summed = step.primitive.traits, slot in self.total
+                if "into" not in traits or ("onto" in traits if summed else slot in self.escaping):
                     continue
                 over = next((i for i in step.ins if last[i] == n and self._in_place(step, i, slot)), None)
                 if over is not None:
@@ -250,9 +251,9 @@ class Registers:
         found = {}
         for n, step in enumerate(self.steps):
             out = self.slots[step.outs[0]]
-            # What is put into an array is read after that was copied, so it cannot lie where the result goes.
-            operands = step.ins[:1] if step.primitive.name == "slice_put" else step.ins
-            for which, slot in enumerate(operands if step.primitive.over else ()):
+            traits = step.primitive.traits
+            over = step.ins if "over" in traits else step.ins[:1] if "over_first" in traits else ()
+            for which, slot in enumerate(over):
                 alone = slot in self.made and slot not in self.escaping and reads[slot] == 1
                 if alone and self.slots[slot] == out and not step.layout.merged:
                     found[n] = which
@@ -265,7 +266,7 @@ class Registers:
         Only some kernels can; others may still read what they have written over.
         """
         return (
-            step.primitive.over
+            "over" in step.primitive.traits
             and operand in self.buffer_of
             and operand not in self.total
             and (self.slots[operand].dtype, self.slots[operand].sharding)
