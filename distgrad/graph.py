@@ -130,8 +130,8 @@ class Node:
         return origin(self.where)
 
 
-class Promise(Protocol):
-    """How to make a value once somebody works with it: a call of a primitive that has not been made."""
+class Lazy(Protocol):
+    """How a lazy value is made, once somebody works with it: a call of a primitive that has not been made."""
 
     @property
     def primitive(self) -> Primitive:
@@ -143,7 +143,7 @@ class Promise(Protocol):
 
     @property
     def base(self) -> Value | None:
-        """The operand that may be promised in its turn; of the others none is that waits for writes."""
+        """The operand that may be lazy in its turn; of the others none is that waits for writes."""
 
     @property
     def near(self) -> bool:
@@ -153,8 +153,8 @@ class Promise(Protocol):
         """Operands and attributes."""
 
 
-class Filling(NamedTuple):
-    """The promise of a large value that is made of small known ones: filled, counted, or drawn at random."""
+class LazyConstant(NamedTuple):
+    """A large value that is made of small known ones: filled, counted, or drawn at random."""
 
     primitive: Primitive
     inputs: tuple[Value, ...]
@@ -168,20 +168,20 @@ class Filling(NamedTuple):
         return self.inputs, self.attrs
 
 
-class Company:
-    """Known arrays that were computed with one another, and whether any of them has had to go to the workers.
+class Colocation:
+    """A group of known arrays that were computed with one another; `remote` once one of them had to go to the workers.
 
-    Then the others do too, with what is made of them: what is worked with together lies together.
+    Then the others do too, with what is made of them: they would go at each step, one by one.
     """
 
-    __slots__ = ("_joined", "far")
+    __slots__ = ("_joined", "remote")
 
     def __init__(self) -> None:
-        self.far = False
-        self._joined: Company | None = None
+        self.remote = False
+        self._joined: Colocation | None = None
 
-    def all(self) -> Company:
-        """The company that this one has become part of."""
+    def root(self) -> Colocation:
+        """The group that this one has become part of."""
         found = self
         while found._joined is not None:
             found = found._joined
@@ -189,12 +189,12 @@ class Company:
             self._joined = found  # so that the way does not grow
         return found
 
-    def join(self, other: Company) -> Company:
-        """The company of both."""
-        mine, other = self.all(), other.all()
+    def join(self, other: Colocation) -> Colocation:
+        """The group of both."""
+        mine, other = self.root(), other.root()
         if mine is not other:
             other._joined = mine
-            mine.far = mine.far or other.far
+            mine.remote = mine.remote or other.remote
         return mine
 
 
@@ -206,15 +206,15 @@ class Result:
     """One result of a node. Its `state` says where its elements are (`states.py`), and which of these hold something:
 
     - `array`: the elements, in the driver. Of what is known; of what is stored, once it was fetched; of what is
-      promised, once it was looked at.
-    - `promise`: what makes it. Of what is promised.
+      lazy, once it was looked at.
+    - `lazy`: what makes it. Of what is lazy.
     - `id`, `copies`: what the workers have its shards under (all of it on each, where the sharding is one shard), and
-      the same elements cut otherwise, kept because they were asked for once; `lease` holds these. Of what is stored.
+      the same elements cut otherwise, kept because they were asked for once; `ref` holds these. Of what is stored.
     - `box`: where the partial results are. Of what is boxed; of what is stored, if the driver was told it.
-    - `recipe`: how it is made again. Of what is spared; of what is stored, if it could be given up.
+    - `remat`: how it is made again. Of what is dropped; of what is stored, if it could be given up.
     - `error`: why there is nothing. Of what failed.
 
-    `company` is that of a known array which is too large to travel inside a call, once it was worked with. Only the
+    `colocation` is that of a known array which is too large to travel inside a call, once it was worked with. Only the
     methods below change the state.
     """
 
@@ -222,14 +222,14 @@ class Result:
         "__weakref__",
         "array",
         "box",
-        "company",
+        "colocation",
         "copies",
         "error",
         "handle",
         "id",
-        "lease",
-        "promise",
-        "recipe",
+        "lazy",
+        "ref",
+        "remat",
         "spec",
         "state",
     )
@@ -238,15 +238,15 @@ class Result:
         self.spec = spec
         self.state = State.PENDING if array is None else State.KNOWN
         self.array = array
-        self.company: Company | None = None
-        self.promise: Promise | None = None
+        self.colocation: Colocation | None = None
+        self.lazy: Lazy | None = None
         self.id: int | None = None
         self.copies = NO_COPIES
         self.box: Any = None
         self.error: Any = None
-        self.recipe: Recipe | None = None
+        self.remat: Remat | None = None
         self.handle: Callable[[], Value | None] = nobody  # gives whoever holds it, beside pending nodes
-        self.lease: Lease | None = None
+        self.ref: RemoteRef | None = None
 
     @property
     def aval(self) -> Aval:
@@ -261,7 +261,7 @@ class Result:
     @property
     def lost(self) -> bool:
         """Whether nothing but workers could give it, or could have."""
-        return self.array is None and (self.promise is None or not self.promise.near)
+        return self.array is None and (self.lazy is None or not self.lazy.near)
 
     @property
     def pending(self) -> bool:
@@ -273,10 +273,10 @@ class Result:
         """Whether it is still to be computed, and somebody holds it."""
         return self.pending and self.handle() is not None
 
-    def goes_far(self) -> None:
+    def colocate_with_workers(self) -> None:
         """The workers have it or get it, and with it what it is worked with."""
-        self.company = self.company or Company()
-        self.company.all().far = True
+        self.colocation = self.colocation or Colocation()
+        self.colocation.root().remote = True
 
     # From state to state
 
@@ -288,69 +288,69 @@ class Result:
             check_contents(state, self)
         self.state = state
 
-    def is_promised(self, promise: Promise) -> None:
+    def becomes_lazy(self, lazy: Lazy) -> None:
         """It is made once somebody works with it."""
-        self.promise = promise
-        self._to(State.PROMISED)
+        self.lazy = lazy
+        self._to(State.LAZY)
 
-    def is_known(self, array: np.ndarray) -> None:
+    def becomes_known(self, array: np.ndarray) -> None:
         """The driver has its elements, and where workers store them, they do too.
 
-        What is promised to be made of nothing that waits stays so: to make it again costs no more than to send it.
+        A lazy constant stays lazy: for workers to make it again costs no more than to send it.
         """
         self.array, self.box = array, None
-        if self.promise is not None and self.promise.base is not None:
-            self.promise = None
-        if self.state is not State.STORED and self.promise is None:
+        if self.lazy is not None and self.lazy.base is not None:
+            self.lazy = None
+        if self.state is not State.STORED and self.lazy is None:
             self._to(State.KNOWN)
 
-    def is_pending(self, spec: Spec | None = None) -> None:
-        """A node that makes it is in the pending graph; `spec` if it is cut otherwise than was promised."""
+    def becomes_pending(self, spec: Spec | None = None) -> None:
+        """A node that makes it is in the pending graph; `spec` if it is cut otherwise than while it was lazy."""
         self.spec = spec or self.spec
-        self.promise = self.recipe = self.array = None
+        self.lazy = self.remat = self.array = None
         self._to(State.PENDING)
 
-    def is_stored(self, number: int, lease: Lease, spec: Spec | None = None) -> None:
+    def becomes_stored(self, number: int, ref: RemoteRef, spec: Spec | None = None) -> None:
         """The workers hold it under a number; `spec` if they have it cut otherwise. The driver lets go of it."""
         self.spec = spec or self.spec
-        self.id, self.box, self.array, self.lease = number, None, None, lease
+        self.id, self.box, self.array, self.ref = number, None, None, ref
         self._to(State.STORED)
 
-    def is_boxed(self, box: Any, lease: Lease) -> None:
+    def becomes_boxed(self, box: Any, ref: RemoteRef) -> None:
         """Whoever needs it finds it, or the parts of it, in a box."""
         self.box = box
         if self.state is not State.STORED:
-            self.lease = lease
+            self.ref = ref
             self._to(State.BOXED)
 
-    def has_copies(self, copies: Mapping[Sharding, int]) -> None:
+    def keep_copies(self, copies: Mapping[Sharding, int]) -> None:
         """The workers hold these, cut otherwise, with what is stored."""
         self.copies = copies
-        if self.lease is not None:
-            self.lease.ids = [number for number in (self.id, *copies.values()) if number is not None]
+        if self.ref is not None:
+            self.ref.ids = [number for number in (self.id, *copies.values()) if number is not None]
 
-    def has_recipe(self, recipe: Recipe) -> None:
+    def note_remat(self, remat: Remat) -> None:
         """It can be made again: if it is not stored, that is all there is."""
-        self.recipe = recipe
+        self.remat = remat
         if self.state is not State.STORED:
-            self._to(State.SPARED)
+            self._to(State.DROPPED)
 
-    def is_given_up(self, recipe: Recipe) -> None:
+    def becomes_dropped(self, remat: Remat) -> None:
         """The workers free it, since it can be made again."""
         self._leave_workers()
-        self.recipe = recipe
-        self._to(State.SPARED)
+        self.remat = remat
+        self._to(State.DROPPED)
 
-    def is_left(self) -> None:
+    def becomes_local(self) -> None:
         """The workers that held it are gone; the driver has it."""
         self._leave_workers()
         self._to(State.KNOWN)
 
     def _leave_workers(self) -> None:
-        self.id = self.box = self.lease = None
+        self.id = self.box = self.ref = None
         self.copies = NO_COPIES
 
-    def is_failed(self, error: Exception) -> None:
+    def becomes_failed(self, error: Exception) -> None:
         """There will be no elements."""
         self.error = error
         self._to(State.FAILED)
@@ -359,7 +359,7 @@ class Result:
 Pins = tuple[tuple[str, int], ...]  # of a node's primitives: the rows of the tiles in which each ran
 
 
-class Recipe(NamedTuple):
+class Remat(NamedTuple):
     """How to make a result again: the step that makes it, and what the steps up to that are made of.
 
     Without anchors it can be made only as long as others hold all that.
@@ -371,7 +371,7 @@ class Recipe(NamedTuple):
     place: int = 0  # among the results of the step
 
 
-class Lease:
+class RemoteRef:
     """What the workers of a session hold for a result under `ids`: when this goes, `session.release` is told."""
 
     __slots__ = ("ids", "session")

@@ -1,10 +1,10 @@
 """The states of a result, and which may follow on which.
 
-         promised ──┐            ┌── known
-                    ├─ pending ──┼── stored ── spared ─┐
-    (new) ──────────┘     ▲      ├── boxed             │
-                          │      └── failed            │
-                          └────────────────────────────┘
+         lazy ──────┐            ┌── known
+                    ├─ pending ──┼── stored ── dropped ─┐
+    (new) ──────────┘     ▲      ├── boxed              │
+                          │      └── failed             │
+                          └─────────────────────────────┘
 
 What the workers hold can be lost with them: that would be one more state, reached from stored and boxed.
 """
@@ -21,48 +21,48 @@ class State(Enum):
     """Where the elements of a result are."""
 
     KNOWN = "known"  # in the driver
-    PROMISED = "promised"  # nowhere yet: made here or on the workers, whichever works with it first
+    LAZY = "lazy"  # nowhere yet: made here or on the workers, whichever works with it first
     PENDING = "pending"  # nowhere yet: a node that was not run makes it
     STORED = "stored"  # on the workers, under an id; in the driver too, once it was fetched
     BOXED = "boxed"  # on the workers, as partial results in a box, which whoever needs the sum merges
-    SPARED = "spared"  # nowhere: a recipe makes it again
+    DROPPED = "dropped"  # nowhere: it is rematerialised once somebody asks for it
     FAILED = "failed"  # nowhere: an error says why
 
 
-K, P, N, S, B, R, F = State
+K, L, N, S, B, D, F = State
 
 NEXT: dict[State, frozenset[State]] = {
     K: frozenset({K, S, F}),  # sent to the workers; named by a node that was given up
-    P: frozenset({K, N}),  # kept in the driver; given to the workers
-    N: frozenset({K, P, N, S, B, R, F}),  # N: what lies between, made for the second time
-    S: frozenset({K, S, B, R, F}),  # once more, in another session; freed to be made again
-    B: frozenset({K, S, B, R, F}),  # fetched; cut otherwise
-    R: frozenset({N, S, F}),  # its recipe is followed
+    L: frozenset({K, N}),  # kept in the driver; given to the workers
+    N: frozenset({K, L, N, S, B, D, F}),  # N: what lies between, made for the second time
+    S: frozenset({K, S, B, D, F}),  # once more, in another session; freed to be made again
+    B: frozenset({K, S, B, D, F}),  # fetched; cut otherwise
+    D: frozenset({N, S, F}),  # it is rematerialised
     F: frozenset({F}),
 }
 
 
-UNMADE = frozenset({P, N, R})  # where there are no elements anywhere
+UNMADE = frozenset({L, N, D})  # where there are no elements anywhere
 
 HELD: dict[
     State, tuple[str, ...]
 ] = {  # what a result holds of this; nothing else, but for what `Result` says
     K: ("array",),
-    P: ("promise",),
+    L: ("lazy",),
     N: (),
-    S: ("id", "lease"),
-    B: ("box", "lease"),
-    R: ("recipe",),
+    S: ("id", "ref"),
+    B: ("box", "ref"),
+    D: ("remat",),
     F: ("error",),
 }
 ALSO: dict[State, tuple[str, ...]] = {
-    K: ("lease",),
-    P: ("array",),
+    K: ("ref",),
+    L: ("array",),
     N: (),
-    S: ("array", "box", "recipe"),
+    S: ("array", "box", "remat"),
     B: (),
-    R: (),
-    F: ("array", "promise", "id", "lease", "box", "recipe"),
+    D: (),
+    F: ("array", "lazy", "id", "ref", "box", "remat"),
 }
 
 
@@ -70,7 +70,7 @@ def check_contents(state: State, result: Any) -> None:
     """Raise CheckError unless a result holds what belongs to a state, and nothing else."""
     found = {
         name
-        for name in ("array", "promise", "id", "box", "recipe", "error", "lease")
+        for name in ("array", "lazy", "id", "box", "remat", "error", "ref")
         if getattr(result, name) is not None
     }
     needed, allowed = set(HELD[state]), {*HELD[state], *ALSO[state]}

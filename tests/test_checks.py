@@ -146,8 +146,8 @@ def test_a_step_that_no_result_takes_is_found() -> None:
     assert result.state is State.PENDING
     total.item()
     assert result.state in (State.KNOWN, State.STORED)
-    with pytest.raises(CheckError, match=r"becomes promised"):
-        result._to(State.PROMISED)
+    with pytest.raises(CheckError, match=r"becomes lazy"):
+        result._to(State.LAZY)
     with pytest.raises(CheckError, match="becomes boxed with"):
         check_contents(State.BOXED, result)
 

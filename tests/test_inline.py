@@ -88,7 +88,7 @@ def test_what_is_made_of_nothing_large_is_made_where_it_is_used(monkeypatch: pyt
         }
         for tensor in (made["normal"], made["full"]):
             assert not is_here(tensor)
-            assert tensor._value.result.promise is not None
+            assert tensor._value.result.lazy is not None
         if use == "here":
             values.append([(t * 1.0).numpy() for t in made.values()])
             assert all(is_here(t) for t in made.values())
@@ -222,7 +222,7 @@ def test_a_kernel_that_may_give_a_view_gets_no_memory() -> None:
 
 def test_nothing_is_far_without_workers() -> None:
     array = rows(1000)
-    array._value.result.goes_far()
+    array._value.result.colocate_with_workers()
     torch.shutdown()
     assert is_here(array + 1.0)
     assert not torch.is_initialized()

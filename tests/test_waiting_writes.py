@@ -16,7 +16,7 @@ from distgrad import session
 from distgrad.errors import DistgradError
 from distgrad.plan.build import Plan
 from distgrad.session import door
-from distgrad.session.writes import Written
+from distgrad.session.writes import LazyWrites
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.worker import Worker
 
@@ -203,16 +203,16 @@ def test_a_write_that_is_lost_or_out_of_order_is_found(
     fault: Any, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(2, shard_bytes=256)
-    call = Written.call
+    call = LazyWrites.call
 
-    def faulty(self: Written) -> Any:
+    def faulty(self: LazyWrites) -> Any:
         inputs, attrs = call(self)
         if fault is None or len(inputs) < 3:
             return inputs, attrs
         inputs, parts = fault(inputs, attrs["parts"])
         return inputs, {"parts": parts}
 
-    monkeypatch.setattr(Written, "call", faulty)
+    monkeypatch.setattr(LazyWrites, "call", faulty)
     assert (written_twice() == WRITTEN_TWICE) == (fault is None)
 
 
@@ -220,8 +220,8 @@ def test_a_reader_of_the_contents_before_that_sees_those_after_is_found(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(2, shard_bytes=256)
-    call = Written.call
-    monkeypatch.setattr(Written, "call", lambda self: call(Written(self.log, len(self.log.parts))))
+    call = LazyWrites.call
+    monkeypatch.setattr(LazyWrites, "call", lambda self: call(LazyWrites(self.log, len(self.log.parts))))
     assert written_twice()[0] != WRITTEN_TWICE[0]
 
 

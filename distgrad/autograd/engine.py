@@ -51,7 +51,7 @@ def run(
     caller = session.current_op.caller
     if session.is_initialized():  # else no op asks where it was called
         session.current_op.caller = begun = place("backward", 2)[1:]
-        session.pass_begins(begun)
+        session.begin_pass(begun)
     try:
         captured: dict[Edge, Tensor | None] = {} if accumulate else dict.fromkeys(inputs or ())
         targets = {node for node, _ in inputs or ()}
@@ -213,4 +213,4 @@ def finish(create_graph: bool) -> None:
     A graph is made for a further pass: that reads the same values again, and so they go together.
     """
     if not create_graph:
-        session.pass_ended()
+        session.end_pass()

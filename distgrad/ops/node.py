@@ -232,7 +232,7 @@ def make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, i
     tensor._storage, tensor._versions = storage, source._counter
     chain = Chain(storage.value.shape, steps, depth)
     # Of what is only promised the contents are found from the storage, once they are asked for.
-    generation = storage.generation if value.result.promise is None else -1
+    generation = storage.generation if value.result.lazy is None else -1
     view = View(chain, value, generation, base, source._counter.number)
     view.creation = before.creation if before is not None else None
     if not grad_mode.enabled:

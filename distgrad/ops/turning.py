@@ -65,7 +65,7 @@ def _see(tensor: Tensor, step: Any, value: Any) -> None:
     storage, before = tensor._storage, tensor._view
     steps = (step,) if before is None else (*before.chain.steps, step)
     chain = Chain(storage.value.shape, steps, 0 if before is None else before.chain.depth)
-    generation = storage.generation if value.result.promise is None else -1
+    generation = storage.generation if value.result.lazy is None else -1
     tensor._view = View(chain, value, generation, None if before is None else before.base, 0)
     tensor._view.creation = None if before is None else before.creation
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import NAMES
-from distgrad.graph import Filling, Place, Result, Value
+from distgrad.graph import LazyConstant, Place, Result, Value
 from distgrad.ops.base import Tensor
 from distgrad.ops.convert import _reshard
 from distgrad.ops.inplace import write
@@ -145,9 +145,9 @@ def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
 
 def _filled_with(tensor: Tensor) -> Any:
     """The number that is promised for all elements of a large new tensor; else None."""
-    promise = tensor._value.result.promise
-    if isinstance(promise, Filling) and promise.primitive.name == "expand":
-        array = promise.inputs[0].array
+    lazy = tensor._value.result.lazy
+    if isinstance(lazy, LazyConstant) and lazy.primitive.name == "expand":
+        array = lazy.inputs[0].array
         return None if array is None or array.shape else array.item()
     return None
 

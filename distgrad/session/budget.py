@@ -8,14 +8,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from distgrad.graph import Node, Recipe, Result
+from distgrad.graph import Node, Remat, Result
 from distgrad.plan.build import Plan, offers
 from distgrad.plan.capture import Capture, capture
 from distgrad.plan.explain import Choice, Held, told
 from distgrad.plan.memory import stored_bytes
 from distgrad.program import Slot
 from distgrad.session.calls import Calls
-from distgrad.session.remaking import Again, Batch, anchors, can_go
+from distgrad.session.rematerialise import Again, Batch, anchors, can_go
 
 ROOMY = 8  # nothing is prepared while workers hold less than this part of the budget
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -97,7 +97,7 @@ class Chooser:
         nodes: list[Node],
         captured: Capture,
         kept: Iterable[Result],
-        remakable: Mapping[Result, Recipe],
+        remakable: Mapping[Result, Remat],
         later: Collection[Result],
     ) -> Made:
         """What is to be sent for `nodes`. What is `kept` could be made again; so could `remakable`, which they read.
@@ -118,7 +118,7 @@ class Chooser:
         for result in can_go(r for r in kept if not (r in inside or r in remakable or r in later)):
             if max(told(found.plan, now)) <= self.budget:
                 break
-            if result.recipe is not None and anchors(result.recipe.step, gone) is not None:
+            if result.remat is not None and anchors(result.remat.step, gone) is not None:
                 gone.append(result)
                 now = self._without(now, result)
         if gone:
@@ -152,7 +152,7 @@ class Chooser:
         return Made(nodes, captured, plan, choice, now)
 
     def _freed(
-        self, found: Made, captured: Capture, remakable: Mapping[Result, Recipe], read: Sequence[Result]
+        self, found: Made, captured: Capture, remakable: Mapping[Result, Remat], read: Sequence[Result]
     ) -> Made | None:
         """What is sent if some of what the nodes read is freed first and made again; None if it cannot be."""
         gone = {*found.gone, *read}

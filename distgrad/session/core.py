@@ -17,7 +17,7 @@ import numpy as np
 from distgrad.caching import Cache, shared_bytes
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.exchange import Failure
-from distgrad.graph import Lease, Node, Place, Recipe, Result, Value, nobody, spec
+from distgrad.graph import Node, Place, Remat, RemoteRef, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
@@ -31,11 +31,11 @@ from distgrad.session.budget import Chooser, Made, budgets
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, apply
-from distgrad.session.remaking import Again, Batch, anchors, give_up, is_there, note
+from distgrad.session.rematerialise import Again, Batch, anchors, give_up, is_there, note
 from distgrad.session.room import Memory, check_room, memory, too_large
 from distgrad.session.signature import Signature, here, signature
 from distgrad.session.transfer import BATCH, along_one, receive, send
-from distgrad.session.writes import Log, Written
+from distgrad.session.writes import LazyWrites, Log
 from distgrad.sharding import Sharding, default_sharding
 from distgrad.wire import encode
 from distgrad.worker.machine import kinds, processor
@@ -76,7 +76,7 @@ class Session:
         self._asked: Result | None = None  # a large result that somebody waits for
         self._again = Again()  # of the pending nodes those that run for the second time
         self._remakable: dict[
-            Result, Recipe
+            Result, Remat
         ] = {}  # what pending nodes read that is stored, and could be made again
         self._kept: weakref.WeakSet[Result] = weakref.WeakSet()  # what is stored, and could be made again
         self._refused: set[Node] = (
@@ -138,7 +138,7 @@ class Session:
             result = value.result
             if result.handle is nobody:
                 value.watched()
-            if result.promise is not None:
+            if result.lazy is not None:
                 self.redeem(result)
             self._usable(result)
             results.append(result)
@@ -181,52 +181,52 @@ class Session:
             result.id is None
             and FEED < array.nbytes <= self.inline_bytes
             and result.spec.sharding.count == 1
-            and not (result.company is not None and result.company.all().far)
+            and not (result.colocation is not None and result.colocation.root().remote)
         )
 
     def redeem(self, result: Result) -> None:
-        """Have the workers make what was promised."""
+        """Have the workers make a lazy result."""
         with self.lock:
-            chain = [result]  # what is promised, and what that is promised to be made of
-            while (promise := chain[-1].promise) is not None and promise.base is not None:
-                chain.append(promise.base.result)
+            chain = [result]  # of lazy results, each made of the next
+            while (lazy := chain[-1].lazy) is not None and lazy.base is not None:
+                chain.append(lazy.base.result)
             for result in reversed(chain):
-                promise = result.promise
-                if promise is not None:
-                    inputs, attrs = promise.call()
-                    results, made = self._operands(promise.primitive, inputs, attrs)
-                    result.is_pending(*made.outs)
-                    self._pend(promise.primitive, results, attrs, made, promise.where, (result,))
+                lazy = result.lazy
+                if lazy is not None:
+                    inputs, attrs = lazy.call()
+                    results, made = self._operands(lazy.primitive, inputs, attrs)
+                    result.becomes_pending(*made.outs)
+                    self._pend(lazy.primitive, results, attrs, made, lazy.where, (result,))
 
     def _usable(self, result: Result) -> None:
         """Raise if a result failed or is of another session; send it to the workers if it is large and only here."""
         if result.error is not None:
             raise fresh(result.error)
-        if result.recipe is not None:
+        if result.remat is not None:
             self._recall(result)
         array = result.array
-        if result.lease is not None and result.lease.session is not self:
+        if result.ref is not None and result.ref.session is not self:
             if array is None:
                 raise DistgradError(LOST)
-            result.is_left()
+            result.becomes_local()
         if array is None or result.id is not None:
             return
         if result.spec.sharding.count > 1:  # from an earlier session
             self._upload(result, array, result.sharding)
         elif array.nbytes > FEED:
-            result.goes_far()
+            result.colocate_with_workers()
             self._upload(result, array, default_sharding(array.shape, array.itemsize, self.shard_bytes))
 
     def _recall(self, result: Result) -> None:
-        """Have nodes pending that make a result which was spared; of one that is stored, remember how it is made."""
-        recipe = result.recipe
-        if recipe is None:
+        """Have nodes pending that make a result which was dropped; of one that is stored, remember how it is made."""
+        remat = result.remat
+        if remat is None:
             return
         if is_there(result):
-            if result not in self._remakable and (found := anchors(recipe.step)) is not None:
-                self._remakable[result] = recipe._replace(anchors=found)
+            if result not in self._remakable and (found := anchors(remat.step)) is not None:
+                self._remakable[result] = remat._replace(anchors=found)
             return
-        batch = self._again.nodes({result: recipe})
+        batch = self._again.nodes({result: remat})
         if batch is None:
             raise DistgradError(LOST)
         for node in batch.nodes:
@@ -241,38 +241,38 @@ class Session:
         self._again.add(batch)
         for node in batch.nodes:
             for out in node.outputs:
-                out.is_pending()
+                out.becomes_pending()
 
     def waits(self, result: Result) -> None:
         """Writes wait for a result; `synchronize` has them done."""
-        if isinstance(result.promise, Written):
-            self.logs.add(result.promise.log)
+        if isinstance(result.lazy, LazyWrites):
+            self.logs.add(result.lazy.log)
 
     def _write(self) -> None:
         """Have all writes done that wait for what somebody holds."""
         for log in list(self.logs):
             value = log.latest()
-            if value is not None and value.result.promise is not None:
+            if value is not None and value.result.lazy is not None:
                 with contextlib.suppress(DistgradError):  # of a source: told to those who read it
                     self.redeem(value.result)
 
     # Flush
 
-    def pass_begins(self, caller: tuple[Any, int]) -> None:
+    def begin_pass(self, caller: tuple[Any, int]) -> None:
         """A backward pass is about to be recorded: what stands before it is forward."""
         if len(self.calls.passes) < PASSES:
             self.calls.passes.add(caller)
         self._forward = self._forward or len(self.pending)
 
-    def pass_ended(self) -> None:
+    def end_pass(self) -> None:
         """A backward pass has been recorded: send it, unless it is so light that the calls would cost more.
 
         Light steps of a loop wait for each other, and for the first value that is read: then they go in one call.
         """
         if self.weight >= LIGHT:
-            self.flush(spare=True)
+            self.flush(remat=True)
 
-    def remaking(self) -> None:
+    def begin_remat(self) -> None:
         """Values of forward are about to be made again: send what is pending, if that is heavy.
 
         In one plan with it they would be the values that are there, and kept until now.
@@ -280,17 +280,17 @@ class Session:
         if self.weight >= LIGHT:
             self.flush()
 
-    def flush(self, spare: bool = False, asked: Result | None = None) -> Exception | None:
+    def flush(self, remat: bool = False, asked: Result | None = None) -> Exception | None:
         """Send what is pending and still needed. Does not wait for it.
 
-        With `spare`, results of the forward pass that are cheap to make again are not stored: the backward pass has
-        read them, and for most a variable's name is all that is left. The recipe stays, for whoever asks.
+        With `remat`, results of the forward pass that are cheap to make again are not stored: the backward pass has
+        read them, and for most a variable's name is all that is left. How they are made stays known, for whoever asks.
 
         Work that cannot be planned, or for which there is no room, concerns those who ask for it: it stays pending, the
         rest is sent, and the error is returned. It is raised if it is in the way of what is `asked` for.
         """
         with self.lock:
-            early = set(self.pending[: self._forward]) if spare else set()
+            early = set(self.pending[: self._forward]) if remat else set()
             self.pending = needed(self.pending, None)
             self.weight, self._forward = 0.0, 0
             self._prune()
@@ -346,7 +346,7 @@ class Session:
         """Forget of what nodes that are not pending any more would have made, and could have made again."""
         if self._remakable or self._again.pins:
             read = {r for node in self.pending for r in node.inputs}
-            self._remakable = {r: recipe for r, recipe in self._remakable.items() if r in read}
+            self._remakable = {r: remat for r, remat in self._remakable.items() if r in read}
             self._again.keep(self.pending)
 
     def _set_aside(self) -> bool:
@@ -425,11 +425,13 @@ class Session:
             self.calls.freed.extend(made)
             raise
         for value, form in plan.stored.items():
-            captured.results[value].is_stored(ids[form], Lease(self, [ids[form]]))
+            captured.results[value].becomes_stored(ids[form], RemoteRef(self, [ids[form]]))
         kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in plan.boxed.values()}
         for value, b in plan.boxed.items():
             result = captured.results[value]
-            result.is_boxed((kept[b.stage, b.channel], b.what, b.channel, b.position), Lease(self, []))
+            result.becomes_boxed(
+                (kept[b.stage, b.channel], b.what, b.channel, b.position), RemoteRef(self, [])
+            )
         if plan.rematerialised or plan.rematerialisable:
             self._kept.update(note(plan, captured))
         for value, cuts in plan.copies:
@@ -437,7 +439,7 @@ class Session:
             copies = {**result.copies, cuts: ids[value, cuts]}
             if len(copies) > COPIES:
                 self.release(copies.pop(next(iter(copies))))
-            result.has_copies(copies)
+            result.keep_copies(copies)
 
     def _submit(self, stage: Stage, ids: dict[Form, int], captured: Capture, boxes: dict[int, Box]) -> Box:
         sources = [boxes[r.number] if r.kind == "stage" else captured.boxes[r.number] for r in stage.boxes]
@@ -456,9 +458,9 @@ class Session:
         """What is pending for these results."""
         with self.lock:
             for result in results:
-                if result.promise is not None and not result.promise.near:
+                if result.lazy is not None and not result.lazy.near:
                     self.redeem(result)
-                if result.recipe is not None:
+                if result.remat is not None:
                     self._recall(result)
             nodes = needed(self.pending, results)
             if not nodes:
@@ -484,9 +486,9 @@ class Session:
     def fetch(self, result: Result) -> np.ndarray:
         """The elements. Waits for them, and raises what went wrong on the way."""
         with self.lock:
-            if result.promise is not None:
+            if result.lazy is not None:
                 self.redeem(result)
-            if result.recipe is not None:
+            if result.remat is not None:
                 self._recall(result)
             if result.array is None and result.pending:
                 if not self._at_hand(result):
@@ -499,13 +501,13 @@ class Session:
             try:
                 array = self._read(result)
             except WorkerError as error:
-                result.is_failed(fresh(error))
+                result.becomes_failed(fresh(error))
                 raise
             array.flags.writeable = False
             if array.nbytes <= max(self.inline_bytes, FEED):
-                result.is_known(array)
+                result.becomes_known(array)
                 if array.nbytes > FEED:
-                    result.goes_far()
+                    result.colocate_with_workers()
             return array
 
     def _at_hand(self, result: Result) -> bool:
@@ -532,7 +534,7 @@ class Session:
             try:
                 arrays = [self.fetch(r) for r in node.inputs]
             except WorkerError as error:
-                result.is_failed(fresh(error))
+                result.becomes_failed(fresh(error))
                 raise
             try:
                 made = apply(node.primitive, arrays, [o.spec for o in node.outputs], node.attrs)
@@ -540,7 +542,7 @@ class Session:
                 failure = Failure(type(error).__name__, str(error), -1, 0)
                 raise worker_error(failure, node.origin) from None
             for output, array in zip(node.outputs, made, strict=True):
-                output.is_known(array)
+                output.becomes_known(array)
         done = {id(node) for node in nodes}
         self._forward = 0
         self.pending = [node for node in self.pending if id(node) not in done]
@@ -596,7 +598,7 @@ class Session:
         sharding = along_one(sharding)
         check_room(self.calls, *((0, array.nbytes) if sharding.count == 1 else (array.nbytes, 0)))
         number = send(self.calls, array, sharding)
-        result.is_stored(number, Lease(self, [number]), spec(result.aval, sharding))
+        result.becomes_stored(number, RemoteRef(self, [number]), spec(result.aval, sharding))
 
     def close(self) -> None:
         """End the workers."""
@@ -621,7 +623,7 @@ class Session:
         self.closed = True
         for node in self.pending:
             for result in node.outputs:
-                result.is_failed(DistgradError(LOST))
+                result.becomes_failed(DistgradError(LOST))
         self.pending.clear()
 
 

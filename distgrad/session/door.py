@@ -23,20 +23,20 @@ from distgrad.primitives import TABLE, Primitive
 from distgrad.primitives.slices import Slices, slice_shape
 from distgrad.session import batching, measure
 from distgrad.session.core import LOST, Session
-from distgrad.session.inline import FEED, fulfilled, small
+from distgrad.session.inline import FEED, computed_here, small
 from distgrad.session.room import Memory
 from distgrad.session.signature import here, signature
 from distgrad.session.writes import (
     DEPTH,
     PUT,
-    Arranged,
+    LazyView,
+    LazyWrites,
     Piece,
-    Written,
-    arranged,
+    lazy_view,
+    lazy_write,
     number,
     pieces,
     waits,
-    written,
 )
 from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
 from distgrad.worker.inproc import InProcess
@@ -210,7 +210,7 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
     if batching.used and any(type(v.result) is batching.Batched for v in inputs):
         return batching.apply_batched(primitive, inputs, attrs, below())
     if "view" in primitive.traits and waits(inputs[0]):
-        return (_arranged(primitive, inputs[0], attrs),)
+        return (_lazy_view(primitive, inputs[0], attrs),)
     if _session is None and any(v.result.lost for v in inputs):
         raise DistgradError(LOST)  # before workers are started in vain
     session = current()
@@ -230,7 +230,7 @@ def below() -> batching.Below:
 def put(base: Value, source: Value, slices: Slices) -> Value:
     """`base` with the elements `start + i * step`, for i below `length`, replaced by `source`, or by one number.
 
-    It is only promised: writes to one value are put together in one pass, when it is read.
+    It is lazy: writes to one value are put together in one pass, when it is read.
     """
     shape = slice_shape(base.shape, slices)
     if source.shape not in (shape, ()) or source.dtype != base.dtype:
@@ -245,38 +245,38 @@ def put(base: Value, source: Value, slices: Slices) -> Value:
     if known and base.result.spec.nbytes <= AT_ONCE:
         return emit("slice_put", base, source, parts=(slices,))
     source = number(source)
-    before = base.result.promise
-    deep = isinstance(before, (Written, Arranged)) and before.depth >= DEPTH
-    if deep or (isinstance(before, Written) and not before.takes(source)):
+    before = base.result.lazy
+    deep = isinstance(before, (LazyWrites, LazyView)) and before.depth >= DEPTH
+    if deep or (isinstance(before, LazyWrites) and not before.takes(source)):
         _write_out(base)
-    made = written(base, source, slices, here(PUT))
+    made = lazy_write(base, source, slices, here(PUT))
     if _session is not None:
         _session.waits(made.result)
     return made
 
 
-def _arranged(primitive: Primitive, base: Value, attrs: dict[str, Any]) -> Value:
+def _lazy_view(primitive: Primitive, base: Value, attrs: dict[str, Any]) -> Value:
     """A view of what waits for writes waits too: to write to it, or read part of it, asks for nothing else."""
-    promise = base.result.promise
-    if isinstance(promise, (Written, Arranged)) and promise.depth >= DEPTH:
+    lazy = base.result.lazy
+    if isinstance(lazy, (LazyWrites, LazyView)) and lazy.depth >= DEPTH:
         _write_out(base)
         return apply(primitive.name, (base,), attrs)[0]
-    return arranged(primitive, base, attrs, here(primitive), _shard_bytes)
+    return lazy_view(primitive, base, attrs, here(primitive), _shard_bytes)
 
 
 def _write_out(value: Value) -> None:
     """Have the writes done that wait for a value."""
     result = value.result
-    far = result.company is not None and result.company.all().far
-    if result.promise is not None and result.promise.near and _inline_bytes and not (far and _session):
-        fulfilled(result)
-    elif result.promise is not None:
+    remote = result.colocation is not None and result.colocation.root().remote
+    if result.lazy is not None and result.lazy.near and _inline_bytes and not (remote and _session):
+        computed_here(result)
+    elif result.lazy is not None:
         current().redeem(result)
 
 
 def part(value: Value, slices: Slices) -> Value:
     """The elements `start + i * step`, for i below `length`; where writes wait, what was written there."""
-    if not isinstance(value.result.promise, Written):
+    if not isinstance(value.result.lazy, LazyWrites):
         return emit("slice", value, slices=slices)
     told = pieces(value, slices)
     if told is None:
@@ -322,7 +322,7 @@ def fetch(value: Value) -> np.ndarray:
     """The elements, in the driver. Waits for them. The array is read-only for the caller."""
     result = value.result
     if not result.lost:
-        return fulfilled(result)
+        return computed_here(result)
     if type(result) is batching.Batched:
         raise RuntimeError(batching.NO_ITEM)
     if _session is None:
@@ -333,8 +333,8 @@ def fetch(value: Value) -> np.ndarray:
 def at_hand(value: Value) -> bool:
     """Whether the elements are in the driver, or are made there as soon as somebody asks."""
     result = value.result
-    if result.promise is not None:
-        return result.promise.near and result.spec.nbytes <= _inline_bytes
+    if result.lazy is not None:
+        return result.lazy.near and result.spec.nbytes <= _inline_bytes
     return result.array is not None
 
 
@@ -354,22 +354,22 @@ def fetch_own(value: Value) -> np.ndarray:
     return array
 
 
-def pass_begins(caller: tuple[Any, int]) -> None:
+def begin_pass(caller: tuple[Any, int]) -> None:
     """A backward pass is about to be recorded, which the user began at `caller`."""
     if _session is not None:
-        _session.pass_begins(caller)
+        _session.begin_pass(caller)
 
 
-def remaking() -> None:
+def begin_remat() -> None:
     """Values of forward are about to be made again for backward."""
     if _session is not None:
-        _session.remaking()
+        _session.begin_remat()
 
 
-def pass_ended() -> None:
+def end_pass() -> None:
     """A backward pass has been recorded; it is sent now, or with what follows if it is light."""
     if _session is not None and _session.pending:
-        _session.pass_ended()
+        _session.end_pass()
 
 
 def flush() -> None:

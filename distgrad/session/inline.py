@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad import checks
 from distgrad.caching import Cache
-from distgrad.graph import Company, Filling, Result, Spec, Value, whole
+from distgrad.graph import Colocation, LazyConstant, Result, Spec, Value, whole
 from distgrad.primitives import Place, Primitive
 from distgrad.session.signature import here
 from distgrad.sharding import Region
@@ -32,7 +32,7 @@ class _Known(NamedTuple):
     alone: bool  # the kernel gives one result, and needs nothing but the operands
     pooled: bool  # the result is written into memory from the pool
     travels: bool  # the results may travel inside calls
-    promised: bool  # a large value that is made of nothing large
+    lazy: bool  # a large value that is made of nothing large
 
 
 _known: Cache[Any, _Known] = Cache(KEPT, lambda key, _: 600 + 80 * len(key), shared=True)
@@ -56,43 +56,43 @@ _quiet = _Quiet()
 def small(
     primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any], limit: int, workers: bool
 ) -> Sequence[Value] | None:
-    """The results, computed now or promised; None if an operand is not known or the work is not small.
+    """The results, computed now, or lazy; None if an operand is not known or the work is not small.
 
     It is small if neither an operand nor the results take more than `limit` bytes.
     What is cut stays on the workers, also once it was fetched: looking at a tensor changes nothing. So does what
     is too large for a call, once it or what it is worked with had to go there: it would go again at each step.
-    That is so while there are `workers`. What is large and made of nothing large is only promised: who works with it
+    That is so while there are `workers`. What is large and made of nothing large stays lazy: who works with it
     first decides where it is made.
     """
     specs: list[Spec] = []
     arrays: list[Any] = []
-    promised = False
+    any_lazy = False
     for value in inputs:
         result = value.result
         array = result.array
         if array is None:
-            waits = result.promise
+            waits = result.lazy
             if waits is None or not waits.near or (waits.base is not None and "view" in primitive.traits):
                 return None
-            promised = True
+            any_lazy = True
         specs.append(result.spec)
         arrays.append(array)
     key = (primitive, *specs, *attrs.items()) if attrs else (primitive, *specs)
-    outs, size, alone, pooled, travels, promise = _known.get(key) or _signature(key, primitive, specs, attrs)
+    outs, size, alone, pooled, travels, lazy = _known.get(key) or _signature(key, primitive, specs, attrs)
     if size > limit:
         return None
-    company = None
+    colocation = None
     if not travels:
         results = [value.result for value in inputs]
-        if promise:
+        if lazy:
             value = Value(Result(outs[0]))
-            value.result.is_promised(Filling(primitive, tuple(inputs), attrs, here(primitive)))
+            value.result.becomes_lazy(LazyConstant(primitive, tuple(inputs), attrs, here(primitive)))
             return (value,)
-        company = _company(results)
-        if workers and company.far:
+        colocation = _colocation(results)
+        if workers and colocation.remote:
             return None
-    if promised:
-        arrays = [fulfilled(value.result) for value in inputs]
+    if any_lazy:
+        arrays = [computed_here(value.result) for value in inputs]
     if alone:
         if pooled:
             out = _pool.take(outs[0].aval.shape, outs[0].aval.dtype)
@@ -103,39 +103,39 @@ def small(
         if checks.ENABLED:
             _check(primitive, (array,), outs)
         result = Result(outs[0], array)
-        result.company = company
+        result.colocation = colocation
         return (Value(result),)
     several = apply(primitive, arrays, outs, attrs)
     values = [Value(Result(out, array)) for out, array in zip(outs, several, strict=True)]
     for value in values:
-        value.result.company = company
+        value.result.colocation = colocation
     return values
 
 
-def fulfilled(result: Result) -> np.ndarray:
-    """The array of a result that is known or promised."""
+def computed_here(result: Result) -> np.ndarray:
+    """The array of a result that is known or lazy, which is computed now, here in the driver."""
     if result.array is None:
-        promise = result.promise
-        assert promise is not None
-        inputs, attrs = promise.call()
-        arrays = [fulfilled(value.result) for value in inputs]
-        (array,) = apply(promise.primitive, arrays, [result.spec], attrs)
-        result.is_known(array)
+        lazy = result.lazy
+        assert lazy is not None
+        inputs, attrs = lazy.call()
+        arrays = [computed_here(value.result) for value in inputs]
+        (array,) = apply(lazy.primitive, arrays, [result.spec], attrs)
+        result.becomes_known(array)
         return array
     return result.array
 
 
-def _company(results: Sequence[Result]) -> Company:
-    """The company of what is made of these."""
-    company = None
+def _colocation(results: Sequence[Result]) -> Colocation:
+    """The group of what is made of these."""
+    colocation = None
     for result in results:
         if result.spec.nbytes > FEED:
-            if result.company is None:
-                result.company = company or Company()
-            elif company is not None:
-                result.company = company.join(result.company)
-            company = result.company
-    return Company() if company is None else company.all()
+            if result.colocation is None:
+                result.colocation = colocation or Colocation()
+            elif colocation is not None:
+                result.colocation = colocation.join(result.colocation)
+            colocation = result.colocation
+    return Colocation() if colocation is None else colocation.root()
 
 
 def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any]) -> _Known:
@@ -149,9 +149,9 @@ def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dic
     size = math.inf if cut else max(sum(o.nbytes for o in outs), largest)
     travels = all(out.nbytes <= FEED for out in outs)
     alone = len(outs) == 1 and "placed" not in primitive.traits
-    promised = not travels and "lazy" in primitive.traits and largest <= FEED
+    lazy = not travels and "lazy" in primitive.traits and largest <= FEED
     pooled = alone and _is_pooled(primitive, outs[0])
-    return _known.keep(key, _Known(outs, size, alone, pooled, travels, promised))
+    return _known.keep(key, _Known(outs, size, alone, pooled, travels, lazy))
 
 
 def apply(

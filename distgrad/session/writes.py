@@ -1,6 +1,6 @@
 """Writes that wait: parts of a value that were replaced one after the other, put together once somebody reads it all.
 
-Values never change, so `y[i] = row` gives a new value; to make it at once would copy y for every row. It is promised
+Values never change, so `y[i] = row` gives a new value; to make it at once would copy y for every row. It is lazy
 instead: what y was, and the parts written since, in one list that all versions share. Whoever reads part of it reads
 what was written there, or what was there before; whoever reads all of it has all parts put there in one pass.
 """
@@ -49,8 +49,8 @@ class Log:
         self.latest: Callable[[], Value | None] = (
             nobody  # gives the value after all writes, if somebody holds it
         )
-        before = base.result.promise
-        self.depth: int = before.depth + 1 if isinstance(before, (Written, Arranged)) else 0
+        before = base.result.lazy
+        self.depth: int = before.depth + 1 if isinstance(before, (LazyWrites, LazyView)) else 0
         self._firsts = np.empty((4, len(base.shape)), np.int64)
         self._ends = np.empty((4, len(base.shape)), np.int64)
 
@@ -67,8 +67,8 @@ class Log:
         self.sources.append(source)
         self.waiting += source.result.spec.nbytes
         result = Result(self.base.result.spec)
-        result.company = self.base.result.company
-        result.is_promised(Written(self, n + 1))
+        result.colocation = self.base.result.colocation
+        result.becomes_lazy(LazyWrites(self, n + 1))
         value = Value(result).watched()
         self.latest = result.handle
         return value
@@ -81,8 +81,8 @@ class Log:
         return iter(np.flatnonzero(met)[::-1].tolist())
 
 
-class Written:
-    """The promise of a value into which parts were written: `base` after the first `count` writes of a log."""
+class LazyWrites:
+    """A lazy value into which parts were written: `base` after the first `count` writes of a log."""
 
     __slots__ = ("count", "log")
     primitive = PUT
@@ -93,7 +93,7 @@ class Written:
 
     @property
     def depth(self) -> int:
-        """How many promises it hangs on."""
+        """How many lazy results it hangs on."""
         return self.log.depth
 
     @property
@@ -129,8 +129,8 @@ class Written:
         }
 
 
-class Arranged:
-    """The promise of a view of what waits for writes: the elements of `base` in another arrangement."""
+class LazyView:
+    """A lazy view of what waits for writes: the elements of `base` in another arrangement."""
 
     __slots__ = ("attrs", "base", "depth", "primitive", "where")
 
@@ -139,8 +139,8 @@ class Arranged:
         self.base = base
         self.attrs = attrs
         self.where = where
-        before = base.result.promise
-        self.depth: int = before.depth + 1 if isinstance(before, (Written, Arranged)) else 0
+        before = base.result.lazy
+        self.depth: int = before.depth + 1 if isinstance(before, (LazyWrites, LazyView)) else 0
 
     @property
     def near(self) -> bool:
@@ -152,7 +152,7 @@ class Arranged:
         return (self.base,), self.attrs
 
 
-def arranged(
+def lazy_view(
     primitive: Primitive, base: Value, attrs: dict[str, Any], where: Place, shard_bytes: int
 ) -> Value:
     """A view of what waits for writes."""
@@ -163,15 +163,15 @@ def arranged(
         (aval,) = primitive.shape([before.aval], attrs)
         spec = whole(aval.shape, aval.dtype)
     result = Result(spec)
-    result.company = before.company
-    result.is_promised(Arranged(primitive, base, attrs, where))
+    result.colocation = before.colocation
+    result.becomes_lazy(LazyView(primitive, base, attrs, where))
     return Value(result).watched()
 
 
 def waits(value: Value) -> bool:
     """Whether writes are still to be done for a value."""
-    promise = value.result.promise
-    return promise is not None and promise.base is not None
+    lazy = value.result.lazy
+    return lazy is not None and lazy.base is not None
 
 
 def _near(result: Result) -> bool:
@@ -181,23 +181,23 @@ def _near(result: Result) -> bool:
 def number(source: Value) -> Value:
     """The one number of which all elements of `source` are known to be copies; else `source`."""
     result = source.result
-    array, promise = result.array, result.promise
+    array, lazy = result.array, result.lazy
     if (
         array is not None
         and array.size
         and all(s == 0 or n == 1 for s, n in zip(array.strides, array.shape, strict=True))
     ):
         return Value.known(np.asarray(array[(0,) * array.ndim])) if array.ndim else source
-    if array is None and promise is not None and promise.primitive.name == "expand":
-        (one,), _ = promise.call()
+    if array is None and lazy is not None and lazy.primitive.name == "expand":
+        (one,), _ = lazy.call()
         return source if one.shape else one
     return source
 
 
-def written(base: Value, source: Value, slices: Slices, where: Place) -> Value:
+def lazy_write(base: Value, source: Value, slices: Slices, where: Place) -> Value:
     """`base` with a part replaced. If that waits for other writes already, there is room for one more."""
-    before = base.result.promise
-    if isinstance(before, Written) and before.count == len(before.log.parts):
+    before = base.result.lazy
+    if isinstance(before, LazyWrites) and before.count == len(before.log.parts):
         return before.log.add(source, slices)
     return Log(base, where).add(source, slices)
 
@@ -261,9 +261,9 @@ def pieces(value: Value, slices: Slices) -> tuple[Value | None, list[Piece]] | N
     """
     found: list[Piece] = []
     shape = tuple(n for _, n, _ in slices)
-    while isinstance(promise := value.result.promise, Written):
-        log = promise.log
-        for k in log.newest(slices, promise.count) if math.prod(shape) else ():
+    while isinstance(lazy := value.result.lazy, LazyWrites):
+        log = lazy.log
+        for k in log.newest(slices, lazy.count) if math.prod(shape) else ():
             meeting = [_meeting(part, read) for part, read in zip(log.parts[k], slices, strict=True)]
             if any(m is False for m in meeting):
                 continue

@@ -161,7 +161,7 @@ class _Frame:
         self.counts[current] = 0
         if self.logs is not None:
             self.logs[1].clear()
-        session.remaking()
+        session.begin_remat()
         with enable_grad():
             args = [_opened(arg) for arg in self.args]
         hooks = saved_tensors_hooks(lambda tensor: self._found(current, tensor), lambda tensor: tensor)
@@ -269,7 +269,7 @@ class CheckpointFunction(Function):
         inputs = list(ctx.inputs)
         for i, tensor in zip(ctx.places, ctx.saved_tensors, strict=True):
             inputs[i] = tensor.detach().requires_grad_(tensor.requires_grad)
-        session.remaking()
+        session.begin_remat()
         with _state(ctx.state), enable_grad():
             outputs = ctx.run_function(*inputs)
         outputs = (outputs,) if isinstance(outputs, Tensor) else outputs

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from distgrad.graph import Node, Pins, Recipe, Result, Spec
+from distgrad.graph import Node, Pins, Remat, Result, Spec
 from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
 from distgrad.plan.costs import SMALL
@@ -56,7 +56,7 @@ class Step:
 
 
 def note(plan: Plan, captured: Capture) -> list[Result]:
-    """Give what was spared, and what could have been, its recipe; those of the latter."""
+    """Say of what was dropped, and of what could have been, how it is made again; the latter."""
     numbers = {
         n for ways in (plan.rematerialised, plan.rematerialisable) for mine in ways.values() for n in mine
     }
@@ -69,10 +69,10 @@ def note(plan: Plan, captured: Capture) -> list[Result]:
     results = captured.results
     for v in plan.rematerialised:
         step, place = makers[results[v]]
-        results[v].has_recipe(Recipe(step, anchors(step) or (), plan.ranks.get(v, ()), place))
+        results[v].note_remat(Remat(step, anchors(step) or (), plan.ranks.get(v, ()), place))
     for v in plan.rematerialisable:
         step, place = makers[results[v]]
-        results[v].has_recipe(Recipe(step, (), plan.ranks.get(v, ()), place))
+        results[v].note_remat(Remat(step, (), plan.ranks.get(v, ()), place))
     return [results[v] for v in plan.rematerialisable]
 
 
@@ -94,8 +94,8 @@ def _behind(source: Source, gone: Collection[Result]) -> Result | Made | None:
         return result
     if source.made is not None:
         return source.made
-    recipe = None if result is None else result.recipe
-    return None if recipe is None else Made(recipe.step, recipe.place)
+    remat = None if result is None else result.remat
+    return None if remat is None else Made(remat.step, remat.place)
 
 
 def anchors(step: Step, gone: Collection[Result] = ()) -> tuple[Result, ...] | None:
@@ -112,7 +112,7 @@ def anchors(step: Step, gone: Collection[Result] = ()) -> tuple[Result, ...] | N
                 if behind.step not in seen:
                     seen.add(behind.step)
                     stack.append(behind.step)
-            elif result is not None:  # also one that has a recipe of its own, and anchors
+            elif result is not None:  # also one that can be made again by itself, and anchors
                 found[result] = None
     return tuple(found)
 
@@ -148,14 +148,14 @@ class Again:
         pins = self.pins if batch is None else {**self.pins, **batch.pins}
         return {n: pins[node] for n, node in enumerate(nodes) if node in pins} if pins else {}
 
-    def nodes(self, recipes: Mapping[Result, Recipe], gone: Collection[Result] = ()) -> Batch | None:
+    def nodes(self, remats: Mapping[Result, Remat], gone: Collection[Result] = ()) -> Batch | None:
         """The nodes that make these results; None if they are lost.
 
         With results that are `gone`, and so are not read, the nodes are to run before all that is pending, and read
         nothing of that.
         """
         batch = Batch([], {}, {} if gone else dict(self.made))
-        stack = [recipe.step for recipe in reversed([*recipes.values()])]
+        stack = [remat.step for remat in reversed([*remats.values()])]
         while stack:
             step = stack[-1]
             if step in batch.made:
@@ -189,21 +189,19 @@ class Again:
     @staticmethod
     def _output(known: Result | None, spec: Spec, gone: Collection[Result]) -> Result:
         """The result that is waited for, or a new one in place of what is there or forgotten."""
-        if known is not None and (known in gone or (known.pending and known.recipe is not None)):
+        if known is not None and (known in gone or (known.pending and known.remat is not None)):
             return known
         return Result(spec)
 
 
 def give_up(result: Result, gone: Collection[Result]) -> None:
     """Have the workers free a result that can be made again; `gone` are all of those."""
-    recipe = result.recipe
-    assert recipe is not None
-    result.is_given_up(recipe._replace(anchors=anchors(recipe.step, gone) or ()))
+    remat = result.remat
+    assert remat is not None
+    result.becomes_dropped(remat._replace(anchors=anchors(remat.step, gone) or ()))
 
 
 def can_go(results: Iterable[Result]) -> list[Result]:
     """Of these results those that the workers could free, what costs least to make again for a byte first."""
-    found = [
-        (r.recipe.rank, n, r) for n, r in enumerate(results) if r.recipe is not None and r.id is not None
-    ]
+    found = [(r.remat.rank, n, r) for n, r in enumerate(results) if r.remat is not None and r.id is not None]
     return [r for _, _, r in sorted(found, key=lambda item: item[:2]) if r.array is None]
