@@ -37,10 +37,10 @@ class Origin(NamedTuple):
         return f'{self.op}, called at File "{self.file}", line {self.line}'
 
 
-Place = tuple[str, Any, int]
+CallSite = tuple[str, Any, int]
 
 
-def place(op: str, above: int = 1) -> Place:
+def call_site(op: str, above: int = 1) -> CallSite:
     """The op and the first frame outside this package; cheap to take, made readable by `origin`.
 
     Each frame that is looked at costs 0.2 us: `above` says how far above this one the first can be.
@@ -64,7 +64,7 @@ class _Ours(dict[str, bool]):
 _ours = _Ours()
 
 
-def origin(where: Place) -> Origin:
+def origin(where: CallSite) -> Origin:
     """File and line of a place."""
     op, code, instruction = where
     line = code.co_firstlineno
@@ -112,7 +112,7 @@ class Node:
         inputs: tuple[Result, ...],
         attrs: dict[str, Any],
         layout: Layout,
-        where: Place,
+        where: CallSite,
         key: Any,
         outputs: tuple[Result, ...],
     ):
@@ -138,7 +138,7 @@ class Lazy(Protocol):
         """What makes it."""
 
     @property
-    def where(self) -> Place:
+    def where(self) -> CallSite:
         """Where it was asked for."""
 
     @property
@@ -159,7 +159,7 @@ class LazyConstant(NamedTuple):
     primitive: Primitive
     inputs: tuple[Value, ...]
     attrs: dict[str, Any]
-    where: Place
+    where: CallSite
     base: None = None
     near: bool = True
 
@@ -360,15 +360,15 @@ Pins = tuple[tuple[str, int], ...]  # of a node's primitives: the rows of the ti
 
 
 class Remat(NamedTuple):
-    """How to make a result again: the step that makes it, and what the steps up to that are made of.
+    """How to make a result again: the past node that makes it, and what those up to it are made of.
 
     Without anchors it can be made only as long as others hold all that.
     """
 
-    step: Any
+    past: Any
     anchors: tuple[Result, ...] = ()
     rank: Any = ()  # the smallest costs least for a byte
-    place: int = 0  # among the results of the step
+    output: int = 0  # which of its results
 
 
 class RemoteRef:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distgrad.dtype import OF_NUMPY
-from distgrad.graph import PACKAGE, Place, Value, origin
+from distgrad.graph import PACKAGE, CallSite, Value, origin
 from distgrad.handles import RemovableHandle
 from distgrad.recording import (
     enable_grad,
@@ -54,7 +54,7 @@ HINT = (
 
 # Anomaly mode.
 class _Running(threading.local):
-    node: Node | None = None  # whose backward runs in this thread
+    node: BackwardNode | None = None  # whose backward runs in this thread
 
 
 class _Anomaly:
@@ -78,7 +78,7 @@ def users_stack() -> list[str]:
 
 
 # Nodes.
-Edge = tuple["Node | None", int]
+Edge = tuple["BackwardNode | None", int]
 NO_EDGE: Edge = (None, 0)
 _count = itertools.count()
 
@@ -108,7 +108,7 @@ def hooked(hooks: OrderedDict[int, Any], hook: Callable[..., Any]) -> RemovableH
     return handle
 
 
-class Node:
+class BackwardNode:
     """A step of backward: what `grad_fn` shows. Subclasses are named as torch names them.
 
     Nodes are numbered as they are made, so a node's number is above that of every node it leads to.
@@ -189,7 +189,7 @@ class Node:
         return f"<{type(self).__name__} object at {id(self):#x}>"
 
 
-class AccumulateGrad(Node):
+class AccumulateGrad(BackwardNode):
     """The end of an edge: deposits a gradient in `variable.grad`. The engine does it."""
 
     __slots__ = ("variable",)
@@ -203,7 +203,7 @@ class AccumulateGrad(Node):
         return "torch::autograd::AccumulateGrad"
 
 
-class AsStridedBackward0(Node):
+class AsStridedBackward0(BackwardNode):
     """From a view to its base, made anew after the base was changed in place. torch gives it this name."""
 
     __slots__ = ("cuts", "path")
@@ -218,12 +218,12 @@ class AsStridedBackward0(Node):
         return [self.path.pull(grads[0], self.cuts)]
 
 
-def title_of(node: Node) -> str:
+def title_of(node: BackwardNode) -> str:
     """The op that a node belongs to, as torch's messages name it."""
     return re.sub(r"Backward0?(?=\d*$)", "", node.name())
 
 
-def retain(node: Node, output: int, tensor: Any) -> None:
+def retain(node: BackwardNode, output: int, tensor: Any) -> None:
     """Have the engine put the gradient of a node's output in `tensor.grad`."""
     node._hooks_of().retained[output] = weakref.ref(tensor)
 
@@ -234,13 +234,13 @@ class Pass:
 
     __slots__ = ("__weakref__", "_reached", "needed", "partial", "roots")
 
-    def __init__(self, partial: bool, roots: Sequence[Node | None] = (), needed: Any = None):
+    def __init__(self, partial: bool, roots: Sequence[BackwardNode | None] = (), needed: Any = None):
         self.partial = partial
         self.roots = roots
         self.needed = needed
-        self._reached: set[Node] | None = None
+        self._reached: set[BackwardNode] | None = None
 
-    def runs(self, node: Node) -> bool:
+    def runs(self, node: BackwardNode) -> bool:
         """Whether the pass comes to a node."""
         if self.needed is not None:
             return node in self.needed
@@ -249,7 +249,7 @@ class Pass:
         return node in self._reached
 
 
-def reachable(roots: Sequence[Node | None]) -> set[Node]:
+def reachable(roots: Sequence[BackwardNode | None]) -> set[BackwardNode]:
     """All nodes that these lead to, themselves among them."""
     seen = {node for node in roots if node is not None}
     stack = list(seen)
@@ -276,7 +276,7 @@ class Saved:
         versions = tensor._versions
         self.number = 0 if versions is None else versions.to_save()
 
-    def open(self, owner: Node | None, where: Place | None) -> Any:
+    def open(self, owner: BackwardNode | None, where: CallSite | None) -> Any:
         """The tensor; an error if it was changed in place."""
         tensor = self.tensor
         versions = tensor._versions
@@ -314,7 +314,7 @@ class SavedResult:
         self.generation = 0 if storage is None else storage.generation
         self.tangents: Any = None  # of forward mode, see `dual.py`
 
-    def contents(self, owner: Node | None, where: Place | None) -> Value:
+    def contents(self, owner: BackwardNode | None, where: CallSite | None) -> Value:
         """The contents; an error if they were changed in place."""
         counter = self.counter
         if counter is not None and counter.number != self.number:
@@ -327,7 +327,12 @@ class SavedResult:
 
 
 def changed(
-    aval: Any, producer: Node | None, output: int, counter: Version, expected: int, where: Place | None
+    aval: Any,
+    producer: BackwardNode | None,
+    output: int,
+    counter: Version,
+    expected: int,
+    where: CallSite | None,
 ) -> RuntimeError:
     """torch's error for a tensor that was changed after it was saved, with the lines of both."""
     made = ""

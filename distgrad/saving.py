@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from distgrad.record import FREED, Edge, Node, Saved, no_grad
+from distgrad.record import FREED, BackwardNode, Edge, Saved, no_grad
 
 PACK_CHANGES = (
     "A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook cannot be "
@@ -95,7 +95,7 @@ class SavedTensor:
 
     __slots__ = ("_key", "_node", "_read", "_saved")
 
-    def __init__(self, node: Node, saved: Any, key: Any, read: Callable[[Any], Any]):
+    def __init__(self, node: BackwardNode, saved: Any, key: Any, read: Callable[[Any], Any]):
         self._node = node
         self._saved = saved  # what holds it, under the key
         self._key = key

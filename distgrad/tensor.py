@@ -21,9 +21,9 @@ from distgrad.record import (
     NO_EDGE,
     AccumulateGrad,
     AsStridedBackward0,
+    BackwardNode,
     Edge,
     Hooks,
-    Node,
     SavedResult,
     grad_mode,
     hooked,
@@ -84,7 +84,7 @@ class Tensor(Contents):
         self._view: View | None = None
         self._requires_grad = False
         self._grad: Tensor | None = None
-        self._node: Node | None = None
+        self._node: BackwardNode | None = None
         self._output = 0
         self._accumulate: Any = None  # weak reference to the leaf's AccumulateGrad
         self._hooks: Hooks | None = None  # a leaf's; others have theirs in the node
@@ -213,7 +213,7 @@ class Tensor(Contents):
         return node, 0
 
     @property
-    def grad_fn(self) -> Node | None:
+    def grad_fn(self) -> BackwardNode | None:
         """The node that made this tensor; None for a leaf."""
         view = self._view
         if view is not None and view.seen != self._counter.number and view.base is not None:
@@ -405,7 +405,7 @@ def _first_version() -> Version | None:
     return Untracked() if grad_mode.inference else None
 
 
-def restored(saved: SavedResult, owner: Node | None, where: Any) -> Tensor:
+def restored(saved: SavedResult, owner: BackwardNode | None, where: Any) -> Tensor:
     """A result that `owner` saved, checked; in a graph again if ops are being recorded, with its tangents."""
     if saved.tangents is None:
         return _restored(saved, owner, where)
@@ -414,7 +414,7 @@ def restored(saved: SavedResult, owner: Node | None, where: Any) -> Tensor:
     return tensor
 
 
-def _restored(saved: SavedResult, owner: Node | None, where: Any) -> Tensor:
+def _restored(saved: SavedResult, owner: BackwardNode | None, where: Any) -> Tensor:
     value = saved.contents(owner, where)
     node, output = saved.edge
     if not grad_mode.enabled or not (saved.is_output or node is not None):
@@ -431,7 +431,7 @@ def _restored(saved: SavedResult, owner: Node | None, where: Any) -> Tensor:
     return tensor
 
 
-def unpacked(packed: Packed, owner: Node | None) -> Tensor:
+def unpacked(packed: Packed, owner: BackwardNode | None) -> Tensor:
     """What a hook packed, as its pair gives it back, in the place of the graph where it was."""
     found = packed.unpack(packed.item)
     if not isinstance(found, Tensor):

@@ -281,4 +281,4 @@ def test_what_is_dropped_is_not_held_for_being_made_again() -> None:
     del y, z
     torch.synchronize()
     assert not session._remakable
-    assert not session._again.made
+    assert not session._replays.made

@@ -12,7 +12,7 @@ import pytest
 
 import distgrad as torch
 from distgrad.autograd import engine
-from distgrad.record import AccumulateGrad, Node
+from distgrad.record import AccumulateGrad, BackwardNode
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,7 @@ def test_hooks_on_several_tensors_keep_passes_apart(anywhere: ModuleType) -> Non
     assert counts == [2] * 6
 
 
-class Link(Node):
+class Link(BackwardNode):
     """Passes a gradient on."""
 
     __slots__ = ()
@@ -145,7 +145,7 @@ class Link(Node):
 def test_a_graph_of_very_many_nodes() -> None:
     """It is walked, and goes when it is no longer held, without recursion."""
     x = torch.ones(3, requires_grad=True)
-    node: Node = AccumulateGrad(x)
+    node: BackwardNode = AccumulateGrad(x)
     for _ in range(100_000):
         node = Link(((node, 0),))
     engine.run([(node, 0)], [torch.ones(3)], keep_graph=False, create_graph=False)

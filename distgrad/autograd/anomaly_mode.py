@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distgrad.graph import PACKAGE
-from distgrad.record import Node, anomaly, grad_mode
+from distgrad.record import BackwardNode, anomaly, grad_mode
 
 __all__ = ["detect_anomaly", "set_detect_anomaly"]
 
@@ -62,7 +62,7 @@ def is_anomaly_check_nan_enabled() -> bool:
 
 
 def watched(
-    node: Node, apply: Callable[..., Any], grads: list[Any], wanted: Sequence[bool] | None
+    node: BackwardNode, apply: Callable[..., Any], grads: list[Any], wanted: Sequence[bool] | None
 ) -> Sequence[Any]:
     """The gradients that a node gives, checked; nodes recorded meanwhile know from which one they come."""
     anomaly.running.node = node
@@ -82,7 +82,7 @@ def _has_nan(g: Any) -> bool:
         grad_mode.enabled = before
 
 
-def reported(node: Node) -> None:
+def reported(node: BackwardNode) -> None:
     """Warn that a node's backward failed, with the stacks of the calls that recorded it, as far as they are known."""
     text = f"Error detected in {node.name()}. "
     stack = node.metadata.get("traceback_")

@@ -14,12 +14,12 @@ from typing import Any
 from distgrad import session
 from distgrad.autograd.anomaly_mode import reported, watched
 from distgrad.autograd.hooks import conclude, deposited, prepare, reach
-from distgrad.graph import place
+from distgrad.graph import call_site
 from distgrad.ops.arithmetic import add
 from distgrad.ops.convert import _own, _reshard
 from distgrad.ops.inplace import OVERLAP, write
 from distgrad.primitives.elementwise import broadcast_shape
-from distgrad.record import AccumulateGrad, Edge, Node, Pass, anomaly, grad_mode, reachable
+from distgrad.record import AccumulateGrad, BackwardNode, Edge, Pass, anomaly, grad_mode, reachable
 from distgrad.tensor import Tensor
 
 _depositing = threading.RLock()
@@ -50,7 +50,7 @@ def run(
     around, outer = grad_mode.current, anomaly.running.node
     caller = session.current_op.caller
     if session.is_initialized():  # else no op asks where it was called
-        session.current_op.caller = begun = place("backward", 2)[1:]
+        session.current_op.caller = begun = call_site("backward", 2)[1:]
         session.begin_pass(begun)
     try:
         captured: dict[Edge, Tensor | None] = {} if accumulate else dict.fromkeys(inputs or ())
@@ -69,16 +69,16 @@ def _walk(
     roots: Sequence[Edge],
     gradients: Sequence[Tensor],
     keep_graph: bool,
-    needed: dict[Node, bool] | None,
+    needed: dict[BackwardNode, bool] | None,
     captured: dict[Edge, Tensor | None],
 ) -> None:
     """Go through the nodes; None for a gradient that is undefined, as a formula or a hook may give it."""
-    waiting: list[tuple[int, Node]] = []  # a heap of (-number, node): nodes that have a gradient
-    buffers: dict[Node, list[Any]] = {}  # for each of them the gradients of its outputs so far
+    waiting: list[tuple[int, BackwardNode]] = []  # a heap of (-number, node): nodes that have a gradient
+    buffers: dict[BackwardNode, list[Any]] = {}  # for each of them the gradients of its outputs so far
     undefined = False  # whether one was fed that is None
     for edge, g in zip(roots, gradients, strict=True):
         _feed(waiting, buffers, edge, g)
-    node: Node | None = None
+    node: BackwardNode | None = None
     try:
         while waiting:
             _, node = heapq.heappop(waiting)
@@ -130,13 +130,15 @@ def _walk(
         raise
 
 
-def _capture(captured: dict[Edge, Tensor | None], node: Node, grads: Sequence[Any]) -> None:
+def _capture(captured: dict[Edge, Tensor | None], node: BackwardNode, grads: Sequence[Any]) -> None:
     for output, g in enumerate(grads):
         if g is not None and (node, output) in captured:
             captured[node, output] = g
 
 
-def _feed(waiting: list[tuple[int, Node]], buffers: dict[Node, list[Any]], edge: Edge, g: Any) -> None:
+def _feed(
+    waiting: list[tuple[int, BackwardNode]], buffers: dict[BackwardNode, list[Any]], edge: Edge, g: Any
+) -> None:
     """Add a gradient to those that wait for a node's output."""
     node, output = edge
     if node is None:
@@ -152,12 +154,14 @@ def _feed(waiting: list[tuple[int, Node]], buffers: dict[Node, list[Any]], edge:
         grads[output] = g if grads[output] is None else add(grads[output], g)
 
 
-def _needed(roots: list[Node | None], targets: set[Node | None], accumulate: bool) -> dict[Node, bool]:
+def _needed(
+    roots: list[BackwardNode | None], targets: set[BackwardNode | None], accumulate: bool
+) -> dict[BackwardNode, bool]:
     """The nodes on a way to one of the targets; True for those that must run.
 
     Targets must run if they are to `accumulate`; else not, unless another target is behind them.
     """
-    needed: dict[Node, bool] = {}
+    needed: dict[BackwardNode, bool] = {}
     for node in sorted(reachable(roots), key=lambda node: node._number):
         runs = any(n in needed for n, _ in node.next_functions)
         if runs or node in targets:
@@ -204,7 +208,7 @@ def _deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
     elif old._view is not None and old._view.layout.overlaps:
         raise RuntimeError(OVERLAP)
     else:
-        write(old, add(old, g)._value, place("backward"))
+        write(old, add(old, g)._value, call_site("backward"))
 
 
 def finish(create_graph: bool) -> None:

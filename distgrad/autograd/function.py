@@ -18,7 +18,16 @@ from distgrad.dual import below, forward, give, highest
 from distgrad.ops.base import Like
 from distgrad.ops.making import zeros_like
 from distgrad.ops.node import fitted, marked
-from distgrad.record import NO_EDGE, AccumulateGrad, Edge, Node, Saved, SavedResult, grad_mode, no_grad
+from distgrad.record import (
+    NO_EDGE,
+    AccumulateGrad,
+    BackwardNode,
+    Edge,
+    Saved,
+    SavedResult,
+    grad_mode,
+    no_grad,
+)
 from distgrad.saving import Packed, SavedTensor, packed
 from distgrad.session import batching
 from distgrad.tensor import Tensor, freed, restored, unpacked
@@ -72,7 +81,7 @@ class FunctionCtx:
         self.materialize_grads = value
 
 
-class BackwardCFunction(FunctionCtx, Node):
+class BackwardCFunction(FunctionCtx, BackwardNode):
     """The node of a custom function. It has no `__slots__`: users keep things on it."""
 
     _forward_cls: type[Function]
@@ -420,7 +429,7 @@ def _finished(ctx: BackwardCFunction, args: tuple[Any, ...], output: Any, sets_c
     return tuple(outputs) if several else outputs[0]
 
 
-class _Refusal(Node):
+class _Refusal(BackwardNode):
     """Where gradients of a backward lead that may not be differentiated again."""
 
     __slots__ = ()

@@ -38,7 +38,7 @@ from distgrad.ops.compare import allclose
 from distgrad.ops.joining import stack
 from distgrad.ops.making import ones_like, zeros_like
 from distgrad.ops.random import Generator, rand, randn_like
-from distgrad.record import Node
+from distgrad.record import BackwardNode
 from distgrad.session import batching
 from distgrad.tensor import Tensor
 
@@ -151,7 +151,7 @@ def _check_scaled(check: Check, outputs: Tensors, masked: bool) -> None:
             raise GradcheckError("grad is incorrect size")
 
 
-class UndefinedGrad(Node):
+class UndefinedGrad(BackwardNode):
     """Lets no gradient through."""
 
     __slots__ = ()

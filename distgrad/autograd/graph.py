@@ -14,7 +14,7 @@ import numpy as np
 from distgrad import saving, session
 from distgrad.handles import RemovableHandle
 from distgrad.ops.inplace import INFERENCE
-from distgrad.record import Node, grad_mode
+from distgrad.record import BackwardNode, grad_mode
 from distgrad.tensor import Tensor
 
 __all__ = [
@@ -28,13 +28,15 @@ __all__ = [
     "saved_tensors_hooks",
 ]
 
+Node = BackwardNode  # torch's name
+
 
 class GradientEdge(NamedTuple):
     """Where a tensor's gradient is worked out: stands for the tensor among the arguments of `backward` and `grad`."""
 
-    node: Node
+    node: BackwardNode
     output_nr: int
-    ownership_token: Node | None = None
+    ownership_token: BackwardNode | None = None
 
 
 def get_gradient_edge(tensor: Tensor) -> GradientEdge:

@@ -20,8 +20,8 @@ from distgrad.ops.convert import clone
 from distgrad.ops.making import ones_like, zeros_like
 from distgrad.record import (
     AccumulateGrad,
+    BackwardNode,
     Edge,
-    Node,
     grad_mode,
     inference_mode,
     no_grad,
@@ -62,7 +62,7 @@ class Copies:
         if not self.recorded:
             return False
         mine = {node for node, _ in self.edges}
-        stack: list[Node | None] = [tensor._edge[0] for tensor in tensors]
+        stack: list[BackwardNode | None] = [tensor._edge[0] for tensor in tensors]
         seen = set(stack)
         while stack:
             node = stack.pop()

@@ -8,7 +8,7 @@ from typing import Any
 
 from distgrad.autograd.function import Function
 from distgrad.ops.node import Like
-from distgrad.record import Node, grad_mode
+from distgrad.record import BackwardNode, grad_mode
 from distgrad.tensor import Tensor
 
 Grads = tuple[Any, ...]
@@ -127,7 +127,7 @@ def _spread(places: Sequence[int], items: Grads, count: int) -> Grads:
     return tuple(found)
 
 
-def _through(items: Grads) -> tuple[Grads, Any, Node | None]:
+def _through(items: Grads) -> tuple[Grads, Any, BackwardNode | None]:
     """The items, tensors among them led through one node; which they are, and the node.
 
     As they were, and None, if no tensor requires grad.
@@ -175,7 +175,7 @@ def _tensors(items: Any) -> Grads | None:
     return items if all(isinstance(item, Tensor) for item in items) else None
 
 
-def _missing(args: Any, result: Any, node: Node) -> str | None:
+def _missing(args: Any, result: Any, node: BackwardNode) -> str | None:
     """torch's warning of gradients that an old hook does not see; None if it sees all."""
     outputs, inputs = _tensors(result), _tensors(args)
     if outputs is None:

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.dual import forward, highest
-from distgrad.graph import Value, place
+from distgrad.graph import Value, call_site
 from distgrad.ops import inplace as writing
 from distgrad.ops.helpers import (
     Dims,
@@ -330,7 +330,7 @@ def record(kind: Kind, args: tuple[Any, ...], operands: list[Any], changed: Any 
     plan = kind.plans.get(key) or kind.plan(key)
     node.plan, node.likes = plan, likes
     node.saved = saved = {name: operands[i] for name, i in plan.others}
-    node.where = place(kind.name, 4 if changed is None else 3) if plan.holds else None
+    node.where = call_site(kind.name, 4 if changed is None else 3) if plan.holds else None
     for name, i in plan.tensors:
         item, operand = args[i], operands[i]
         if type(operand) is list:
@@ -457,7 +457,7 @@ def _inplace(kind: Kind, name: str) -> Callable[..., Any]:
                     writing.check_view(self)
                     if batching.used:
                         node.note_levels([value])
-            value = writing.write(self, value, place(name))
+            value = writing.write(self, value, call_site(name))
             if node is not None:
                 if node.plan.out:
                     node.saved["out"] = _result(value, self)

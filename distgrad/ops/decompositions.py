@@ -229,7 +229,7 @@ def _eigh_A(g: list[Tensor | None], A: Tensor, UPLO: str) -> Tensor:
 )
 def linalg_eigh(A: Value, UPLO: str = "L") -> tuple[Value, Value]:
     """(w, V) with A = V @ diag(w) @ V.T."""
-    w, v = session.apply("eigh", [_matrices("eigh", A)], {"lower": UPLO in ("L", "l")})
+    w, v = session.dispatch("eigh", [_matrices("eigh", A)], {"lower": UPLO in ("L", "l")})
     return w, v
 
 

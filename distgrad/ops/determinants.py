@@ -28,7 +28,7 @@ def _scaled(g: Tensor, x: Tensor) -> Tensor:
 )
 def slogdet(A: Value) -> tuple[Value, Value]:
     """The sign of the determinant and the logarithm of its absolute value; singular matrices have no gradient."""
-    sign, logarithm = session.apply("slogdet", [_matrices("slogdet", A)], {})
+    sign, logarithm = session.dispatch("slogdet", [_matrices("slogdet", A)], {})
     return sign, logarithm
 
 
@@ -40,7 +40,7 @@ def slogdet(A: Value) -> tuple[Value, Value]:
 )
 def det(A: Value) -> Value:
     """The determinant of (*, n, n). Its gradient are the cofactors."""
-    sign, logarithm = session.apply("slogdet", [_matrices("det", A)], {})
+    sign, logarithm = session.dispatch("slogdet", [_matrices("det", A)], {})
     return session.emit("multiply", sign, session.emit("exp", logarithm))
 
 

@@ -42,7 +42,7 @@ def _full_svd_A(g: list[Tensor | None], A: Tensor) -> Tensor:
 )
 def _full_svd(A: Value) -> tuple[Value, Value, Value]:
     """(U, S, Vh) with square U and Vh."""
-    u, s, vh = session.apply("svd_full", [_matrices("svd", A, square=False)], {})
+    u, s, vh = session.dispatch("svd_full", [_matrices("svd", A, square=False)], {})
     return u, s, vh
 
 
@@ -107,7 +107,7 @@ def _qr_A(g: list[Tensor | None], A: Tensor) -> Tensor:
 )
 def linalg_qr(A: Value) -> tuple[Value, Value]:
     """(Q, R), reduced."""
-    q, r = session.apply("qr", [_matrices("qr", A, square=False)], {})
+    q, r = session.dispatch("qr", [_matrices("qr", A, square=False)], {})
     return q, r
 
 
@@ -118,7 +118,7 @@ def _full_qr_A(g: list[Tensor | None], A: Tensor) -> Tensor:
 @op(name="LinalgQrBackward0", multi=True, A=_full_qr_A, method=False, listed=False)
 def _full_qr(A: Value) -> tuple[Value, Value]:
     """(Q, R) with square Q, of matrices that are higher than wide."""
-    q, r = session.apply("qr_full", [_matrices("qr", A, square=False)], {})
+    q, r = session.dispatch("qr_full", [_matrices("qr", A, square=False)], {})
     return q, r
 
 
@@ -165,7 +165,7 @@ def _lstsq(A: Value, B: Value, rcond: float) -> tuple[Value, Value, Value]:
     """(X, rank, singular values)."""
     batch = broadcast_shape(A.shape[:-2], B.shape[:-2])
     a, b = (broadcast_to(x, (*batch, *x.shape[-2:])) for x in (A, B))
-    x, rank, values = session.apply("lstsq", [a, b], {"rcond": rcond})
+    x, rank, values = session.dispatch("lstsq", [a, b], {"rcond": rcond})
     return x, rank, values
 
 

@@ -116,7 +116,7 @@ def elementwise(primitive: str, *operands: Operand, floating: bool = False, **at
         x if type(x) is Value and x.result.spec.aval.dtype is common else as_operand(x, common)
         for x in operands
     ]
-    return session.apply(primitive, values, attrs)[0]
+    return session.dispatch(primitive, values, attrs)[0]
 
 
 def broadcast_to(x: Value, shape: tuple[int, ...], cuts: Sharding | None = None) -> Value:

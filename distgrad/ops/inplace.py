@@ -8,13 +8,13 @@ from typing import Any
 
 from distgrad import session
 from distgrad.dtype import castable
-from distgrad.graph import Place, Value
+from distgrad.graph import CallSite, Value
 from distgrad.ops.helpers import cast, title
 from distgrad.ops.kind import Kind
 from distgrad.ops.moves import Path
 from distgrad.ops.node import Like
 from distgrad.ops.table import call
-from distgrad.record import AsStridedBackward0, Edge, Node, grad_mode, retain
+from distgrad.record import AsStridedBackward0, BackwardNode, Edge, grad_mode, retain
 from distgrad.session import batching
 from distgrad.sharding import Sharding
 from distgrad.storage import Untracked
@@ -46,7 +46,7 @@ INFERENCE = (
 )
 
 
-class CopySlices(Node):
+class CopySlices(BackwardNode):
     """History of a tensor of which a view was changed in place by the op of node `inner`.
 
     The gradient of the changed elements goes through `inner`, that of all others straight to the tensor before.
@@ -55,7 +55,7 @@ class CopySlices(Node):
 
     __slots__ = ("cuts", "inner", "path", "place")
 
-    def __init__(self, base: Edge, inner: Node, path: Path, place: int | None, cuts: Sharding):
+    def __init__(self, base: Edge, inner: BackwardNode, path: Path, place: int | None, cuts: Sharding):
         self.inner = inner
         self.path = path  # from the tensor to the view
         self.place = place
@@ -172,7 +172,7 @@ def suits(tensor: Tensor, value: Value) -> Value:
     return value
 
 
-def write(tensor: Tensor, value: Value, where: Place) -> Value:
+def write(tensor: Tensor, value: Value, where: CallSite) -> Value:
     """Put a value of the right shape and dtype into the tensor's storage; the storage keeps its sharding."""
     target = tensor._avals
     if batching.used:
@@ -202,7 +202,7 @@ def _of_samples(value: Value, target: Value) -> Value:
     return batching.mark_all(value, mine)
 
 
-def rebase(tensor: Tensor, node: Node, output: int = 0, place: int | None = None) -> None:
+def rebase(tensor: Tensor, node: BackwardNode, output: int = 0, place: int | None = None) -> None:
     """Make `node` the history of a tensor that was changed in place.
 
     `place` says which edge of the node leads to the tensor before the change, if one does.
@@ -212,13 +212,13 @@ def rebase(tensor: Tensor, node: Node, output: int = 0, place: int | None = None
         move(tensor, node, output)
     else:
         base = view.base
-        changed: Node = CopySlices(base._edge, node, view.route, place, tensor.sharding)
+        changed: BackwardNode = CopySlices(base._edge, node, view.route, place, tensor.sharding)
         if base._view is not None and base._view.layout.overlaps:
             changed = AsStridedBackward0((changed, 0), base._view.chain.found.path.again(), base.sharding)
         move(base, changed, 0)
 
 
-def move(tensor: Tensor, node: Node, output: int) -> None:
+def move(tensor: Tensor, node: BackwardNode, output: int) -> None:
     """Make an output of `node` the history of a tensor; its retained gradient comes along."""
     before = tensor._node
     if before is not None and before._hooks is not None and tensor.retains_grad:

@@ -65,7 +65,7 @@ def _matrices() -> list[Any]:
 )
 def linalg_svd(A: Value) -> tuple[Value, Value, Value]:
     """(U, S, Vh) with A = U @ diag(S) @ Vh."""
-    u, s, vh = session.apply("svd", [A], {})
+    u, s, vh = session.dispatch("svd", [A], {})
     return u, s, vh
 
 

@@ -14,7 +14,7 @@ from distgrad.ops.chains import Chain, Step
 from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.kind import Kind, Plan
 from distgrad.ops.table import OPS, call
-from distgrad.record import Node, Saved, SavedResult, grad_mode
+from distgrad.record import BackwardNode, Saved, SavedResult, grad_mode
 from distgrad.saving import Packed, SavedTensor
 from distgrad.session import batching
 from distgrad.sharding import Sharding
@@ -50,7 +50,7 @@ def _like(spec: Spec) -> Like:
 TORCHS = {"input": "self", "out": "result"}  # names of what is saved
 
 
-class OpNode(Node):
+class OpNode(BackwardNode):
     """Backward node of an op. Subclasses carry the `kind` and torch's name."""
 
     __slots__ = ("levels", "likes", "made", "plan", "saved", "where")

@@ -9,7 +9,7 @@ from typing import Any
 
 from distgrad import session
 from distgrad.dtype import OF_NUMPY, castable
-from distgrad.graph import place
+from distgrad.graph import call_site
 from distgrad.ops.helpers import cast, title
 from distgrad.ops.inplace import INFERENCE, OVERLAP, PARTIAL, write
 from distgrad.record import grad_mode
@@ -138,7 +138,7 @@ def _fitting(out: Tensor, found: Tensor, count: int) -> Any:
 
 def _put(name: str, out: Tensor, value: Any) -> None:
     if out._avals.shape == value.shape:
-        write(out, value, place(name))
+        write(out, value, call_site(name))
         return
     if out._view is not None:
         raise NotImplementedError(
@@ -154,4 +154,4 @@ def _put(name: str, out: Tensor, value: Any) -> None:
         )
     out._storage = Storage(value)
     out._counter.number += 1
-    out._counter.changed = place(name)
+    out._counter.changed = call_site(name)

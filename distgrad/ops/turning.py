@@ -8,7 +8,7 @@ from copy import copy
 from typing import Any
 
 from distgrad.dual import below, forward, give, highest
-from distgrad.graph import place
+from distgrad.graph import call_site
 from distgrad.ops import inplace as writing
 from distgrad.ops.base import KINDS, Tensor, _node_classes, attach, record, unwrap
 from distgrad.ops.chains import Chain, Step
@@ -44,7 +44,7 @@ def _turning(function: Any, name: str, node: str | Callable[..., str]) -> Callab
             made.note_levels([value])
         _see(self, Step(moves, self._avals.shape, bound[1:]), value)
         self._counter.number += 1
-        self._counter.changed = place(name)
+        self._counter.changed = call_site(name)
         if made is not None:
             writing.move(self, made, 0)
         if self._view is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from distgrad.ops.base import Tensor
-from distgrad.optim.buckets import Step
+from distgrad.optim.buckets import Hyperparameters
 from distgrad.optim.optimizer import Group
 from distgrad.optim.stepping import Stepper, decaying, expect, expect_fused, expect_lr
 
@@ -108,12 +108,12 @@ class Adam(Stepper):
             raise RuntimeError("lr as a Tensor is not supported for capturable=False and foreach=True")
         super()._check_state(group, state)
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         size = lr / (1 - beta1**moment)
         root = (1 - beta2**moment) ** 0.5
         numbers = [size, root, 1 - beta1, beta2, 1 - beta2, group["eps"], decay, 1 - lr * decay]
-        return Step(decaying(group, group["amsgrad"] and "amsgrad"), numbers)
+        return Hyperparameters(decaying(group, group["amsgrad"] and "amsgrad"), numbers)
 
 
 class AdamW(Adam):

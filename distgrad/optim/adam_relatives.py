@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import zeros_like
 from distgrad.optim.adam import expect_betas
-from distgrad.optim.buckets import Entry, Step, number_of, put_number
+from distgrad.optim.buckets import Entry, Hyperparameters, number_of, put_number
 from distgrad.optim.optimizer import Group, scalar_tensor
 from distgrad.optim.stepping import (
     Stepper,
@@ -88,7 +88,7 @@ class NAdam(Stepper):
         put_number(product, number_of(product) * float(product.dtype.numpy.type(_mu(group, step))))
         return step, number_of(product)
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         (step, product), lr, decay = moment, group["lr"], group["weight_decay"]
         beta1, beta2 = group["betas"]
         mu, following = _mu(group, step), _mu(group, step + 1)
@@ -96,7 +96,7 @@ class NAdam(Stepper):
         b = lr * following / (1.0 - product * following)
         shrink = 1 - lr * decay
         numbers = [a, b, 1 - beta2**step, 1 - beta1, beta2, 1 - beta2, group["eps"], decay, shrink]
-        return Step(decaying(group), numbers)
+        return Hyperparameters(decaying(group), numbers)
 
 
 def _mu(group: Group, step: float) -> Any:
@@ -149,7 +149,7 @@ class RAdam(Stepper):
     def _slots(self, group: Group) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         correction = 1 - beta2**moment
         longest = 2 / (1 - beta2) - 1
@@ -159,7 +159,7 @@ class RAdam(Stepper):
             ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             size = size * (ratio * correction) ** 0.5
         numbers = [size, 1 - beta1, beta2, 1 - beta2, group["eps"], decay, 1 - lr * decay]
-        return Step(decaying(group, length > 5.0 and "rectified"), numbers)
+        return Hyperparameters(decaying(group, length > 5.0 and "rectified"), numbers)
 
 
 class Adamax(Stepper):
@@ -205,7 +205,7 @@ class Adamax(Stepper):
     def _slots(self, group: Group) -> tuple[str, ...]:
         return ("exp_avg", "exp_inf")
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         beta1, beta2 = group["betas"]
         size = group["lr"] / (1 - beta1**moment)
-        return Step(decaying(group), [size, 1 - beta1, beta2, group["eps"], group["weight_decay"]])
+        return Hyperparameters(decaying(group), [size, 1 - beta1, beta2, group["eps"], group["weight_decay"]])

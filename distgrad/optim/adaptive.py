@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import full_like, zeros_like
-from distgrad.optim.buckets import Step
+from distgrad.optim.buckets import Hyperparameters
 from distgrad.optim.optimizer import Group, scalar_tensor
 from distgrad.optim.stepping import Stepper, decaying, expect, expect_fused, expect_lr
 
@@ -65,11 +65,11 @@ class RMSprop(Stepper):
         momentum = ("momentum_buffer",) if group["momentum"] > 0 else ()
         return ("square_avg", *momentum, *(("grad_avg",) if group["centered"] else ()))
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         momentum, alpha = group["momentum"], group["alpha"]
         options = decaying(group, momentum > 0 and "momentum", group["centered"] and "centered")
         numbers = [group["lr"], alpha, 1 - alpha, group["eps"], momentum, group["weight_decay"]]
-        return Step(options, numbers)
+        return Hyperparameters(options, numbers)
 
 
 class Adagrad(Stepper):
@@ -138,9 +138,9 @@ class Adagrad(Stepper):
         total = full_like(p, self.defaults["initial_accumulator_value"])
         return {"step": scalar_tensor(0, group["fused"]), "sum": total}
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         lr = group["lr"] / (1 + (moment - 1) * group["lr_decay"])
-        return Step(decaying(group), [lr, group["eps"], group["weight_decay"]])
+        return Hyperparameters(decaying(group), [lr, group["eps"], group["weight_decay"]])
 
     def share_memory(self) -> None:
         """Does nothing: workers do not share tensors by memory."""
@@ -192,9 +192,11 @@ class Adadelta(Stepper):
     def _slots(self, group: Group) -> tuple[str, ...]:
         return ("square_avg", "acc_delta")
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         rho = group["rho"]
-        return Step(decaying(group), [group["lr"], rho, 1 - rho, group["eps"], group["weight_decay"]])
+        return Hyperparameters(
+            decaying(group), [group["lr"], rho, 1 - rho, group["eps"], group["weight_decay"]]
+        )
 
 
 class Rprop(Stepper):
@@ -245,5 +247,5 @@ class Rprop(Stepper):
         size = full_like(p, lr.item() if isinstance(lr, Tensor) else lr)
         return {"step": scalar_tensor(0), "prev": zeros_like(p), "step_size": size}
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
-        return Step(decaying(group), [*group["etas"], *group["step_sizes"]])
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
+        return Hyperparameters(decaying(group), [*group["etas"], *group["step_sizes"]])

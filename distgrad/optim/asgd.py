@@ -6,7 +6,7 @@ from typing import Any
 
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import zeros_like
-from distgrad.optim.buckets import Entry, Step, number_of, put_number
+from distgrad.optim.buckets import Entry, Hyperparameters, number_of, put_number
 from distgrad.optim.optimizer import Group, scalar_tensor
 from distgrad.optim.stepping import (
     Stepper,
@@ -78,7 +78,7 @@ class ASGD(Stepper):
         put_number(state["mu"], 1 / max(1, step - group["t0"]))
         return eta, mu
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         eta, mu = moment
         numbers = [eta, 1 - group["lambd"] * eta, mu, group["weight_decay"]]
-        return Step(decaying(group, mu != 1 and "averaged"), numbers)
+        return Hyperparameters(decaying(group, mu != 1 and "averaged"), numbers)

@@ -19,7 +19,7 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import NAMES
-from distgrad.graph import LazyConstant, Place, Result, Value
+from distgrad.graph import CallSite, LazyConstant, Result, Value
 from distgrad.ops.base import Tensor
 from distgrad.ops.convert import _reshard
 from distgrad.ops.inplace import write
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     first: bool
 
 
-class Step(NamedTuple):
+class Hyperparameters(NamedTuple):
     """What a rule works with at one point of time: its options and its numbers."""
 
     options: str
@@ -53,10 +53,10 @@ class Step(NamedTuple):
         return Value.known(np.array(self.numbers, np.float64))
 
 
-def update_one(rule: str, entry: Entry, state: list[Tensor], step: Step, here: Place) -> None:
+def update_one(rule: str, entry: Entry, state: list[Tensor], step: Hyperparameters, here: CallSite) -> None:
     """A step of one parameter, which may be cut."""
     values = [entry.p._value, entry.g._value, step.value, *[t._value for t in state]]
-    made = session.apply("update", values, {"rule": rule, "options": step.options})
+    made = session.dispatch("update", values, {"rule": rule, "options": step.options})
     for tensor, value in zip((entry.p, *state), made, strict=True):
         write(tensor, value, here)
 
@@ -100,12 +100,12 @@ class Bucket:
                 tensor._storage.generation += 1
                 tensor._counter.number += 1
 
-    def update(self, rule: str, step: Step, gradients: Sequence[Tensor], here: Place) -> None:
+    def update(self, rule: str, step: Hyperparameters, gradients: Sequence[Tensor], here: CallSite) -> None:
         """The step itself."""
         storages = self.storages
         inputs = [step.value, *[s.value for s in storages], *[p._value for p in self.params]]
         inputs += [g._value for g in gradients]
-        made = session.apply("update_all", inputs, {"rule": rule, "options": step.options})
+        made = session.dispatch("update_all", inputs, {"rule": rule, "options": step.options})
         for storage, tensors, value in zip(storages, self.tensors, made, strict=False):
             _forget(tensors, storage)
             storage.replace(value)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.dtype import float64
-from distgrad.graph import place
+from distgrad.graph import call_site
 from distgrad.ops.base import Tensor
 from distgrad.ops.inplace import write
 from distgrad.ops.joining import cat, stack
@@ -186,7 +186,7 @@ class _Run:
             new = self.evaluate()
             gradient = owner._flat_gradient()
             for p, value in zip(owner._params, before, strict=True):
-                write(p, value, place("LBFGS.step"))
+                write(p, value, call_site("LBFGS.step"))
             loss, slope = told(new, gradient.dot(direction))
             return Point(t, loss, gradient, slope)
 

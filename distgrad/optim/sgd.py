@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from distgrad.ops.base import Tensor
 from distgrad.ops.making import zeros_like
-from distgrad.optim.buckets import Entry, Step
+from distgrad.optim.buckets import Entry, Hyperparameters
 from distgrad.optim.optimizer import Group
 from distgrad.optim.stepping import Stepper, decaying, expect, expect_fused, expect_lr
 
@@ -90,8 +90,8 @@ class SGD(Stepper):
     def _check_state(self, group: Group, state: dict[str, Any]) -> None:
         pass
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         momentum = group["momentum"]
         options = decaying(group, momentum != 0 and "momentum", group["nesterov"] and "nesterov")
         kept, fresh = (0.0, 1.0) if moment else (momentum, 1 - group["dampening"])
-        return Step(options, [group["lr"], group["weight_decay"], momentum, kept, fresh])
+        return Hyperparameters(options, [group["lr"], group["weight_decay"], momentum, kept, fresh])

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from distgrad import session
-from distgrad.graph import Place, place
+from distgrad.graph import CallSite, call_site
 from distgrad.ops.base import Tensor
 from distgrad.ops.binary import clamp, maximum
 from distgrad.ops.compare import where
 from distgrad.ops.convert import clone
 from distgrad.ops.making import full_like, ones_like, zeros_like
 from distgrad.ops.pointwise import abs, sign, sqrt
-from distgrad.optim.buckets import Buckets, Entry, Step, number_of, put_number, update_one
+from distgrad.optim.buckets import Buckets, Entry, Hyperparameters, number_of, put_number, update_one
 from distgrad.optim.optimizer import Group, Optimizer, differentiably, scalar_tensor
 from distgrad.primitives.updates import RULES, options_of
 from distgrad.record import enable_grad
@@ -72,7 +72,7 @@ class Stepper(Optimizer):
         """The point of time for which `_step` is asked; it begins a step of one parameter."""
         return self._count(entry.state)
 
-    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Step:
+    def _step(self, group: Group, moment: Any, state: dict[str, Any]) -> Hyperparameters:
         """The options and numbers of a step at this point of time."""
         raise NotImplementedError
 
@@ -91,13 +91,13 @@ class Stepper(Optimizer):
             with enable_grad():
                 loss = closure()
         name = f"{type(self).__name__}.step"
-        here = place(name, 2)
+        here = call_site(name, 2)
         with session.called(name):
             for number, group in enumerate(self.param_groups):
                 self._step_group(number, group, here)
         return loss
 
-    def _step_group(self, number: int, group: Group, here: Place) -> None:
+    def _step_group(self, number: int, group: Group, here: CallSite) -> None:
         slots, told = self._slots(group), _told(group, group["differentiable"])
         entries = self._entries(group, slots)
         if group["differentiable"]:
@@ -187,7 +187,7 @@ def _told(group: Group, differentiable: bool) -> Group:
     }
 
 
-def _differentiable(rule: str, entry: Entry, state: list[Tensor], step: Step) -> None:
+def _differentiable(rule: str, entry: Entry, state: list[Tensor], step: Hyperparameters) -> None:
     """A step whose ops are recorded. What it reads is cloned: it is changed afterwards."""
     p, g = entry.p, entry.g
     made = RULES[rule].step(TENSORS, clone(p), g, step.numbers, options_of(step.options), *map(clone, state))

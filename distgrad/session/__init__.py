@@ -7,7 +7,6 @@ and sends its programs, one call for each worker and stage, without waiting. `fe
 from distgrad.session import batching
 from distgrad.session.core import Session
 from distgrad.session.door import (
-    apply,
     at_hand,
     begin_pass,
     begin_remat,
@@ -15,6 +14,7 @@ from distgrad.session.door import (
     bring,
     constant,
     current,
+    dispatch,
     emit,
     emit_all,
     end_pass,
@@ -42,7 +42,6 @@ from distgrad.session.signature import called, current_op
 __all__ = [
     "WORDED",
     "Session",
-    "apply",
     "at_hand",
     "batching",
     "begin_pass",
@@ -53,6 +52,7 @@ __all__ = [
     "constant",
     "current",
     "current_op",
+    "dispatch",
     "emit",
     "emit_all",
     "end_pass",

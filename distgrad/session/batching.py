@@ -24,13 +24,13 @@ from distgrad.primitives import Aval, Primitive
 from distgrad.primitives.batching import Batch
 from distgrad.sharding import Cut, Sharding
 
-Apply = Callable[[str, Sequence[Value], dict[str, Any]], Sequence[Value]]
+Dispatch = Callable[[str, Sequence[Value], dict[str, Any]], Sequence[Value]]
 
 
 class Below(NamedTuple):
     """What the door does with values of lower levels."""
 
-    apply: Apply
+    dispatch: Dispatch
     put: Callable[[Value, Value, Any], Value]
     shard_bytes: int
 
@@ -166,7 +166,7 @@ def split(value: Value, dim: int, level: int, size: int, below: Below | None) ->
     if dim:
         order = (dim, *(d for d in range(len(value.shape)) if d != dim))
         assert below is not None
-        (value,) = below.apply("permute", (value,), {"dims": order})
+        (value,) = below.dispatch("permute", (value,), {"dims": order})
     return _wrapped(value, level, size, True)
 
 
@@ -184,7 +184,7 @@ def join(value: Value, dim: int, level: int, size: int, below: Below) -> Value:
         physical = _batch(size, [physical], [False], below).full(physical, False)
     if dim:
         n = len(physical.shape)
-        (physical,) = below.apply(
+        (physical,) = below.dispatch(
             "permute", (physical,), {"dims": (*range(1, dim + 1), 0, *range(dim + 1, n))}
         )
     return physical
@@ -200,8 +200,8 @@ def summed(value: Value, level: int, size: int, below: Below) -> Value:
         value = result.physical
         if result.spread:
             attrs = {"dims": (0,), "keepdim": False, "dtype": str(value.dtype)}
-            return below.apply("sum", (value,), attrs)[0]
-    return below.apply("multiply", (value, Value.known(np.array(size, value.dtype))), {})[0]
+            return below.dispatch("sum", (value,), attrs)[0]
+    return below.dispatch("multiply", (value, Value.known(np.array(size, value.dtype))), {})[0]
 
 
 # Primitives of batched values.
@@ -212,7 +212,7 @@ def apply_batched(
     level, size = max(levels(v)[-1] for v in inputs if type(v.result) is Batched)
     operands, flags = _stripped(inputs, level)
     if True not in flags:
-        outs = below.apply(primitive.name, operands, attrs)
+        outs = below.dispatch(primitive.name, operands, attrs)
         return tuple([_wrapped(out, level, size, False) for out in outs])
     if primitive.batch is None:
         raise NotImplementedError(f"vmap: there is no batching rule for {primitive.name} yet")
@@ -240,7 +240,7 @@ def _batch(size: int, operands: Sequence[Value], flags: Sequence[bool], below: B
         if flag and value.sharding.cuts[0].count > 1:
             cut = value.sharding.cuts[0]
             break
-    return Batch(size, cut, below.apply, _number, below.shard_bytes)
+    return Batch(size, cut, below.dispatch, _number, below.shard_bytes)
 
 
 def _number(number: Any, dtype: np.dtype) -> Value:

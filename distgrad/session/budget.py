@@ -15,7 +15,7 @@ from distgrad.plan.explain import Choice, Held, told
 from distgrad.plan.memory import stored_bytes
 from distgrad.program import Slot
 from distgrad.session.calls import Calls
-from distgrad.session.rematerialise import Again, Batch, anchors, can_go
+from distgrad.session.rematerialise import Replay, Replays, anchors, can_go
 
 ROOMY = 8  # nothing is prepared while workers hold less than this part of the budget
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -56,7 +56,7 @@ class _Budgets(threading.local):
 budgets = _Budgets()
 
 
-class Made(NamedTuple):
+class Prepared(NamedTuple):
     """What is to be sent: nodes, and the plan for them; what the workers are to free first; and why."""
 
     nodes: list[Node]
@@ -66,7 +66,7 @@ class Made(NamedTuple):
     now: Sequence[Held] = ()  # what the workers hold when they begin
     frees: bool = False  # whether they are to free what they hold in vain before they begin
     gone: tuple[Result, ...] = ()
-    batch: Batch | None = None  # of the nodes those that make again what is read of that
+    replay: Replay | None = None  # of the nodes those that make again what is read of that
 
 
 Planned = Callable[..., Plan]  # the plan for a capture; some of its offers are made again, or may be later
@@ -86,11 +86,11 @@ class Chooser:
         budget: int,
         planned: Planned,
         shard_bytes: int,
-        again: Again,
+        replays: Replays,
         asked: Result | None,
     ):
         self.calls, self.budget, self.planned = calls, budget, planned
-        self.shard_bytes, self.again, self.asked = shard_bytes, again, asked
+        self.shard_bytes, self.replays, self.asked = shard_bytes, replays, asked
 
     def made(
         self,
@@ -99,7 +99,7 @@ class Chooser:
         kept: Iterable[Result],
         remakable: Mapping[Result, Remat],
         later: Collection[Result],
-    ) -> Made:
+    ) -> Prepared:
         """What is to be sent for `nodes`. What is `kept` could be made again; so could `remakable`, which they read.
 
         What other nodes read `later` stays.
@@ -118,7 +118,7 @@ class Chooser:
         for result in can_go(r for r in kept if not (r in inside or r in remakable or r in later)):
             if max(told(found.plan, now)) <= self.budget:
                 break
-            if result.remat is not None and anchors(result.remat.step, gone) is not None:
+            if result.remat is not None and anchors(result.remat.past, gone) is not None:
                 gone.append(result)
                 now = self._without(now, result)
         if gone:
@@ -129,7 +129,7 @@ class Chooser:
         base = self.planned(captured)
         key = (self.budget, *now)
         count = base.drops.get(key)
-        tried: dict[int, Made] = {0: found}
+        tried: dict[int, Prepared] = {0: found}
 
         def most(count: int) -> int:
             if count not in tried:
@@ -143,34 +143,34 @@ class Chooser:
         most(count)
         return tried[count]
 
-    def _fits(self, made: Made) -> bool:
+    def _fits(self, made: Prepared) -> bool:
         return made.choice is not None and made.choice.after <= self.budget
 
-    def _chosen(self, nodes: list[Node], captured: Capture, now: Sequence[Held]) -> Made:
+    def _chosen(self, nodes: list[Node], captured: Capture, now: Sequence[Held]) -> Prepared:
         base = self.planned(captured)
         plan, choice = choose(base, captured, self.budget, now, self.planned, self.shard_bytes)
-        return Made(nodes, captured, plan, choice, now)
+        return Prepared(nodes, captured, plan, choice, now)
 
     def _freed(
-        self, found: Made, captured: Capture, remakable: Mapping[Result, Remat], read: Sequence[Result]
-    ) -> Made | None:
+        self, found: Prepared, captured: Capture, remakable: Mapping[Result, Remat], read: Sequence[Result]
+    ) -> Prepared | None:
         """What is sent if some of what the nodes read is freed first and made again; None if it cannot be."""
         gone = {*found.gone, *read}
-        batch = self.again.nodes({r: remakable[r] for r in read}, gone)
-        if batch is None:
+        replay = self.replays.nodes({r: remakable[r] for r in read}, gone)
+        if replay is None:
             return None
         now = found.now
         for result in read:
             now = self._without(now, result)
-        nodes = [*batch.nodes, *found.nodes]
-        forward = captured.forward and captured.forward + len(batch.nodes)
-        recaptured = capture(nodes, forward, self.again.numbers(nodes, batch), self.asked)
+        nodes = [*replay.nodes, *found.nodes]
+        forward = captured.forward and captured.forward + len(replay.nodes)
+        recaptured = capture(nodes, forward, self.replays.numbers(nodes, replay), self.asked)
         made = self._chosen(nodes, recaptured, now)
         assert made.choice is not None
         freed = sum(r.spec.nbytes for r in read)
-        names = tuple(node.primitive.name for node in batch.nodes)
+        names = tuple(node.primitive.name for node in replay.nodes)
         choice = replace(made.choice, freed=freed, names=names, before=found.choice.before)  # type: ignore[union-attr]
-        return made._replace(gone=(*found.gone, *read), batch=batch, choice=choice, frees=True)
+        return made._replace(gone=(*found.gone, *read), replay=replay, choice=choice, frees=True)
 
     def _without(self, now: Sequence[Held], result: Result) -> list[Held]:
         slots = [Slot(result.aval.dtype, cuts) for cuts in (result.sharding, *result.copies)]

@@ -15,7 +15,7 @@ from distgrad.errors import DistgradError, WorkerError
 from distgrad.exchange import Failure, routing
 from distgrad.exchange.base import stored_bytes
 from distgrad.fields import pack_array
-from distgrad.graph import Place, origin
+from distgrad.graph import CallSite, origin
 from distgrad.plan.explain import Held
 from distgrad.program import Send, Slot
 from distgrad.session import measure
@@ -54,7 +54,7 @@ class _Call(NamedTuple):
 
     serial: int
     replies: list[Handle]
-    places: Sequence[Place | None]  # of each step
+    sites: Sequence[CallSite | None]  # of each step
     freed: list[int]  # what it was to free
     keep: Sequence[int]  # what it is to store
 
@@ -135,7 +135,7 @@ class Calls:
         boxes: Sequence[tuple[tuple[str, ...], Box]] = (),
         returns: tuple[str, ...] = (),
         sends: tuple[Send, ...] = (),
-        places: Sequence[Place | None] = (),
+        sites: Sequence[CallSite | None] = (),
     ) -> Box:
         """Send one program to every worker. Waits only if too many stages are on their way.
 
@@ -173,7 +173,7 @@ class Calls:
         except BaseException:  # some workers may not have heard of it
             self.freed.extend(freed)
             raise
-        self._in_flight.append(_Call(self._serial, sent.replies, places, freed, keep))
+        self._in_flight.append(_Call(self._serial, sent.replies, sites, freed, keep))
         while len(self._in_flight) > IN_FLIGHT:
             self._collect()
         return sent
@@ -294,13 +294,13 @@ class Calls:
         told = [msgpack.unpackb(reply, raw=False) for reply in replies]
         if measure.active is not None and all("profile" in reply for reply in told):
             figures = [reply["profile"] for reply in told]
-            measure.active.returned(self.epoch, call.serial, call.places, figures)
+            measure.active.returned(self.epoch, call.serial, call.sites, figures)
         for worker, reply in enumerate(told):
             for raw in reply["failures"]:
                 failure = Failure(*raw)
                 key = (failure.serial, failure.step)
                 if failure.serial == call.serial and self._known(key) is None:
-                    where = call.places[failure.step] if 0 <= failure.step < len(call.places) else None
+                    where = call.sites[failure.step] if 0 <= failure.step < len(call.sites) else None
                     at = origin(where) if where is not None else None
                     error = worker_error(failure, at, partial(self._member, worker))
                     self._errors.keep(key, error)

@@ -17,7 +17,7 @@ import numpy as np
 from distgrad.caching import Cache, shared_bytes
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.exchange import Failure
-from distgrad.graph import Node, Place, Remat, RemoteRef, Result, Value, nobody, spec
+from distgrad.graph import CallSite, Node, Remat, RemoteRef, Result, Value, nobody, spec
 from distgrad.plan.build import Plan, Stage, build, reading
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
@@ -27,11 +27,11 @@ from distgrad.plan.rematerialise import Offer
 from distgrad.primitives import Aval, Primitive
 from distgrad.program import Program, Slot
 from distgrad.session import measure
-from distgrad.session.budget import Chooser, Made, budgets
+from distgrad.session.budget import Chooser, Prepared, budgets
 from distgrad.session.calls import Box, Calls
 from distgrad.session.failures import fresh, worker_error
-from distgrad.session.inline import FEED, apply
-from distgrad.session.rematerialise import Again, Batch, anchors, give_up, is_there, note
+from distgrad.session.inline import FEED, run_kernel
+from distgrad.session.rematerialise import Replay, Replays, anchors, give_up, is_there, note
 from distgrad.session.room import Memory, check_room, memory, too_large
 from distgrad.session.signature import Signature, here, signature
 from distgrad.session.transfer import BATCH, along_one, receive, send
@@ -47,7 +47,7 @@ NOTHING = encode(Program((), (), (), (), (), (), (), ()))  # a call that only fr
 LOST = "this tensor's contents were lost when its session was shut down"
 TOLD = 3  # errors that are printed at the end
 PLANS = 64 << 20  # bytes of plans that are kept
-PASSES = 1_000  # places where passes begin that are known
+PASSES = 1_000  # call sites at which passes begin that are known
 COPIES = 4  # other cuts in which one value is kept
 
 
@@ -74,7 +74,7 @@ class Session:
         self._forward = 0  # how many of the pending nodes came before the first backward pass
         self.left_budget: int | None = None  # of a block that has ended before all of its work was sent
         self._asked: Result | None = None  # a large result that somebody waits for
-        self._again = Again()  # of the pending nodes those that run for the second time
+        self._replays = Replays()  # of the pending nodes those that run for the second time
         self._remakable: dict[
             Result, Remat
         ] = {}  # what pending nodes read that is stored, and could be made again
@@ -151,7 +151,7 @@ class Session:
         inputs: Sequence[Result],
         attrs: dict[str, Any],
         made: Signature,
-        where: Place,
+        where: CallSite,
         outputs: tuple[Result, ...],
     ) -> None:
         self.pending.append(Node(primitive, tuple(inputs), attrs, made.layout, where, made.number, outputs))
@@ -223,23 +223,23 @@ class Session:
         if remat is None:
             return
         if is_there(result):
-            if result not in self._remakable and (found := anchors(remat.step)) is not None:
+            if result not in self._remakable and (found := anchors(remat.past)) is not None:
                 self._remakable[result] = remat._replace(anchors=found)
             return
-        batch = self._again.nodes({result: remat})
-        if batch is None:
+        replay = self._replays.nodes({result: remat})
+        if replay is None:
             raise DistgradError(LOST)
-        for node in batch.nodes:
+        for node in replay.nodes:
             for operand in node.inputs:
                 if not operand.pending:
                     self._usable(operand)
-        self._pend_again(batch)
-        self.pending.extend(batch.nodes)
+        self._pend_again(replay)
+        self.pending.extend(replay.nodes)
 
-    def _pend_again(self, batch: Batch) -> None:
+    def _pend_again(self, replay: Replay) -> None:
         """Nodes that run for the second time are pending: what they make waits for them."""
-        self._again.add(batch)
-        for node in batch.nodes:
+        self._replays.add(replay)
+        for node in replay.nodes:
             for out in node.outputs:
                 out.becomes_pending()
 
@@ -344,10 +344,10 @@ class Session:
 
     def _prune(self) -> None:
         """Forget of what nodes that are not pending any more would have made, and could have made again."""
-        if self._remakable or self._again.pins:
+        if self._remakable or self._replays.pins:
             read = {r for node in self.pending for r in node.inputs}
             self._remakable = {r: remat for r, remat in self._remakable.items() if r in read}
-            self._again.keep(self.pending)
+            self._replays.keep(self.pending)
 
     def _set_aside(self) -> bool:
         """Refuse the pending nodes of which one result alone has no room; whether there are any."""
@@ -367,24 +367,24 @@ class Session:
             if outs and self._send(needed(ready, outs)) is not None:
                 self._send_in_parts([n for n in ready if n in set(part)])
 
-    def _made(self, nodes: list[Node], forward: int = 0) -> Made:
+    def _made(self, nodes: list[Node], forward: int = 0) -> Prepared:
         """What is to be sent for these nodes."""
-        captured = capture(nodes, forward, self._again.numbers(nodes), self._asked)
+        captured = capture(nodes, forward, self._replays.numbers(nodes), self._asked)
         plan, budget = self._planned(captured), budgets.now(self.left_budget)
         if budget is None:
-            return Made(nodes, captured, plan)
-        chooser = Chooser(self.calls, budget, self._planned, self.shard_bytes, self._again, self._asked)
+            return Prepared(nodes, captured, plan)
+        chooser = Chooser(self.calls, budget, self._planned, self.shard_bytes, self._replays, self._asked)
         sent = set(nodes)
         later = {r for node in self.pending if node not in sent for r in node.inputs}
         return chooser.made(nodes, captured, self._kept, self._remakable, later)
 
-    def _free(self, made: Made) -> None:
+    def _free(self, made: Prepared) -> None:
         """Have freed what a choice says; its nodes make again what is read of that."""
         for result in made.gone:
             give_up(result, made.gone)
-        if made.batch is not None:
-            self._pend_again(made.batch)
-            self.pending[:0] = made.batch.nodes
+        if made.replay is not None:
+            self._pend_again(made.replay)
+            self.pending[:0] = made.replay.nodes
         if made.frees:
             self.calls.run(NOTHING)
 
@@ -451,7 +451,7 @@ class Session:
             boxes=list(zip(stage.program.boxes, sources, strict=True)),
             returns=stage.returns,
             sends=stage.program.sends,
-            places=[captured.nodes[n].where if n >= 0 else None for n in stage.nodes],
+            sites=[captured.nodes[n].where if n >= 0 else None for n in stage.nodes],
         )
 
     def explain(self, results: Sequence[Result]) -> Explanation:
@@ -537,7 +537,7 @@ class Session:
                 result.becomes_failed(fresh(error))
                 raise
             try:
-                made = apply(node.primitive, arrays, [o.spec for o in node.outputs], node.attrs)
+                made = run_kernel(node.primitive, arrays, [o.spec for o in node.outputs], node.attrs)
             except Exception as error:  # as where a worker does it; the node stays pending
                 failure = Failure(type(error).__name__, str(error), -1, 0)
                 raise worker_error(failure, node.origin) from None

@@ -192,15 +192,15 @@ def _tell(text: str) -> None:
 
 def emit(name: str, *inputs: Value, **attrs: Any) -> Value:
     """Apply the primitive `name` to `inputs`: computed at once where all is small and known, else recorded."""
-    return apply(name, inputs, attrs)[0]
+    return dispatch(name, inputs, attrs)[0]
 
 
 def emit_all(name: str, *inputs: Value, **attrs: Any) -> Sequence[Value]:
     """The same for a primitive with several results."""
-    return apply(name, inputs, attrs)
+    return dispatch(name, inputs, attrs)
 
 
-def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence[Value]:
+def dispatch(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence[Value]:
     """The same for operands and attributes that are put together already; what is not known yet is recorded."""
     primitive = TABLE[name]
     if _inline_bytes:
@@ -223,7 +223,7 @@ def apply(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence
 
 def below() -> batching.Below:
     """What is done with the values that batched ones are made of."""
-    return batching.Below(apply, put, _shard_bytes)
+    return batching.Below(dispatch, put, _shard_bytes)
 
 
 # Parts of a value: read and written without the rest.
@@ -260,7 +260,7 @@ def _lazy_view(primitive: Primitive, base: Value, attrs: dict[str, Any]) -> Valu
     lazy = base.result.lazy
     if isinstance(lazy, (LazyWrites, LazyView)) and lazy.depth >= DEPTH:
         _write_out(base)
-        return apply(primitive.name, (base,), attrs)[0]
+        return dispatch(primitive.name, (base,), attrs)[0]
     return lazy_view(primitive, base, attrs, here(primitive), _shard_bytes)
 
 

@@ -105,7 +105,7 @@ def small(
         result = Result(outs[0], array)
         result.colocation = colocation
         return (Value(result),)
-    several = apply(primitive, arrays, outs, attrs)
+    several = run_kernel(primitive, arrays, outs, attrs)
     values = [Value(Result(out, array)) for out, array in zip(outs, several, strict=True)]
     for value in values:
         value.result.colocation = colocation
@@ -119,7 +119,7 @@ def computed_here(result: Result) -> np.ndarray:
         assert lazy is not None
         inputs, attrs = lazy.call()
         arrays = [computed_here(value.result) for value in inputs]
-        (array,) = apply(lazy.primitive, arrays, [result.spec], attrs)
+        (array,) = run_kernel(lazy.primitive, arrays, [result.spec], attrs)
         result.becomes_known(array)
         return array
     return result.array
@@ -154,7 +154,7 @@ def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dic
     return _known.keep(key, _Known(outs, size, alone, pooled, travels, lazy))
 
 
-def apply(
+def run_kernel(
     primitive: Primitive, arrays: Sequence[np.ndarray], outs: Sequence[Spec], attrs: dict[str, Any]
 ) -> tuple[np.ndarray, ...]:
     """The arrays of the results `outs`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import Any, NamedTuple, Protocol
 
-from distgrad.graph import Origin, Place, origin
+from distgrad.graph import CallSite, Origin, origin
 from distgrad.plan.build import Plan, Stage
 from distgrad.plan.capture import Capture
 from distgrad.plan.explain import Predicted, peaks, predicted
@@ -79,7 +79,7 @@ class Measure:
     omitted: int = 0
     _plans: dict[int, tuple[Plan, list[Predicted]]] = field(default_factory=dict)
     _sent: dict[tuple[int, int], _Sent] = field(default_factory=dict)
-    _origins: dict[Place, Origin] = field(default_factory=dict)
+    _origins: dict[CallSite, Origin] = field(default_factory=dict)
     _offsets: dict[int, float] = field(default_factory=dict)
 
     # The session that is measured
@@ -137,12 +137,12 @@ class Measure:
     # The workers
 
     def returned(
-        self, epoch: int, serial: int, places: Sequence[Place | None], figures: Sequence[dict[str, Any]]
+        self, epoch: int, serial: int, sites: Sequence[CallSite | None], figures: Sequence[dict[str, Any]]
     ) -> None:
         """A call has come back, with what each worker has measured."""
         self.calls += 1
         sent = self._sent.pop((epoch, serial), None)
-        steps = [0.0] * len(places)
+        steps = [0.0] * len(sites)
         for worker, told in enumerate(figures):
             self.busy[worker] += told["seconds"]
             self.inside += told["seconds"] if told["pid"] == os.getpid() else 0.0
@@ -155,20 +155,20 @@ class Measure:
             self._draw(worker, serial, sent, told)
         self.parts["steps"] += sum(steps)
         if sent is not None:
-            for place, (flops, nbytes), seconds in zip(places, sent.costs.steps, steps, strict=True):
-                row = self._row(place)
+            for site, (flops, nbytes), seconds in zip(sites, sent.costs.steps, steps, strict=True):
+                row = self._row(site)
                 row.calls += 1
                 row.flops += flops
                 row.bytes += nbytes
                 row.seconds += seconds
 
-    def _row(self, place: Place | None) -> Row:
-        if place is None:
+    def _row(self, site: CallSite | None) -> Row:
+        if site is None:
             key = Origin("reshard", "", 0)  # a step of the planner's own
         else:
-            found = self._origins.get(place)
+            found = self._origins.get(site)
             if found is None:
-                found = self._origins[place] = origin(place)
+                found = self._origins[site] = origin(site)
             key = found
         if key not in self.rows:
             self.rows[key] = Row(*key)

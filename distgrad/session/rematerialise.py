@@ -1,8 +1,8 @@
 """Values that were not kept, or need not be: how they are made again.
 
-A *step* is a node that has run, without what it has read and made: it knows those weakly, so that it keeps nothing
-alive, or by the step that made them. To make a result again its steps become nodes anew, as far back as what is still
-there: the *anchors*, which a result that was not kept must hold, and which one that is kept need not.
+A *past node* has run, and is kept without what it has read and made: it knows those weakly, so that it keeps nothing
+alive, or by the past node that made them. To make a result again the past nodes behind it become nodes anew, as far
+back as what is still there: the *anchors*, which a dropped result must hold, and which one that is kept need not.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from distgrad.plan.capture import Capture
 from distgrad.plan.costs import SMALL
 
 
-class Made(NamedTuple):
-    """One result of a step."""
+class Output(NamedTuple):
+    """One result of a past node."""
 
-    step: Step
-    place: int
+    past: PastNode
+    number: int
 
 
 class Source(NamedTuple):
-    """What a step reads: a result that is held, if it is small, or known; and the step that made it, if known."""
+    """What a past node reads: a small result itself, others weakly; and the past node that made it, if known."""
 
     held: Result | None
     known: weakref.ref[Result] | None
-    made: Made | None
+    made: Output | None
 
     @property
     def result(self) -> Result | None:
@@ -37,7 +37,7 @@ class Source(NamedTuple):
         return self.held if self.known is None else self.known()
 
 
-class Step:
+class PastNode:
     """A node that has run."""
 
     __slots__ = ("node", "outs", "pins", "sources", "specs")
@@ -60,23 +60,23 @@ def note(plan: Plan, captured: Capture) -> list[Result]:
     numbers = {
         n for ways in (plan.rematerialised, plan.rematerialisable) for mine in ways.values() for n in mine
     }
-    makers: dict[Result, Made] = {}
+    makers: dict[Result, Output] = {}
     for n in sorted(numbers):
         node = captured.nodes[n]
         sources = tuple(_source(r, makers.get(r)) for r in node.inputs)
-        step = Step(node, sources, plan.pins.get(n, ()))
-        makers.update((out, Made(step, place)) for place, out in enumerate(node.outputs))
+        past = PastNode(node, sources, plan.pins.get(n, ()))
+        makers.update((out, Output(past, index)) for index, out in enumerate(node.outputs))
     results = captured.results
     for v in plan.rematerialised:
-        step, place = makers[results[v]]
-        results[v].note_remat(Remat(step, anchors(step) or (), plan.ranks.get(v, ()), place))
+        past, index = makers[results[v]]
+        results[v].note_remat(Remat(past, anchors(past) or (), plan.ranks.get(v, ()), index))
     for v in plan.rematerialisable:
-        step, place = makers[results[v]]
-        results[v].note_remat(Remat(step, (), plan.ranks.get(v, ()), place))
+        past, index = makers[results[v]]
+        results[v].note_remat(Remat(past, (), plan.ranks.get(v, ()), index))
     return [results[v] for v in plan.rematerialisable]
 
 
-def _source(result: Result, made: Made | None) -> Source:
+def _source(result: Result, made: Output | None) -> Source:
     if made is None and result.spec.nbytes <= SMALL:
         return Source(result, None, None)
     return Source(None, weakref.ref(result), made)
@@ -87,104 +87,104 @@ def is_there(result: Result) -> bool:
     return not result.pending
 
 
-def _behind(source: Source, gone: Collection[Result]) -> Result | Made | None:
-    """What a source is read from: a result that is there, or the step that makes it again; None: it is lost."""
+def _behind(source: Source, gone: Collection[Result]) -> Result | Output | None:
+    """What a source is read from: a result that is there, or the past node that makes it again; None: it is lost."""
     result = source.result
     if result is not None and result not in gone and is_there(result):
         return result
     if source.made is not None:
         return source.made
     remat = None if result is None else result.remat
-    return None if remat is None else Made(remat.step, remat.place)
+    return None if remat is None else Output(remat.past, remat.output)
 
 
-def anchors(step: Step, gone: Collection[Result] = ()) -> tuple[Result, ...] | None:
-    """What a step and those before it are made of, to be held; None if some of it is lost."""
+def anchors(past: PastNode, gone: Collection[Result] = ()) -> tuple[Result, ...] | None:
+    """What a past node and those before it are made of, to be held; None if some of it is lost."""
     found: dict[Result, None] = {}
-    seen = {step}
-    stack = [step]
+    seen = {past}
+    stack = [past]
     while stack:
         for source in stack.pop().sources:
             result, behind = source.result, _behind(source, gone)
             if behind is None:
                 return None
-            if isinstance(behind, Made) and behind is source.made:
-                if behind.step not in seen:
-                    seen.add(behind.step)
-                    stack.append(behind.step)
+            if isinstance(behind, Output) and behind is source.made:
+                if behind.past not in seen:
+                    seen.add(behind.past)
+                    stack.append(behind.past)
             elif result is not None:  # also one that can be made again by itself, and anchors
                 found[result] = None
     return tuple(found)
 
 
-class Batch(NamedTuple):
+class Replay(NamedTuple):
     """Nodes that are to run for the second time, in their order: with the tiles that they had, and what they make."""
 
     nodes: list[Node]
     pins: dict[Node, Pins]
-    made: dict[Step, tuple[Result, ...]]
+    made: dict[PastNode, tuple[Result, ...]]
 
 
-class Again:
+class Replays:
     """Of the pending nodes those that run for the second time."""
 
     def __init__(self) -> None:
         self.pins: dict[Node, Pins] = {}
-        self.made: dict[Step, tuple[Result, ...]] = {}
+        self.made: dict[PastNode, tuple[Result, ...]] = {}
 
-    def add(self, batch: Batch) -> None:
+    def add(self, replay: Replay) -> None:
         """They are pending."""
-        self.pins.update(batch.pins)
-        self.made.update(batch.made)
+        self.pins.update(replay.pins)
+        self.made.update(replay.made)
 
     def keep(self, pending: Sequence[Node]) -> None:
         """Of all others than these nothing is pending any more."""
         self.pins = {node: self.pins[node] for node in pending if node in self.pins}
         outs = {out for node in self.pins for out in node.outputs}
-        self.made = {step: made for step, made in self.made.items() if not outs.isdisjoint(made)}
+        self.made = {past: made for past, made in self.made.items() if not outs.isdisjoint(made)}
 
-    def numbers(self, nodes: Sequence[Node], batch: Batch | None = None) -> Mapping[int, Pins]:
-        """Of `nodes` those that run again, also in a batch that is only considered, and their pins."""
-        pins = self.pins if batch is None else {**self.pins, **batch.pins}
+    def numbers(self, nodes: Sequence[Node], replay: Replay | None = None) -> Mapping[int, Pins]:
+        """Of `nodes` those that run again, also in a replay that is only considered, and their pins."""
+        pins = self.pins if replay is None else {**self.pins, **replay.pins}
         return {n: pins[node] for n, node in enumerate(nodes) if node in pins} if pins else {}
 
-    def nodes(self, remats: Mapping[Result, Remat], gone: Collection[Result] = ()) -> Batch | None:
+    def nodes(self, remats: Mapping[Result, Remat], gone: Collection[Result] = ()) -> Replay | None:
         """The nodes that make these results; None if they are lost.
 
         With results that are `gone`, and so are not read, the nodes are to run before all that is pending, and read
         nothing of that.
         """
-        batch = Batch([], {}, {} if gone else dict(self.made))
-        stack = [remat.step for remat in reversed([*remats.values()])]
+        replay = Replay([], {}, {} if gone else dict(self.made))
+        stack = [remat.past for remat in reversed([*remats.values()])]
         while stack:
-            step = stack[-1]
-            if step in batch.made:
+            past = stack[-1]
+            if past in replay.made:
                 stack.pop()
                 continue
             inputs: list[Result] = []
-            missing: list[Step] = []
-            for source in step.sources:
+            missing: list[PastNode] = []
+            for source in past.sources:
                 behind = _behind(source, gone)
                 if behind is None:
                     return None
                 if isinstance(behind, Result):
                     inputs.append(behind)
-                elif behind.step in batch.made:
-                    inputs.append(batch.made[behind.step][behind.place])
+                elif behind.past in replay.made:
+                    inputs.append(replay.made[behind.past][behind.number])
                 else:
-                    missing.append(behind.step)
+                    missing.append(behind.past)
             if missing:
                 stack += reversed(missing)
                 continue
             stack.pop()
             outputs = tuple(
-                self._output(known(), spec, gone) for known, spec in zip(step.outs, step.specs, strict=True)
+                self._output(known(), spec, gone) for known, spec in zip(past.outs, past.specs, strict=True)
             )
-            node = step.again(tuple(inputs), outputs)
-            batch.made[step] = outputs
-            batch.pins[node] = step.pins
-            batch.nodes.append(node)
-        return batch
+            node = past.again(tuple(inputs), outputs)
+            replay.made[past] = outputs
+            replay.pins[node] = past.pins
+            replay.nodes.append(node)
+        return replay
 
     @staticmethod
     def _output(known: Result | None, spec: Spec, gone: Collection[Result]) -> Result:
@@ -198,7 +198,7 @@ def give_up(result: Result, gone: Collection[Result]) -> None:
     """Have the workers free a result that can be made again; `gone` are all of those."""
     remat = result.remat
     assert remat is not None
-    result.becomes_dropped(remat._replace(anchors=anchors(remat.step, gone) or ()))
+    result.becomes_dropped(remat._replace(anchors=anchors(remat.past, gone) or ()))
 
 
 def can_go(results: Iterable[Result]) -> list[Result]:

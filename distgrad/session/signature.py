@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from distgrad.caching import Cache
 from distgrad.errors import OutOfMemoryError
-from distgrad.graph import Place, Spec, place, spec
+from distgrad.graph import CallSite, Spec, call_site, spec
 from distgrad.primitives import Aval, Layout, Primitive
 from distgrad.primitives.rules import layout
 from distgrad.wire import SHARDS
@@ -63,13 +63,13 @@ class called:
         current_op.name = self.before
 
 
-def here(primitive: Primitive) -> Place:
+def here(primitive: Primitive) -> CallSite:
     """The op that is running, or else the primitive, and where the user called it.
 
     For `Session.record` and its like, which `apply` calls: four frames below the one that may be the user's.
     """
     name, caller = current_op.name or primitive.name, current_op.caller
-    return place(name, 4) if caller is None else (name, *caller)
+    return call_site(name, 4) if caller is None else (name, *caller)
 
 
 def signature(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.graph import Place, Result, Value, nobody, whole
+from distgrad.graph import CallSite, Result, Value, nobody, whole
 from distgrad.primitives import TABLE, Primitive
 from distgrad.primitives.slices import Slices
 from distgrad.session.signature import signature
@@ -40,7 +40,7 @@ class Log:
         "where",
     )
 
-    def __init__(self, base: Value, where: Place):
+    def __init__(self, base: Value, where: CallSite):
         self.base = base
         self.where = where  # of the first write
         self.parts: list[Slices] = []
@@ -97,7 +97,7 @@ class LazyWrites:
         return self.log.depth
 
     @property
-    def where(self) -> Place:
+    def where(self) -> CallSite:
         """Where it was asked for."""
         return self.log.where
 
@@ -134,7 +134,7 @@ class LazyView:
 
     __slots__ = ("attrs", "base", "depth", "primitive", "where")
 
-    def __init__(self, primitive: Primitive, base: Value, attrs: dict[str, Any], where: Place):
+    def __init__(self, primitive: Primitive, base: Value, attrs: dict[str, Any], where: CallSite):
         self.primitive = primitive
         self.base = base
         self.attrs = attrs
@@ -153,7 +153,7 @@ class LazyView:
 
 
 def lazy_view(
-    primitive: Primitive, base: Value, attrs: dict[str, Any], where: Place, shard_bytes: int
+    primitive: Primitive, base: Value, attrs: dict[str, Any], where: CallSite, shard_bytes: int
 ) -> Value:
     """A view of what waits for writes."""
     before = base.result
@@ -194,7 +194,7 @@ def number(source: Value) -> Value:
     return source
 
 
-def lazy_write(base: Value, source: Value, slices: Slices, where: Place) -> Value:
+def lazy_write(base: Value, source: Value, slices: Slices, where: CallSite) -> Value:
     """`base` with a part replaced. If that waits for other writes already, there is room for one more."""
     before = base.result.lazy
     if isinstance(before, LazyWrites) and before.count == len(before.log.parts):

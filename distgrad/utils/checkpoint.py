@@ -17,7 +17,7 @@ from distgrad import session
 from distgrad.autograd.drivers import backward as run_backward
 from distgrad.autograd.function import Function
 from distgrad.autograd.graph import saved_tensors_hooks
-from distgrad.graph import origin, place
+from distgrad.graph import call_site, origin
 from distgrad.nn.containers import Sequential
 from distgrad.ops.random import get_rng_state, set_rng_state
 from distgrad.record import Pass, Saved, enable_grad, grad_mode, no_grad
@@ -155,7 +155,9 @@ class _Frame:
         if self.logs is not None:
             lines = self.logs[run]
             dims = ", ".join(map(str, tensor.shape))
-            lines.append(f"{len(lines)}: {tensor.dtype}[{dims}] for {origin(place(session.current_op.name))}")
+            lines.append(
+                f"{len(lines)}: {tensor.dtype}[{dims}] for {origin(call_site(session.current_op.name))}"
+            )
 
     def _run_again(self, current: Pass) -> None:
         self.counts[current] = 0
