@@ -20,7 +20,7 @@ from values import Start
 
 import distgrad
 from distgrad.cluster import start as start_workers
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 from distgrad.session import core, door
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport

@@ -10,7 +10,7 @@ from op_calls import workers
 
 import distgrad as torch
 from distgrad.errors import OutOfMemoryError
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 from distgrad.session import core, door
 from distgrad.session.budget import budgets, nbytes
 from distgrad.tensor import Tensor

@@ -12,7 +12,7 @@ from recorder import Recorder
 from values import Start
 
 import distgrad as torch
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 from distgrad.primitives import updates
 from distgrad.session import door
 

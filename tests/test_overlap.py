@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import distgrad as torch
 from distgrad.exchange import Joined
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 from distgrad.sharding import Cut, Sharding, sharding_from_wire
 
 

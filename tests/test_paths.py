@@ -13,7 +13,7 @@ from values import Start
 
 import distgrad as t
 from distgrad.ops.moves import Permute, Reshape, Slice, Squeeze, Unsqueeze, _joined
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 
 
 def moved(array: np.ndarray, move: Any) -> np.ndarray:

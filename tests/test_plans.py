@@ -27,7 +27,7 @@ from values import (
 from distgrad import session
 from distgrad.exchange import routing
 from distgrad.graph import Value
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 from distgrad.worker.execute import Runner
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import Handle

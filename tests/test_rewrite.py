@@ -11,7 +11,7 @@ import pytest
 
 import distgrad as torch
 from distgrad.errors import DistgradError
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 from distgrad.session.core import Session
 
 N = 4_000

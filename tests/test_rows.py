@@ -19,7 +19,7 @@ import distgrad as t
 from distgrad import session
 from distgrad.errors import WireError
 from distgrad.exchange import Reshard
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 from distgrad.session import door
 from distgrad.sharding import Cut, Sharding, owned
 from distgrad.wire import decode

@@ -14,7 +14,7 @@ from values import Start, emit, known, put
 import distgrad as t
 from distgrad import session
 from distgrad.errors import DistgradError
-from distgrad.plan.build import Plan
+from distgrad.plan.plans import Plan
 from distgrad.session import door
 from distgrad.session.writes import LazyWrites
 from distgrad.worker.inproc import InProcess

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from distgrad.plan.build import Plan, Stage
 from distgrad.plan.capture import Capture
 from distgrad.plan.levels import Form
 from distgrad.plan.memory import Footprint, footprints, peak
+from distgrad.plan.plans import Plan, Stage
 from distgrad.plan.rematerialise import Offer
 from distgrad.program import Fragment, Program, Send, Step
 

@@ -48,6 +48,20 @@ class Levels:
         """The form in which a value is made."""
         return value, self.values[value].sharding
 
+    def kind(self, form: Form) -> str:
+        """How a form is there before anything runs: the kind of `External`; "" if it is not."""
+        external = self.values[form[0]].external
+        if external is None:
+            return ""
+        return external.kind if form == self.base(form[0]) else "stored" if form[1] in external.copies else ""
+
+    def is_halo(self, form: Form) -> bool:
+        """Whether a form is a stored value with halos: kept, it takes no memory but for these."""
+        value, cuts = form
+        info = self.values[value]
+        stored = info.external is not None and info.external.kind == "stored"
+        return stored and info.wanted and cuts.halo_dim(info.sharding) is not None
+
     def _levels(self) -> None:
         """Give every node the first stage in which its operands can be there, in the form that it needs."""
         for value, info in enumerate(self.values):

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from distgrad.graph import Node, Remat, Result
-from distgrad.plan.build import Plan, offers
+from distgrad.plan.build import offers
 from distgrad.plan.capture import Capture, capture
 from distgrad.plan.explain import Choice, Held, told
 from distgrad.plan.memory import stored_bytes
+from distgrad.plan.plans import Plan
 from distgrad.program import Slot
 from distgrad.session.calls import Calls
 from distgrad.session.rematerialise import Replay, Replays, anchors, can_go

@@ -18,12 +18,14 @@ from distgrad.caching import Cache, shared_bytes
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.exchange import Failure
 from distgrad.graph import CallSite, Node, Remat, RemoteRef, Result, Value, nobody, spec
-from distgrad.plan.build import Plan, Stage, build, reading
+from distgrad.plan.build import build
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
 from distgrad.plan.explain import Explanation, explanation
 from distgrad.plan.levels import Form
+from distgrad.plan.plans import Plan, Stage
 from distgrad.plan.rematerialise import Offer
+from distgrad.plan.write import reading
 from distgrad.primitives import Aval, Primitive
 from distgrad.program import Program, Slot
 from distgrad.session import measure

@@ -10,9 +10,9 @@ from time import perf_counter, time
 from typing import Any, NamedTuple, Protocol
 
 from distgrad.graph import CallSite, Origin, origin
-from distgrad.plan.build import Plan, Stage
 from distgrad.plan.capture import Capture
 from distgrad.plan.explain import Predicted, peaks, predicted
+from distgrad.plan.plans import Plan, Stage
 from distgrad.worker.transport import Handle, Transport
 
 EVENTS = 100_000  # events of a trace; what happens later is counted, and not drawn

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from distgrad.graph import Node, Pins, Remat, Result, Spec
-from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
 from distgrad.plan.costs import SMALL
+from distgrad.plan.plans import Plan
 
 
 class Output(NamedTuple):

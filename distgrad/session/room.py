@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from distgrad.errors import OutOfMemoryError
-from distgrad.plan.build import Plan
 from distgrad.plan.capture import Capture
 from distgrad.plan.explain import most
+from distgrad.plan.plans import Plan
 from distgrad.session.calls import Calls
 
 ROOM_CHECKED = 256 << 20  # bytes that may be stored without asking how much memory there is

@@ -1,0 +1,99 @@
+"""What a plan is: its stages, in order, each with its program, and where the wanted values are afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distgrad.graph import Pins
+from distgrad.plan.levels import Form
+from distgrad.plan.memory import Footprint
+from distgrad.plan.rematerialise import Offer
+from distgrad.program import Exchange, Program, Slot
+
+Rows = Mapping[tuple[int, str], int]  # by the number of a node and its primitive's name
+
+
+@dataclass(frozen=True)
+class BoxRef:
+    """A box that a stage reads: "stage" n of the same plan, or "external" box n of the capture."""
+
+    kind: str
+    number: int
+
+
+@dataclass
+class Stage:
+    """One program and what it is bound to. `keep` and `inputs` are forms; `feeds` numbers of values."""
+
+    program: Program
+    data: bytes
+    inputs: list[Form]
+    feeds: list[int]
+    keep: list[Form]
+    boxes: list[BoxRef]
+    nodes: list[
+        int
+    ]  # for each step, in the program's order: the number of its node (-1: made by the planner)
+    returns: tuple[str, ...]
+    holders: list[Slot | None]  # whose memory each of `keep` takes
+    last_use: list[Form] = field(default_factory=list)  # kept forms that nothing needs after this stage
+
+
+@dataclass
+class Boxed:
+    """A wanted value in `stage`'s box: whoever reads it merges the partial results, or takes the one that is there."""
+
+    stage: int
+    what: Exchange
+    channel: str
+    position: int
+
+
+@dataclass
+class Plan:
+    """Stages in order, and where each wanted value is afterwards: stored, boxed or both."""
+
+    stages: list[Stage]
+    stored: dict[int, Form]
+    boxed: dict[int, Boxed]
+    held_cut: int = 0  # bytes of what is kept, cut over the workers
+    held_whole: int = 0  # bytes of what is kept on every worker
+    passing: int = (
+        0  # bytes that every worker has for a while: sent to it whole, or its part of a sum; at the most
+    )
+    copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
+    deferred: list[int] = field(default_factory=list)  # nodes that stay pending
+    rematerialised: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # wanted, not stored: the nodes that make them
+    rematerialisable: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # stored, but could be made again: by which nodes
+    ranks: dict[int, Any] = field(default_factory=dict)  # of those: which costs least for a byte
+    pins: dict[int, Pins] = field(default_factory=dict)  # of each node in them
+    remade: tuple[Offer, ...] = ()  # what is made again instead of kept, under a budget
+    offers: list[Offer] | None = None  # what could be, once that was asked
+    drops: dict[Any, int] = field(
+        default_factory=dict
+    )  # how much of what it reads was freed before, and when
+    choices: dict[Any, int] = field(default_factory=dict)  # how many of these were chosen, and when
+    footprints: list[tuple[Footprint, ...]] | None = None  # of the stages, once they were asked for
+    fits: bool = False  # whether there was room once for all that it holds
+
+    def rows(self) -> Rows:
+        """The rows of the tiles in which each node runs."""
+        found: dict[tuple[int, str], int] = {}
+        for stage in self.stages:
+            numbers = iter(stage.nodes)
+            for fragment in stage.program.fragments:
+                for loop in fragment.loops:
+                    for step in loop.steps:
+                        found[next(numbers), step.primitive.name] = loop.rows
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in the driver, about, with the key under which it is kept."""
+        return 3000 + sum(3000 + 900 * len(stage.nodes) + len(stage.data) for stage in self.stages)

@@ -1,0 +1,189 @@
+"""The program of one stage: what it receives, computes, sends and keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from distgrad.exchange import Reshard
+from distgrad.plan import costs
+from distgrad.plan.fuse import fuse
+from distgrad.plan.levels import Form, Levels
+from distgrad.plan.memory import holders
+from distgrad.plan.plans import BoxRef, Rows, Stage
+from distgrad.plan.rematerialise import is_light
+from distgrad.primitives import Aval
+from distgrad.program import CHANNELS, Exchange, Program, Recv, Send, Slot, Step
+from distgrad.sharding import Sharding
+from distgrad.wire import encode
+
+Positions = dict[
+    tuple[int, Form], tuple[str, int]
+]  # of what a stage sends: the channel, and which it is there
+
+
+@dataclass
+class Traffic:
+    """Of one stage: the forms it uses and those it keeps, values whose sums leave, (from, to) of what is moved, and
+    values that the driver is told."""
+
+    here: list[Form] = field(default_factory=list)
+    keep: list[Form] = field(default_factory=list)
+    sums: list[int] = field(default_factory=list)
+    moves: list[tuple[Form, Form]] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
+
+
+class Repeats(NamedTuple):
+    """What is made again, and in tiles of how many rows, so that it has the bits that it had."""
+
+    nodes: Container[int] = ()  # they have no say in the tiles of others
+    values: Container[int] = ()
+    rows: Rows = MappingProxyType({})  # of each node, in the plan that makes nothing again
+
+
+class StageWriter:
+    """Writes the program of one stage."""
+
+    def __init__(self, levels: Levels, level: int, traffic: Traffic, repeats: Repeats):
+        self.levels = levels
+        self.level = level
+        self.traffic = traffic
+        self.repeats = repeats
+        self.slots: list[Slot] = []
+        self.slot_of: dict[Form, int] = {}
+
+    def slot(self, form: Form) -> int:
+        """The slot of a form: a new one if it has none."""
+        if form not in self.slot_of:
+            self.slot_of[form] = len(self.slots)
+            self.slots.append(Slot(self.levels.values[form[0]].aval.dtype, form[1]))
+        return self.slot_of[form]
+
+    def write(self, positions: Positions) -> Stage:
+        """The stage. Notes in `positions` what it sends, and finds there what the stage before has sent."""
+        levels, keep = self.levels, self.traffic.keep
+        feeds = [form for form in self.traffic.here if levels.kind(form) == "feed"]
+        inputs = [form for form in self.traffic.here if self._stored(form)]
+        boxes, recvs = self._recvs(positions)
+        feed_slots = tuple(self.slot(form) for form in feeds)
+        input_slots = tuple(self.slot(form) for form in inputs)
+        numbers, steps = self._steps()
+        leaving = self._leaving()
+        keep_slots = tuple(self.slot(form) for form in keep)
+        outside = {*keep_slots, *(self.slot(form) for form, _, _ in leaving)}
+        fragments = fuse(steps, self.slots, outside, self._pins(numbers, steps))
+        sends = self._sends(leaving, positions)
+        used = [{recv.channel for recv in recvs if recv.box == n} for n in range(len(boxes))]
+        channels = tuple(tuple(c for c in CHANNELS if c in mine) for mine in used)
+        program = Program(
+            tuple(self.slots), input_slots, feed_slots, recvs, fragments, sends, keep_slots, channels
+        )
+        number_of = {s.outs: number for number, s in zip(numbers, steps, strict=True)}
+        return Stage(
+            program,
+            encode(program),
+            inputs,
+            [value for value, _ in feeds],
+            keep,
+            boxes,
+            [number_of[s.outs] for f in fragments for loop in f.loops for s in loop.steps],
+            program.channels(),
+            [None if levels.is_halo(f) else slot for f, slot in zip(keep, holders(program), strict=True)],
+        )
+
+    def _stored(self, form: Form) -> bool:
+        """Whether a form is stored when this stage begins."""
+        kind = self.levels.kind(form)
+        return kind == "stored" or (kind != "feed" and self.levels.level[form] < self.level)
+
+    def _recvs(self, positions: Positions) -> tuple[list[BoxRef], tuple[Recv, ...]]:
+        """The boxes that are read, and the slots of sums and moves that are filled from them."""
+        levels, before = self.levels, self.level - 1
+        boxes: list[BoxRef] = []
+        recvs: list[Recv] = []
+        for form in self.traffic.here:
+            if levels.level[form] != self.level:
+                continue
+            external = levels.values[form[0]].external
+            if levels.kind(form) == "boxed":
+                assert external is not None
+                assert external.what is not None
+                ref, what = BoxRef("external", external.box), external.what
+                channel, position = external.channel, external.position
+            elif (before, form) in positions:
+                ref, what = BoxRef("stage", before), levels.how.get(form) or levels.merged[form[0]]
+                channel, position = positions[before, form]
+            else:
+                continue
+            if ref not in boxes:
+                boxes.append(ref)
+            recvs.append(Recv(self.slot(form), what, boxes.index(ref), channel, position))
+        return boxes, tuple(recvs)
+
+    def _steps(self) -> tuple[list[int], list[Step]]:
+        """The numbers of the nodes, and their steps."""
+        numbers, steps = [], []
+        nodes = self.levels.by_level[self.level] if self.level < len(self.levels.by_level) else []
+        for number, node in nodes:
+            ins = tuple(self.slot((v, need)) for v, need in zip(node.ins, node.layout.needs, strict=True))
+            outs = tuple(self.slot((v, s)) for v, s in zip(node.outs, node.layout.outs, strict=True))
+            numbers.append(number)
+            steps.append(Step(node.primitive, ins, outs, node.attrs, node.layout))
+        return numbers, steps
+
+    def _pins(self, numbers: list[int], steps: list[Step]) -> dict[tuple[int, ...], int]:
+        """The rows of tiles with which each step has the bits that it has where nothing is made again.
+
+        What is made again element by element has them in any tiles: those of the step that reads it.
+        """
+        again = self.repeats
+        if not again.rows:
+            return {s.outs: 0 for number, s in zip(numbers, steps, strict=True) if number in again.nodes}
+        copies = {slot for (value, _), slot in self.slot_of.items() if value in again.values}
+        pins: dict[tuple[int, ...], int] = {}
+        read: dict[int, int] = {}  # of each slot: the rows of a step that reads it
+        for number, s in zip(reversed(numbers), reversed(steps), strict=True):
+            pin = again.rows.get((number, s.primitive.name), 0)
+            if not copies.isdisjoint(s.outs) and is_light(s.layout):
+                pin = next((read[slot] for slot in s.outs if slot in read), pin)
+            pins[s.outs] = pin
+            read.update(dict.fromkeys(s.ins, pin))
+        return pins
+
+    def _leaving(self) -> list[tuple[Form, Form, Exchange]]:
+        """(form here, form that is made of it, how) of all that leaves at the end of this stage."""
+        levels, traffic = self.levels, self.traffic
+        base = levels.base
+        leaving: list[tuple[Form, Form, Exchange]] = []
+        leaving += [(base(levels.scattered.get(v, v)), base(v), levels.merged[v]) for v in traffic.sums]
+        leaving += [(source, to, levels.how[to]) for source, to in traffic.moves]
+        return leaving + [(base(v), base(v), Reshard(base(v)[1], base(v)[1])) for v in traffic.told]
+
+    def _sends(self, leaving: list[tuple[Form, Form, Exchange]], positions: Positions) -> tuple[Send, ...]:
+        """Each in its channel: cut values to each owner, small ones in the reply, large ones as objects."""
+        sends = []
+        total = 0
+        count = dict.fromkeys(CHANNELS, 0)
+        for form, to, what in leaving:
+            nbytes = self.levels.values[to[0]].aval.nbytes
+            small = nbytes <= costs.SMALL and total + nbytes <= costs.SMALL_TOTAL
+            if to[1].count > 1:
+                channel = "each"
+            elif small or (form == to and to[0] in self.traffic.told):  # what is told has a limit of its own
+                channel = "small"
+                total += nbytes
+            else:
+                channel = "large"
+            positions[self.level, to] = (channel, count[channel])
+            count[channel] += 1
+            sends.append(Send(self.slot(form), what, channel))
+        return tuple(sends)
+
+
+def reading(aval: Aval, sharding: Sharding) -> Program:
+    """The program that sends a stored value to the driver."""
+    gather = Reshard(sharding, Sharding.whole(aval.shape))
+    return Program((Slot(aval.dtype, sharding),), (0,), (), (), (), (Send(0, gather, "large"),), (), ())
