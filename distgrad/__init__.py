@@ -164,6 +164,7 @@ from distgrad.ops.turning import *
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.ops.vision import *
 from distgrad.ops.windows import *
+from distgrad.ops.writing_parts import *
 from distgrad.printing import get_printoptions, printoptions, set_printoptions
 from distgrad.record import (
     enable_grad,

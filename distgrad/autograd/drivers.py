@@ -134,12 +134,19 @@ def _accumulating(tensor: Any) -> Edge:
     return _edge_of(tensor)
 
 
+ONLY_INPUTS = (
+    "only_inputs argument is deprecated and is ignored now (defaults to True). To accumulate gradient for other parts "
+    "of the graph, please use torch.autograd.backward."
+)
+
+
 def grad(
     outputs: Tensors,
     inputs: Tensors,
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -149,6 +156,7 @@ def grad(
     Args:
         outputs, grad_outputs, retain_graph, create_graph: as `tensors` and so on of `backward`.
         inputs: tensors that require grad, leaves or not; for a dict of them the result is one.
+        only_inputs: has no other value than True any more, as in torch.
         allow_unused: give None for inputs that the outputs do not depend on, rather than raise.
         is_grads_batched: `grad_outputs` hold many vectors each, along dimension 0; all products are made at once.
         materialize_grads: give zeros for those.
@@ -158,6 +166,8 @@ def grad(
             "Expected allow_unused to be True or not passed when materialize_grads=True, but "
             "got: allow_unused=False."
         )
+    if not only_inputs:
+        warnings.warn(ONLY_INPUTS, FutureWarning, stacklevel=2)
     if is_grads_batched:
         return _of_each(
             outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads

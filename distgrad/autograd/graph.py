@@ -20,6 +20,7 @@ from distgrad.tensor import Tensor
 __all__ = [
     "GradientEdge",
     "Node",
+    "allow_mutation_on_saved_tensors",
     "disable_saved_tensors_hooks",
     "get_gradient_edge",
     "increment_version",
@@ -193,3 +194,67 @@ def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
         yield
     finally:
         saving.refuse(before)
+
+
+class _Mutation(threading.local):
+    """Which block of `allow_mutation_on_saved_tensors` this thread is in."""
+
+    def __init__(self) -> None:
+        self.block: _Kept | None = None
+
+
+class _Contents:
+    """What a tensor held when it was saved; None once its block has ended."""
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: Tensor):
+        self.tensor: Tensor | None = tensor
+
+
+class _Kept:
+    """All that was saved in one block."""
+
+    def __init__(self) -> None:
+        self._items: weakref.WeakSet[_Contents] = weakref.WeakSet()
+
+    def pack(self, tensor: Tensor) -> _Contents:
+        """Values never change: a tensor of its own on this one is what it was saved as, without a copy."""
+        item = _Contents(Tensor(tensor._value))
+        self._items.add(item)
+        return item
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        for item in self._items:
+            item.tensor = None
+
+
+_mutation = _Mutation()
+OUTSIDE = (
+    "Trying to backward outside of the 'allow_mutation_on_saved_tensors' contextin which the graph was originally "
+    "recorded."
+)
+
+
+def _contents(item: _Contents) -> Tensor:
+    if _mutation.block is None or item.tensor is None:
+        raise AssertionError(OUTSIDE)
+    return item.tensor
+
+
+@contextlib.contextmanager
+def allow_mutation_on_saved_tensors() -> Iterator[_Kept]:
+    """In this block tensors that were saved for backward may be changed: backward sees what they were then.
+
+    Both belong into the block. Nothing is copied, since only what a tensor stands for changes in place.
+    """
+    if _mutation.block is not None:
+        raise RuntimeError("allow_mutation_on_saved_tensors contexts cannot be nested")
+    kept = _mutation.block = _Kept()
+    try:
+        with saved_tensors_hooks(kept.pack, _contents):
+            yield kept
+    finally:
+        kept.clear()
+        _mutation.block = None

@@ -2,7 +2,7 @@
 
 from distgrad.func.batch import vmap
 from distgrad.func.forward import jacfwd, jvp, linearize
-from distgrad.func.functional_call import functional_call, stack_module_state
+from distgrad.func.functional_call import functional_call, replace_all_batch_norm_modules_, stack_module_state
 from distgrad.func.functionalize import functionalize
 from distgrad.func.gradient import grad, grad_and_value, vjp
 from distgrad.func.jacobian import hessian, jacrev
@@ -17,6 +17,7 @@ __all__ = [
     "jacrev",
     "jvp",
     "linearize",
+    "replace_all_batch_norm_modules_",
     "stack_module_state",
     "vjp",
     "vmap",

@@ -10,7 +10,7 @@ from typing import Any
 from distgrad.ops.joining import stack
 from distgrad.tensor import Tensor
 
-__all__ = ["functional_call", "stack_module_state"]
+__all__ = ["functional_call", "replace_all_batch_norm_modules_", "stack_module_state"]
 
 ABSENT: Any = object()  # in place of a tensor that was not there
 
@@ -150,3 +150,12 @@ def _stacked(states: list[dict[str, Any]]) -> dict[str, Any]:
         if trained[0]:
             found[name] = found[name].detach().requires_grad_()
     return found
+
+
+def replace_all_batch_norm_modules_(root: Any) -> Any:
+    """Have all BatchNorm modules in `root` keep no running statistics, which `vmap` could not change. Gives `root`."""
+    for module in root.modules():
+        forget = getattr(module, "_forget_running", None)
+        if forget is not None:
+            forget()
+    return root

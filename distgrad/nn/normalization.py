@@ -114,6 +114,12 @@ class _BatchNorm(_NormBase):
             state_dict[key] = self.num_batches_tracked
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
+    def _forget_running(self) -> None:
+        """Keep no running statistics any more: see `func.replace_all_batch_norm_modules_`."""
+        if self.track_running_stats:
+            self.running_mean = self.running_var = self.num_batches_tracked = None
+            self.track_running_stats = False
+
     def forward(self, input: Tensor) -> Tensor:
         """See the class."""
         self._check_input_dim(input)

@@ -20,6 +20,7 @@ IN_PLACE = [
     "arctanh",
     "asin",
     "asinh",
+    "as_strided",
     "atan",
     "atanh",
     "ceil",

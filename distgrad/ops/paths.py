@@ -53,13 +53,13 @@ def _follow(input: Value, path: Any) -> Value:
 
 
 @op(
-    name="AsStridedScatterBackward0",
+    name=lambda input, src, path, name: name,
     input=lambda g, path: _put_along(g, _zero(), path),
     src=lambda g, path: _follow(g, path),
     method=False,
     samples=lambda: [(real(3, 4), real(2), _column())],
 )
-def _put_along(input: Value, src: Value, path: Any) -> Value:
+def _put_along(input: Value, src: Value, path: Any, name: str = "AsStridedScatterBackward0") -> Value:
     """`input` with the elements to which `path` leads replaced."""
     return path.put(input, broadcast_to(cast(src, input.dtype), path.shape))
 

@@ -1,4 +1,7 @@
-"""Views in place: `t_`, `transpose_`, `squeeze_`, `unsqueeze_`. The tensor keeps its storage and sees it otherwise."""
+"""Views in place: `t_`, `transpose_`, `squeeze_`, `unsqueeze_`, `as_strided_`.
+
+The tensor keeps its storage and sees it otherwise.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from distgrad.graph import call_site
 from distgrad.ops import inplace as writing
 from distgrad.ops.base import KINDS, Tensor, _node_classes, attach, record, unwrap
 from distgrad.ops.chains import Chain, Step
+from distgrad.ops.paths import _view_along
 from distgrad.ops.views import squeeze, t, transpose, unsqueeze
+from distgrad.ops.windows import PART, strided, strided_path
 from distgrad.record import grad_mode
 from distgrad.session import batching, called
 from distgrad.storage import View
@@ -74,8 +79,21 @@ def _squeezing(input: Any, dim: Any) -> str:
     return f"SqueezeBackward{3 if dim is None else 5 if isinstance(dim, (tuple, list)) else 4}"
 
 
+_strided = _turning(_view_along, "as_strided_", "AsStridedBackward1")
+
+
+def as_strided_(self: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """`as_strided` of this tensor itself, which keeps its storage."""
+    size, stride, offset = strided(self, size, stride, storage_offset)
+    path = strided_path(self, size, stride, offset)
+    if path is None:
+        raise NotImplementedError(PART)
+    return _strided(self, path, "AsStridedBackward1")
+
+
 _transposing = _turning(transpose, "transpose_", "TransposeBackward1")
 attach(
+    as_strided_=as_strided_,
     t_=_turning(t, "t_", "TBackward1"),
     transpose_=_transposing,
     swapaxes_=_transposing,

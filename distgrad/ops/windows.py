@@ -8,6 +8,7 @@ from typing import Any
 
 from distgrad.ops.base import Tensor, attach, call, normal_dim
 from distgrad.ops.helpers import normal_ints
+from distgrad.ops.moves import Path
 from distgrad.ops.window_moves import path_of, strides, windows
 from distgrad.strided import Ints
 
@@ -39,25 +40,38 @@ def as_strided(
     As everywhere strides are those of a tensor in one process. What lies neither in the tensor itself nor in the base
     of which it is a view cannot be told to where gradients go, and is not supported.
     """
+    size, stride, offset = strided(input, size, stride, storage_offset)
+    if 0 in size:
+        return input.reshape(-1)[:0].reshape(size)
+    for x in (input, input._base):
+        if x is None or (input.requires_grad and not x.requires_grad):
+            continue
+        path = strided_path(x, size, stride, offset)
+        if path is not None:
+            return call("_view_along", x, path, "AsStridedBackward0")
+    raise NotImplementedError(PART)
+
+
+def strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None) -> tuple[Ints, Ints, int]:
+    """The arguments of `as_strided`, checked."""
     size, stride = normal_ints("as_strided", "size", 0, size), normal_ints("as_strided", "stride", 1, stride)
     if len(size) != len(stride):
         raise RuntimeError("mismatch in length of strides and shape")
     offset = input.storage_offset() if storage_offset is None else storage_offset
     _check_strides(input, size, stride, offset)
-    if 0 in size:
-        return input.reshape(-1)[:0].reshape(size)
+    return size, stride, offset
+
+
+PART = "as_strided(): of a tensor on a part of its storage only what lies in that part"
+
+
+def strided_path(x: Tensor, size: Ints, stride: Ints, offset: int) -> Path | None:
+    """From a tensor to the elements of its storage that these strides lead to; None if it does not have them all."""
     span = sum((n - 1) * s for n, s in zip(size, stride, strict=True)) + 1
-    for x in (input, input._base):
-        if x is None or x._layout.span is None or (input.requires_grad and not x.requires_grad):
-            continue
-        first = offset - x.storage_offset()
-        if 0 <= first <= x.numel() - span:
-            order = _falling(tuple(x.shape), x.stride())
-            path = strides(tuple(x.shape), size, stride, first, order)
-            return call("_view_along", x, path, "AsStridedBackward0")
-    raise NotImplementedError(
-        "as_strided(): of a tensor on a part of its storage only what lies in that part"
-    )
+    first = offset - x.storage_offset()
+    if x._layout.span is None or not 0 <= first <= x.numel() - span:
+        return None
+    return strides(tuple(x.shape), size, stride, first, _falling(tuple(x.shape), x.stride()))
 
 
 def _falling(shape: Ints, along: Ints) -> Ints:
