@@ -229,7 +229,7 @@ def _of_each(outputs: Tensors, inputs: Tensors, grad_outputs: Any, *rest: Any) -
             each,
             retain_graph,
             create_graph,
-            allow_unused,
+            allow_unused=allow_unused,
             materialize_grads=materialize_grads,
         )
         made: list[Any] = [g if g is None else left(g, 0, level) for g in found]

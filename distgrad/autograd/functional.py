@@ -186,7 +186,7 @@ def _rows_at_once(point: Point, i: int) -> Tensors:
         return tuple(one.new_zeros(out.shape + one.shape) for one in point.inputs)
     units = eye(n, dtype=out.dtype).reshape((n, *out.shape))
     found: tuple[Any, ...] = grad(
-        (out,), point.inputs, (units,), True, point.create_graph, True, is_grads_batched=True
+        (out,), point.inputs, (units,), True, point.create_graph, allow_unused=True, is_grads_batched=True
     )
     return tuple(
         one.new_zeros(out.shape + one.shape) if g is None else reshape(g, out.shape + one.shape)
