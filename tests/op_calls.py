@@ -110,7 +110,7 @@ class Call(NamedTuple):
     def argument(self, number: int) -> str:
         """The name of the argument that has array `number`."""
         args, keywords = self.tree
-        parameters = itertools.chain(OPS[self.name].parameters, itertools.repeat("further tensors"))
+        parameters = itertools.chain(OPS[self.name].names, itertools.repeat("further tensors"))
         names = [name for name, item in zip(parameters, args, strict=False) for _ in arrays_of(item)]
         return [*names, *(name for name, item in keywords.items() for _ in arrays_of(item))][number]
 

@@ -119,7 +119,7 @@ def test_other_operands(name: str, change: str) -> None:
             assert got == want, call.text
 
 
-@pytest.mark.parametrize("name", sorted(name for name, op in OPS.items() if op.views))
+@pytest.mark.parametrize("name", sorted(name for name, op in OPS.items() if op.view))
 def test_views(name: str) -> None:
     """What is written to a view stands in its base; and the base's gradient is 0 there."""
     for call, want in in_driver(name):

@@ -16,11 +16,11 @@ from distgrad.autograd.engine import run
 from distgrad.dtype import OF_NUMPY
 from distgrad.dual import below, give, has, tangents_of
 from distgrad.graph import Value
-from distgrad.ops.base import unwrap
+from distgrad.ops.calling import unwrap
 from distgrad.ops.chains import Chain
 from distgrad.ops.convert import _to_copy, clone
+from distgrad.ops.declaration import Op
 from distgrad.ops.inplace import CopySlices
-from distgrad.ops.kind import Kind
 from distgrad.ops.making import zeros_like
 from distgrad.ops.node import OpNode, SavedList, _like, fitted
 from distgrad.record import AsStridedBackward0, SavedResult, enable_grad, grad_mode
@@ -66,39 +66,39 @@ def _same_view(view: Tensor, whole: Tensor) -> Tensor:
 
 
 # Out of place.
-def push(kind: Kind, args: Args, level: int) -> Any:
+def push(op: Op, args: Args, level: int) -> Any:
     """An op that has a tangent at `level` among its arguments: its results, with their tangents."""
     with below(level):
-        result = kind.bound(args)
+        result = op.bound(args)
         outs = [result] if isinstance(result, Tensor) else list(result)
-        if kind.formulas:
-            for out, tangent in zip(outs, _tangents(kind, args, result, outs, level), strict=True):
+        if op.formulas:
+            for out, tangent in zip(outs, _tangents(op, args, result, outs, level), strict=True):
                 if tangent is not None:
                     give(out, level, tangent)
     _remember(args, args, outs)
     return result
 
 
-def _tangents(kind: Kind, args: Args, result: Any, outs: list[Tensor], level: int) -> Sequence[Tensor | None]:
+def _tangents(op: Op, args: Args, result: Any, outs: list[Tensor], level: int) -> Sequence[Tensor | None]:
     """The tangents of the results."""
-    if kind.view is not None:
+    if op.view is not None:
         whole = tangent_at(args[0], level)
         assert whole is not None
-        made = kind.bound((whole, *args[1:]))
+        made = op.bound((whole, *args[1:]))
         return [made] if isinstance(made, Tensor) else list(made)
-    differentiable = [out._avals.dtype.kind == "f" and (i == 0 or kind.multi) for i, out in enumerate(outs)]
+    differentiable = [out._avals.dtype.kind == "f" and (i == 0 or op.multi) for i, out in enumerate(outs)]
     seen = result
     if len(outs) != 1 or not isinstance(result, Tensor):
         seen = [None if mine else out for out, mine in zip(outs, differentiable, strict=True)]
-    return _differential(kind, args, seen, outs, differentiable, level)
+    return _differential(op, args, seen, outs, differentiable, level)
 
 
 def _differential(
-    kind: Kind, args: Args, seen: Any, outs: list[Tensor], differentiable: list[bool], level: int
+    op: Op, args: Args, seen: Any, outs: list[Tensor], differentiable: list[bool], level: int
 ) -> list[Tensor | None]:
     """J t by the gradient of <t, Jᵀg>. `seen` is what the formulas see as `out`."""
     create_graph = grad_mode.enabled
-    given = [_given(args[formula.place], level) for formula in kind.formulas]
+    given = [_given(args[formula.place], level) for formula in op.formulas]
     if not any(differentiable) or not any(t is not None for ts in given for t in ts):
         return [None] * len(outs)
     with enable_grad():
@@ -106,7 +106,7 @@ def _differential(
             _zeros(out).requires_grad_() if mine else None
             for out, mine in zip(outs, differentiable, strict=True)
         ]
-        pairs = _products(kind, args, seen, gs if kind.multi else gs[0], given)
+        pairs = _products(op, args, seen, gs if op.multi else gs[0], given)
     roots = [(v._edge, t) for v, t in pairs if v._edge[0] is not None]
     wanted = [g._edge for g in gs if g is not None]
     found = iter(
@@ -142,16 +142,16 @@ def _given(item: Any, level: int) -> list[Tensor | None]:
     return [tangent_at(one, level) for one in items]
 
 
-def _products(kind: Kind, args: Args, seen: Any, g: Any, given: list[Any]) -> list[tuple[Tensor, Tensor]]:
+def _products(op: Op, args: Args, seen: Any, g: Any, given: list[Any]) -> list[tuple[Tensor, Tensor]]:
     """For each argument with a tangent t: (Jᵀg, t)."""
-    operands, _ = unwrap(kind, args)
-    at_hand = {name: _as_seen(args[i], operands[i]) for i, name in enumerate(kind.names)}
+    operands, _ = unwrap(op, args)
+    at_hand = {name: _as_seen(args[i], operands[i]) for i, name in enumerate(op.names)}
     at_hand |= {"g": g, "out": seen}
     at_hand["needs"] = {
-        f.argument: any(t is not None for t in ts) for f, ts in zip(kind.formulas, given, strict=True)
+        f.argument: any(t is not None for t in ts) for f, ts in zip(op.formulas, given, strict=True)
     }
     pairs = []
-    for formula, tangents in zip(kind.formulas, given, strict=True):
+    for formula, tangents in zip(op.formulas, given, strict=True):
         if not at_hand["needs"][formula.argument]:
             continue
         operand = operands[formula.place]
@@ -203,13 +203,13 @@ def _mark(saved: Any, item: Any) -> None:
 
 
 # In place.
-def change(kind: Kind, write: Callable[[Tensor, Args], Tensor], args: Args, level: int) -> Tensor:
+def change(op: Op, write: Callable[[Tensor, Args], Tensor], args: Args, level: int) -> Tensor:
     """The same in place: the tangent is changed in place too, so that views of it and its base see that."""
     tensor = args[0]
     before = tuple(_as_it_was(item, tensor, level) for item in args)
     with below(level):
         write(tensor, args)
-        (tangent,) = _differential(kind, before, tensor, [tensor], [tensor._avals.dtype.kind == "f"], level)
+        (tangent,) = _differential(op, before, tensor, [tensor], [tensor._avals.dtype.kind == "f"], level)
         if tangent is not None:
             _store(tensor, tangent, level)
     _remember(args, before, [tensor])

@@ -12,13 +12,15 @@ import numpy as np
 
 from distgrad import session
 from distgrad.dtype import int64
-from distgrad.ops.base import KINDS, Tensor, Value, _named_tuple, attach, call, op
+from distgrad.ops.base import Tensor, Value, attach, call, op
+from distgrad.ops.declaration import named_tuple
 from distgrad.ops.decompositions import _matrices, _product, _solve_triangular, pinv
 from distgrad.ops.helpers import broadcast_to
 from distgrad.ops.joining import cat
 from distgrad.ops.linalg import _svd_input, _turned, linalg_svd
 from distgrad.ops.rearranging import tril
 from distgrad.ops.samples import real
+from distgrad.ops.table import BY_FUNCTION
 from distgrad.primitives.elementwise import broadcast_shape
 
 __all__ = ["qr", "svd"]
@@ -50,13 +52,13 @@ def linalg_svd_of(A: Tensor, full_matrices: bool = True) -> Any:
     """(U, S, Vh) with A = U @ diag(S) @ Vh, S falling; U and Vh are square, or without `full_matrices` narrow."""
     if not full_matrices or A.dim() < 2 or A.shape[-1] == A.shape[-2]:
         return linalg_svd(A)
-    made = KINDS[linalg_svd].returns
+    made = BY_FUNCTION[linalg_svd].returns
     assert made is not None
     return made(list(_full_svd(A)))
 
 
-_svd_result = _named_tuple("svd", ("U", "S", "V"))
-_qr_result = _named_tuple("qr", ("Q", "R"))
+_svd_result = named_tuple("svd", ("U", "S", "V"))
+_qr_result = named_tuple("qr", ("Q", "R"))
 
 
 def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> Any:
@@ -132,7 +134,7 @@ def linalg_qr_of(A: Tensor, mode: str = "reduced") -> Any:
             f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'"
         )
     if mode == "complete" and A.dim() > 1 and A.shape[-2] > A.shape[-1]:
-        made = KINDS[linalg_qr].returns
+        made = BY_FUNCTION[linalg_qr].returns
         assert made is not None
         return made(list(_full_qr(A)))
     found = linalg_qr(A)
@@ -169,7 +171,7 @@ def _lstsq(A: Value, B: Value, rcond: float) -> tuple[Value, Value, Value]:
     return x, rank, values
 
 
-_lstsq_result = _named_tuple("linalg_lstsq", ("solution", "residuals", "rank", "singular_values"))
+_lstsq_result = named_tuple("linalg_lstsq", ("solution", "residuals", "rank", "singular_values"))
 DRIVERS = ("gels", "gelsy", "gelsd", "gelss")
 
 

@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from distgrad.scalars import check_held, element, wrapped
 from distgrad.sharding import Sharding
 
 Operand = Value | int | float | bool
-Ints = tuple[int, ...]
+Ints = Annotated[tuple[int, ...], "several arguments, or a tuple of them"]
 Dims = int | Sequence[int] | None
 NUMBERS = (float, int, bool)
 HIGHEST_LONG = 2**63 - 1

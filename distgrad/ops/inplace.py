@@ -9,8 +9,8 @@ from typing import Any
 from distgrad import session
 from distgrad.dtype import castable
 from distgrad.graph import CallSite, Value
+from distgrad.ops.declaration import Op
 from distgrad.ops.helpers import cast, title
-from distgrad.ops.kind import Kind
 from distgrad.ops.moves import Path
 from distgrad.ops.node import Like
 from distgrad.ops.table import call
@@ -109,17 +109,17 @@ def check(tensor: Tensor) -> None:
         raise RuntimeError(INFERENCE)
 
 
-def alike(tensor: Tensor, kind: Kind, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def alike(tensor: Tensor, op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments of an op that is to write into a view whose elements overlap; torch's error if it may not.
 
     They are such that it writes the same wherever an element is seen.
     """
     assert tensor._view is not None
     path = tensor._view.chain.found.path
-    if path.tangled and (kind.name not in SAME or not path.repeated):
-        others = args[1:] if kind.name in SAME else None
+    if path.tangled and (op.name not in SAME or not path.repeated):
+        others = args[1:] if op.name in SAME else None
     else:
-        others = None if kind.alike is None else kind.alike(tensor, *args[1:])
+        others = None if op.alike is None else op.alike(tensor, *args[1:])
     if others is None:
         raise RuntimeError(OVERLAP)
     return (tensor, *others)
@@ -134,15 +134,15 @@ def warn_expanded(name: str, form: str = "tensor[mask] = scalar") -> None:
     )
 
 
-def check_operands(tensor: Tensor, kind: Kind, args: tuple[Any, ...]) -> None:
+def check_operands(tensor: Tensor, op: Op, args: tuple[Any, ...]) -> None:
     """Raise where an operand is another part of the tensor's own storage, some of which is to be written."""
-    for i, _ in kind.slots:
+    for i, _ in op.slots:
         item = args[i]
         if (
             isinstance(item, Tensor)
             and item._storage is tensor._storage
             and item is not tensor
-            and kind.name not in READ_FIRST
+            and op.name not in READ_FIRST
             and tensor._layout.meets(item._layout)
         ):
             raise RuntimeError(PARTIAL)

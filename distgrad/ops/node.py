@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import numpy as np
 from distgrad.dtype import OF_NUMPY
 from distgrad.graph import Spec, Value
 from distgrad.ops.chains import Chain, Step
+from distgrad.ops.declaration import Op, Plan
 from distgrad.ops.helpers import broadcast_to, constant
-from distgrad.ops.kind import Kind, Plan
 from distgrad.ops.table import OPS, call
 from distgrad.record import BackwardNode, Saved, SavedResult, grad_mode
 from distgrad.saving import Packed, SavedTensor
@@ -51,10 +52,10 @@ TORCHS = {"input": "self", "out": "result"}  # names of what is saved
 
 
 class OpNode(BackwardNode):
-    """Backward node of an op. Subclasses carry the `kind` and torch's name."""
+    """Backward node of an op. Subclasses carry the `op` and torch's name."""
 
     __slots__ = ("levels", "likes", "made", "plan", "saved", "where")
-    kind: Kind
+    op: Op
     likes: list[Any]  # for each formula the spec of its argument, a list of them for a list
     plan: Plan  # which formulas run and what is saved for them
     saved: Any  # from the arguments' names to what was saved of them; None once it was dropped
@@ -65,7 +66,7 @@ class OpNode(BackwardNode):
     @property
     def _outputs(self) -> int:
         """How many results have gradients."""
-        return self.made if self.kind.multi else 1
+        return self.made if self.op.multi else 1
 
     def note_levels(self, outs: Sequence[Value]) -> None:
         """Remember at which levels the outputs are batched."""
@@ -78,15 +79,15 @@ class OpNode(BackwardNode):
         saved = self.saved
         if saved is None:
             raise freed()
-        kind = self.kind
+        op = self.op
         inside: Collection[int] = ()
         if batching.used and (found := getattr(self, "levels", None)) is not None:
             grads = [marked(g, mine) for g, mine in zip_longest(grads, found, fillvalue=None)]
             inside = {number for mine in found for number, _ in mine}
-        at_hand: dict[str, Any] = {"g": grads if kind.multi else grads[0]}
+        at_hand: dict[str, Any] = {"g": grads if op.multi else grads[0]}
         results: list[Any] = []
-        for formula, need, like in zip(kind.formulas, self.plan.needs, self.likes, strict=True):
-            n = len(like) if formula.is_list else 0 if like is None and not kind.number_edges else 1
+        for formula, need, like in zip(op.formulas, self.plan.needs, self.likes, strict=True):
+            n = len(like) if formula.is_list else 0 if like is None and not op.number_edges else 1
             edge = len(results)
             if not need or (wanted is not None and True not in wanted[edge : edge + n]):
                 results += [None] * n
@@ -98,7 +99,7 @@ class OpNode(BackwardNode):
                 elif name == "like":
                     args.append([_like(one) for one in like] if formula.is_list else _like(like))
                 elif name == "needs":
-                    args.append({f.argument: n for f, n in zip(kind.formulas, self.plan.needs, strict=True)})
+                    args.append({f.argument: n for f, n in zip(op.formulas, self.plan.needs, strict=True)})
                 else:
                     at_hand[name] = item = self._restore(saved[name])
                     args.append(item)
@@ -213,17 +214,17 @@ def fitted(g: Any, like: Spec, inside: Collection[int] = ()) -> Any:
     return g
 
 
-def make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, index: int | None) -> None:
+def make_view(op: Op, args: tuple[Any, ...], tensor: Tensor, value: Value, index: int | None) -> None:
     """Put a view op's result on the storage of its first argument."""
     source = args[0]
     if not isinstance(source, Tensor):
         return
-    assert kind.view is not None
+    assert op.view is not None
     before, storage = source._view, source._storage
     own = args[1:] if index is None else (index, *args[1:])
     if list in map(type, own):  # the user's, who may change it
         own = tuple(tuple(item) if type(item) is list else item for item in own)
-    step = Step(kind.view, source._avals.shape, own)
+    step = Step(op.view, source._avals.shape, own)
     steps = (step,) if before is None else (*before.chain.steps, step)
     if before is not None and before.base is not None:
         base, depth = before.base, before.chain.depth
@@ -239,5 +240,24 @@ def make_view(kind: Kind, args: tuple[Any, ...], tensor: Tensor, value: Value, i
         view.creation = "inference" if grad_mode.inference else "no_grad"
         tensor._requires_grad = base.requires_grad  # as in torch: a leaf of its own
     elif index is not None:
-        view.creation = kind.name.title()
+        view.creation = op.name.title()
     tensor._view = view
+
+
+def node_classes(op: Op, name: str | Callable[..., str] | None) -> Callable[[Sequence[Any]], type]:
+    """From an op's arguments to the class of its node: one for each name, made once."""
+
+    @functools.cache
+    def made(title: str) -> type:
+        return type(
+            title,
+            (OpNode,),
+            {"op": op, "__slots__": (), "__module__": "distgrad", "__doc__": op.body.__doc__},
+        )
+
+    if callable(name):
+        choose = name
+        return lambda args: made(choose(*args))
+    words = op.name.rstrip("_").split("_")
+    only = made(name or "".join(w[:1].upper() + w[1:] for w in words) + "Backward0")
+    return lambda args: only

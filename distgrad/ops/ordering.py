@@ -6,7 +6,8 @@ from typing import Any
 
 from distgrad import session
 from distgrad.dtype import BOOL, INT64, NAMES, dtype, float64
-from distgrad.ops.base import Like, Tensor, Value, _named_tuple, call, composite, constant, normal_dim, op
+from distgrad.ops.base import Like, Tensor, Value, call, composite, constant, normal_dim, op
+from distgrad.ops.declaration import named_tuple
 from distgrad.ops.gathering import scatter
 from distgrad.ops.helpers import numpy_dtype_of
 from distgrad.ops.pointwise import refuse
@@ -155,7 +156,7 @@ def _median_dim(input: Value, dim: int, keepdim: bool = False) -> tuple[Value, V
     return _with_nan(input, normal_dim(dim, len(input.shape)), keepdim)
 
 
-_Median = _named_tuple("median", ("values", "indices"))
+_Median = named_tuple("median", ("values", "indices"))
 
 
 @composite(samples=lambda: [(real(5),), (real(2, 4), 1)])

@@ -18,7 +18,6 @@ from distgrad.ops.base import (
     Like,
     Tensor,
     Value,
-    _named_tuple,
     call,
     cast,
     composite,
@@ -28,8 +27,9 @@ from distgrad.ops.base import (
     op,
     reduce,
 )
+from distgrad.ops.declaration import named_tuple
 from distgrad.ops.helpers import hint
-from distgrad.ops.kind import NUMPY_NAMES
+from distgrad.ops.parameters import NUMPY_NAMES
 from distgrad.ops.samples import flags, positive, real
 from distgrad.ops.sums import _spread, sum
 from distgrad.sharding import Sharding
@@ -240,7 +240,7 @@ def _min_dim(input: Value, dim: int, keepdim: bool = False) -> tuple[Value, Valu
     return reduce("amin", input, dim, keepdim), _find("amin", input, dim, keepdim)
 
 
-_Max, _Min = _named_tuple("max", ("values", "indices")), _named_tuple("min", ("values", "indices"))
+_Max, _Min = named_tuple("max", ("values", "indices")), named_tuple("min", ("values", "indices"))
 
 
 def _forms() -> list[Any]:
@@ -275,7 +275,7 @@ def _one_dim(name: str, dim: Any) -> int:
     return dim
 
 
-_Aminmax = _named_tuple("aminmax", ("min", "max"))
+_Aminmax = named_tuple("aminmax", ("min", "max"))
 
 
 @composite(samples=lambda: [(real(2, 3),), (real(2, 3), {"dim": 1, "keepdim": True})])

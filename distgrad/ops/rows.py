@@ -7,7 +7,6 @@ from typing import Any
 
 from distgrad import session
 from distgrad.ops.base import (
-    KINDS,
     Like,
     Tensor,
     Value,
@@ -16,13 +15,12 @@ from distgrad.ops.base import (
     constant,
     normal_dim,
     op,
-    output,
-    record,
-    unwrap,
 )
+from distgrad.ops.calling import output, record, unwrap
 from distgrad.ops.regrouping import compact
 from distgrad.ops.samples import real
 from distgrad.ops.slices import _along, _select_moves, slice_take
+from distgrad.ops.table import BY_FUNCTION
 from distgrad.ops.views import unsqueeze
 from distgrad.record import grad_mode
 from distgrad.sharding import Sharding
@@ -95,9 +93,9 @@ def _iter(self: Tensor) -> Iterator[Tensor]:
         raise TypeError("iteration over a 0-d tensor")
     if self.sharding.count == 1:
         return iter(unbind(self))
-    kind, args = KINDS[unbind], (self, 0)
-    operands, tracked = unwrap(kind, args)
-    node = record(kind, args, operands) if tracked and grad_mode.enabled else None
+    op, args = BY_FUNCTION[unbind], (self, 0)
+    operands, tracked = unwrap(op, args)
+    node = record(op, args, operands) if tracked and grad_mode.enabled else None
     if node is not None:
         node.made = len(self)
         if session.batching.used:
@@ -110,7 +108,7 @@ def _rows(self: Tensor, args: Any, node: Any) -> Iterator[Tensor]:
     for start in _blocks(self._value, 0):
         generation = self._storage.generation
         for i, row in enumerate(_slices(self._value, 0, start, True), start):
-            tensor = output(KINDS[unbind], args, row, i, node)
+            tensor = output(BY_FUNCTION[unbind], args, row, i, node)
             assert tensor._view is not None
             tensor._view.generation, tensor._view.seen = (
                 generation,

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from copy import copy
 from typing import Any
 
 from distgrad.dual import below, forward, give, highest
 from distgrad.graph import call_site
 from distgrad.ops import inplace as writing
-from distgrad.ops.base import KINDS, Tensor, _node_classes, attach, record, unwrap
+from distgrad.ops.base import Tensor, attach
+from distgrad.ops.calling import record, unwrap
 from distgrad.ops.chains import Chain, Step
+from distgrad.ops.node import node_classes
 from distgrad.ops.paths import _view_along
+from distgrad.ops.table import BY_FUNCTION
 from distgrad.ops.views import squeeze, t, transpose, unsqueeze
 from distgrad.ops.windows import PART, strided, strided_path
 from distgrad.record import grad_mode
@@ -27,10 +29,8 @@ __all__: list[str] = []
 
 def _turning(function: Any, name: str, node: str | Callable[..., str]) -> Callable[..., Tensor]:
     """The method `name` that makes a tensor what the view op gives of it; its history is a node of class `node`."""
-    kind = copy(KINDS[function])
-    kind.name, kind.node_class = name.rstrip("_"), _node_classes(kind, node)
-
-    moves = kind.view
+    op = BY_FUNCTION[function].renamed(name.rstrip("_"), lambda op: node_classes(op, node))
+    moves = op.view
     assert moves is not None
 
     def changed(self: Tensor, bound: tuple[Any, ...]) -> Tensor:
@@ -41,10 +41,10 @@ def _turning(function: Any, name: str, node: str | Callable[..., str]) -> Callab
                 give(self, level, function(tangent, *bound[1:]))
             return self
         writing.check(self)
-        operands, tracked = unwrap(kind, bound)
+        operands, tracked = unwrap(op, bound)
         with called(name):
-            value = kind.run(*operands)
-        made = record(kind, bound, operands, self) if tracked and grad_mode.enabled else None
+            value = op.run(*operands)
+        made = record(op, bound, operands, self) if tracked and grad_mode.enabled else None
         if made is not None and batching.used:
             made.note_levels([value])
         _see(self, Step(moves, self._avals.shape, bound[1:]), value)
@@ -57,11 +57,11 @@ def _turning(function: Any, name: str, node: str | Callable[..., str]) -> Callab
         return self
 
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return changed(self, kind.bind((self, *args), kwargs))
+        return changed(self, op.bind((self, *args), kwargs))
 
-    functools.update_wrapper(call, kind.body)
+    functools.update_wrapper(call, op.body)
     call.__name__ = call.__qualname__ = name
-    call.__doc__ = f"`{kind.name}` of this tensor itself, which keeps its storage."
+    call.__doc__ = f"`{op.name}` of this tensor itself, which keeps its storage."
     return call
 
 
