@@ -8,10 +8,8 @@ from types import ModuleType
 from typing import Any
 
 import checked  # noqa: F401 - first: it turns the checks on
-import normalizing_cases  # noqa: F401 - samples of primitives
+import primitive_cases  # noqa: F401 - samples of all primitives
 import pytest
-import recurrent_cases  # noqa: F401 - the same
-import update_cases  # noqa: F401 - the same
 from dummies import Dummy
 from hypothesis import HealthCheck, settings
 from printed import Printed

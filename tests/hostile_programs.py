@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
+import primitive_cases  # noqa: F401 - enters all cases
+from cases import CASES
 from messages import program
-from primitive_cases import CASES
 from test_rules import REGROUPINGS
 
 from distgrad.exchange import reduce_of

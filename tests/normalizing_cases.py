@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from primitive_cases import case
+from cases import case
 from recurrent_cases import derivative, double
 from references_nn import standardized
 

@@ -10,14 +10,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import elementwise_cases  # noqa: F401
 import numpy as np
+import reduction_cases  # noqa: F401
 import references_conv  # noqa: F401
 import references_index  # noqa: F401  (enters its part of them)
-import references_more  # noqa: F401
 import references_nn  # noqa: F401
 import references_recurrent  # noqa: F401
 import references_shape  # noqa: F401
 import references_vision  # noqa: F401
+import row_cases  # noqa: F401
 from references import REFERENCES
 
 import distgrad as torch

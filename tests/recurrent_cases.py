@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from primitive_cases import case, normal
+from cases import case, normal
 from references_recurrent import gru, lstm, rnn
 
 Array = np.ndarray

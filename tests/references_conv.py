@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import numpy as np
-import primitive_cases as cases
+import window_cases as cases
 from references import Array, reference
 
 

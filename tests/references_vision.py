@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from primitive_cases import transposed, window_gather
 from references import Array, reference
 from references_conv import how
+from window_cases import transposed, window_gather
 
 
 def im2col(x: Array, windows: Any, size: Any) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from primitive_cases import CASES, Case
+from cases import CASES, Case
 
 from distgrad import session
 from distgrad.graph import Value

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import CASES, normal, run, run_whole, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, normal, run, run_whole, whole
 from scipy import special, stats
 
 from distgrad.primitives import TABLE, Place

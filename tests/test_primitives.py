@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import CASES, avals_of, run, run_whole
+from elementwise_cases import UNARY
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, UNARY, avals_of, run, run_whole
 
 from distgrad.primitives import MERGES, TABLE, Aval, Labels, Place, Primitive
 

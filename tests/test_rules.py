@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import test_primitives
+from cases import CASES, avals_of, normal, run, run_whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import CASES, avals_of, normal, run, run_whole
 
 from distgrad.exchange import Tree, reduce_of
 from distgrad.primitives import MERGES, TABLE, Aval, Labels, Layout, Primitive

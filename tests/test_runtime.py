@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import run_whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from primitive_cases import run_whole
 from recorder import Recorder
 from values import (
     CUTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from primitive_cases import case, normal
+from cases import case, normal
 
 from distgrad.primitives import updates
 from distgrad.primitives.updates import RULES

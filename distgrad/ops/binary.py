@@ -1,4 +1,4 @@
-"""Functions of two or three tensors, element by element: maximum, clamp, remainder, atan2, lerp, addcmul."""
+"""Functions of two or three tensors, element by element: maximum, clamp, remainder, atan2, hypot, addcmul."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from distgrad.ops.base import (
 )
 from distgrad.ops.compare import is_tensor, where
 from distgrad.ops.helpers import title
+from distgrad.ops.pointwise import refuse
 from distgrad.ops.samples import positive, real, whole
 from distgrad.tensor import C_NAMES
 
@@ -222,6 +223,18 @@ def atan2(input: Value, other: Value) -> Value:
     return elementwise("arctan2", input, other, floating=True)
 
 
+@op(
+    input=lambda g, input, out: g * (input / where(out == 0, math.inf, out)),
+    other=lambda g, other, out: g * (other / where(out == 0, math.inf, out)),
+    inplace=True,
+    samples=_pairs,
+)
+def hypot(input: Value, other: Value) -> Value:
+    """√(input² + other²), without overflow on the way. At the origin, where it has no derivative, the gradient is 0."""
+    refuse(common_dtype(input, other), "bi", "hypot_cpu")
+    return elementwise("hypot", input, other)
+
+
 # Sums of products.
 def _lerp_operand(name: str, x: Value, input: Value) -> None:
     if x.dtype != input.dtype:
@@ -323,6 +336,7 @@ __all__ = [
     "clip",
     "floor_divide",
     "fmod",
+    "hypot",
     "lerp",
     "maximum",
     "minimum",

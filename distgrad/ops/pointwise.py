@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from distgrad import session
 from distgrad.dtype import BOOL
 from distgrad.ops.base import Tensor, Value, attach, composite, elementwise, op
@@ -18,10 +20,11 @@ def floating(primitive: str, input: Value, **attrs: Any) -> Value:
     return elementwise(primitive, input, floating=True, **attrs)
 
 
-def refuse(input: Value, kinds: str, kernel: str) -> None:
+def refuse(input: Value | np.dtype, kinds: str, kernel: str) -> None:
     """Raise torch's error for a dtype that its kernel of this name does not take; NumPy's letters for `kinds`."""
-    if input.dtype.kind in kinds:
-        raise NotImplementedError(f"\"{kernel}\" not implemented for '{title(input.dtype)}'")
+    found = input if isinstance(input, np.dtype) else input.dtype
+    if found.kind in kinds:
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{title(found)}'")
 
 
 def _reals() -> list[Any]:

@@ -10,7 +10,7 @@ from distgrad.ops.base import Like, Tensor, Value, composite, constant, normal_d
 from distgrad.ops.gathering import scatter_add
 from distgrad.ops.joining import cat
 from distgrad.ops.ordering import _later, cumsum
-from distgrad.ops.pointwise import exp, floating
+from distgrad.ops.pointwise import exp, floating, refuse
 from distgrad.ops.samples import real
 from distgrad.ops.slices import narrow
 
@@ -59,6 +59,7 @@ def _logcumsumexp_gradient(g: Tensor, input: Tensor, dim: int, out: Tensor) -> T
 @op(input=_logcumsumexp_gradient, samples=lambda: [(real(2, 3), 1), (real(4), 0), (real(), 0)])
 def logcumsumexp(input: Value, dim: int) -> Value:
     """log of the sum of exp of each element and those before it along `dim`, without overflow."""
+    refuse(input, "bi", "logcumsumexp_out_cpu")
     d = normal_dim(dim, len(input.shape))
     return floating("logcumsumexp", input, dim=d) if input.shape else input
 

@@ -334,7 +334,7 @@ declare({"round_decimals": round_decimals}, flops=3, decimals="int")
 
 declare(_named("add subtract multiply divide maximum minimum"), traits={"exact"})
 declare(_named("bitwise_and bitwise_or bitwise_xor left_shift right_shift"))
-declare({"power": power, "arctan2": np.arctan2}, flops=20)
+declare({"power": power, "arctan2": np.arctan2, "hypot": np.hypot}, flops=20)
 declare({name: _checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)
 declare(
     _named("equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor"), BOOL

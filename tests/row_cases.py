@@ -1,4 +1,7 @@
-"""References of ops that search, run along a dimension, combine elements and gather statistics: see `references.py`."""
+"""What has one dimension whole, such as sorts, searches and running sums, and what combines elements.
+
+Cases of the primitives and, below, references of the ops (see `cases.py`, `references.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,78 @@ import itertools
 from typing import Any
 
 import numpy as np
+from cases import case, flags, integers, normal
 from references import Array, reference, same
-from scipy import linalg
+from scipy import linalg, special
 
 
+def recurrence(a: np.ndarray, b: np.ndarray, dim: int) -> np.ndarray:
+    """The sum over j <= i of b[j] and the factors from j + 1 to i."""
+    a, b = np.moveaxis(a, dim, 0), np.moveaxis(b, dim, 0)
+    rows = [sum(b[j] * a[j + 1 : i + 1].prod(0) for j in range(i + 1)) for i in range(len(a))]
+    return np.moveaxis(np.array(rows), 0, dim)
+
+
+# One dimension whole.
+for _name, _want in {"argmax": np.argmax, "argmin": np.argmin}.items():
+    for _dim, _keepdim in ((0, False), (1, True), (1, False)):
+        case(
+            _name,
+            lambda x, f=_want, d=_dim, k=_keepdim: f(x, d, keepdims=k),
+            normal(6, 5),
+            dim=_dim,
+            keepdim=_keepdim,
+        )
+for _dim in (0, 1):
+    case("cumsum", lambda x, d=_dim: x.cumsum(d), normal(6, 5), dim=_dim, dtype="float32")
+    case("cumprod", lambda x, d=_dim: x.cumprod(d), normal(6, 5), dim=_dim, dtype="float32")
+    case("recurrence", lambda a, b, d=_dim: recurrence(a, b, d), normal(6, 5), normal(6, 5), dim=_dim)
+    for _descending in (False, True):
+        case(
+            "sort",
+            lambda x, d=_dim, sign=1 - 2 * _descending: (
+                np.take_along_axis(x, np.argsort(sign * x, d, kind="stable"), d),
+                np.argsort(sign * x, d, kind="stable"),
+            ),
+            integers(8, 7, low=0, high=4),
+            dim=_dim,
+            descending=_descending,
+        )
+_wide = normal(5, 4, 6, dtype="float64"), normal(5, 4, 6, dtype="float64")
+case("recurrence", lambda a, b: recurrence(a, b, 1), *_wide, dim=1)
+case("recurrence", lambda a, b: recurrence(a, b, 0), normal(9), normal(9), dim=0)
+case("cumsum", lambda x: x.cumsum(0), flags(9), dim=0, dtype="int64")
+case("flip", lambda x: x[::-1, :, ::-1], normal(3, 4, 5), dims=(0, 2))
+for _shape, _dim in (((6, 5), 1), ((6, 5), 0), ((4, 70), 1), ((3, 4, 5), 1), ((7,), 0)):
+    case("softmax", lambda x, d=_dim: special.softmax(x, d), normal(*_shape), dim=_dim)
+    case("log_softmax", lambda x, d=_dim: special.log_softmax(x, d), normal(*_shape), dim=_dim)
+    case(
+        "log_softmax_backward",
+        lambda x, g, d=_dim: g - special.softmax(x, d) * g.sum(d, keepdims=True),
+        normal(*_shape),
+        normal(*_shape),
+        dim=_dim,
+    )
+    case(
+        "softmax_backward",
+        lambda y, g, d=_dim: y * (g - (g * y).sum(d, keepdims=True)),
+        normal(*_shape),
+        normal(*_shape),
+        dim=_dim,
+    )
+
+# Searching, and running extremes.
+for _right in (False, True):
+    _side = "right" if _right else "left"
+    _row = np.sort(normal(6))
+    case("searchsorted", lambda r, x, s=_side: np.searchsorted(r, x, s), _row, normal(4, 3), right=_right)
+    case("searchsorted", None, np.sort(normal(3, 6)), normal(3, 4), right=_right)
+case("running_max", None, normal(5, 4), dim=0)
+case("running_min", None, integers(5, 4), dim=1)
+case("logcumsumexp", lambda x: np.log(np.cumsum(np.exp(x), 1)), normal(4, 5), dim=1)
+
+
+# The ops.
 def along(rows: Array, x: Array, right: bool) -> Array:
     out = np.zeros(np.shape(x), np.int64)
     for at in np.ndindex(np.shape(x)):
