@@ -54,10 +54,9 @@ from distgrad.modes import (
     use_deterministic_algorithms,
 )
 from distgrad.nn.functional.activation import celu_, rrelu, rrelu_, selu_, threshold_
+from distgrad.nn.functional.adaptive_pooling import adaptive_avg_pool1d, adaptive_max_pool1d
 from distgrad.nn.functional.distance import cosine_similarity, pairwise_distance, pdist
 from distgrad.nn.functional.pooling import (
-    adaptive_avg_pool1d,
-    adaptive_max_pool1d,
     avg_pool1d,
     max_pool1d,
     max_pool1d_with_indices,

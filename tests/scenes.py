@@ -17,7 +17,7 @@ from values import put
 from distgrad import session
 from distgrad.errors import WireError
 from distgrad.graph import Value
-from distgrad.plan import build as planner
+from distgrad.plan import write
 from distgrad.program import Program
 from distgrad.session import door
 from distgrad.sharding import sharding_of
@@ -71,7 +71,7 @@ def recorded() -> tuple[list[Program], list[Scene]]:
     patch = pytest.MonkeyPatch()
     recorder = Recorder(2, Watched)
     try:
-        patch.setattr(planner, "encode", noted)
+        patch.setattr(write, "encode", noted)
         door.attach(recorder, inline_bytes=0, shard_bytes=64)
         for value in work():
             session.flush()
