@@ -85,17 +85,19 @@ from distgrad.ops.combining import *
 from distgrad.ops.compare import *
 from distgrad.ops.convert import clone
 from distgrad.ops.convolution import *
+from distgrad.ops.convolving import *
 from distgrad.ops.decompositions import *
 from distgrad.ops.determinants import *
 from distgrad.ops.einsum import *
+from distgrad.ops.embedding import embedding
 from distgrad.ops.factors import *
 from distgrad.ops.files import *
 from distgrad.ops.gathering import *
+from distgrad.ops.indexed_slices import *
 from distgrad.ops.indexing import *
 from distgrad.ops.joining import *
 from distgrad.ops.linalg import *
 from distgrad.ops.linear import *
-from distgrad.ops.losses import embedding
 from distgrad.ops.making import (
     BoolTensor,
     DoubleTensor,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from values import Start
 
 import distgrad as t
-from distgrad.ops.moves import Permute, Reshape, Slice, Squeeze, Unsqueeze, _joined
+from distgrad.ops.move_path import _joined
+from distgrad.ops.moves import Permute, Reshape, Slice, Squeeze, Unsqueeze
 from distgrad.plan.plans import Plan
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from distgrad.ops.moves import Path, undone
+from distgrad.ops.move_path import Path
+from distgrad.ops.moves import undone
 from distgrad.strided import Ints, Strided
 
 

@@ -11,7 +11,7 @@ from distgrad.dtype import castable
 from distgrad.graph import CallSite, Value
 from distgrad.ops.declaration import Op
 from distgrad.ops.helpers import cast, title
-from distgrad.ops.moves import Path
+from distgrad.ops.move_path import Path
 from distgrad.ops.node import Like
 from distgrad.ops.table import call
 from distgrad.record import AsStridedBackward0, BackwardNode, Edge, grad_mode, retain

@@ -6,7 +6,8 @@ from typing import Any
 
 from distgrad.dtype import BOOL
 from distgrad.ops.base import Tensor, Value, broadcast_to, cast, constant, op
-from distgrad.ops.moves import Expand, Path, Permute, Slice, Squeeze
+from distgrad.ops.move_path import Path
+from distgrad.ops.moves import Expand, Permute, Slice, Squeeze
 from distgrad.ops.samples import real
 from distgrad.ops.window_moves import path_of, strides, windows
 from distgrad.sharding import Sharding

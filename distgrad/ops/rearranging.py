@@ -21,9 +21,10 @@ from distgrad.ops.base import (
     normal_dim,
     op,
 )
-from distgrad.ops.gathering import index_select
 from distgrad.ops.helpers import normal_ints
-from distgrad.ops.moves import Diagonal, Path
+from distgrad.ops.indexed_slices import index_select
+from distgrad.ops.move_path import Path
+from distgrad.ops.moves import Diagonal
 from distgrad.ops.regrouping import reshaped
 from distgrad.ops.samples import real
 from distgrad.ops.shape import flatten

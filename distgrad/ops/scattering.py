@@ -17,7 +17,6 @@ from distgrad.ops import gathering
 from distgrad.ops.base import Tensor, Value, attach, broadcast_to, call, cast, constant, normal_dim, op
 from distgrad.ops.gathering import (
     _check_shapes,
-    _check_slices,
     _index_of,
     _lifted,
     _like_shape,
@@ -29,6 +28,7 @@ from distgrad.ops.gathering import (
     scatter_add,
 )
 from distgrad.ops.helpers import title
+from distgrad.ops.indexed_slices import _check_slices
 from distgrad.ops.making import full, ones_like, zeros_like
 from distgrad.ops.regrouping import padded, part
 from distgrad.ops.samples import real

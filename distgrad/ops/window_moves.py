@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from distgrad import session
 from distgrad.graph import Value
 from distgrad.ops.helpers import broadcast_to, constant
-from distgrad.ops.moves import Expand, Move, Path, Permute, Reshape, Slice, Slices, Squeeze, Unsqueeze
+from distgrad.ops.move_path import Path
+from distgrad.ops.moves import Expand, Move, Permute, Reshape, Slice, Slices, Squeeze, Unsqueeze
 from distgrad.strided import Ints, Strided
 
 

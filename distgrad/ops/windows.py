@@ -8,7 +8,7 @@ from typing import Any
 
 from distgrad.ops.base import Tensor, attach, call, normal_dim
 from distgrad.ops.helpers import normal_ints
-from distgrad.ops.moves import Path
+from distgrad.ops.move_path import Path
 from distgrad.ops.window_moves import path_of, strides, windows
 from distgrad.strided import Ints
 

@@ -11,7 +11,8 @@ from typing import Any
 from distgrad.ops.base import Ints, Tensor, attach, call, normal_dim
 from distgrad.ops.inplace import OVERLAP
 from distgrad.ops.making import arange
-from distgrad.ops.moves import Move, Path, Slice
+from distgrad.ops.move_path import Path
+from distgrad.ops.moves import Move, Slice
 from distgrad.ops.rearranging import _diagonal, diagonal
 from distgrad.ops.slices import _along, _select_moves
 from distgrad.ops.views import unsqueeze

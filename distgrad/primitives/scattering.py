@@ -8,14 +8,8 @@ import numpy as np
 
 from distgrad.primitives.base import primitive
 from distgrad.primitives.batching import shifted
-from distgrad.primitives.indexing import (
-    ALONG,
-    _added_each,
-    _check_positions,
-    _into,
-    _linear,
-    _scatter_add_labels,
-)
+from distgrad.primitives.index_rules import _added_each, _scatter_add_labels
+from distgrad.primitives.indexing import ALONG, _check_positions, _into, _linear
 from distgrad.primitives.reductions import Identity, _highest, _lowest, contiguous
 
 Out = np.ndarray | None

@@ -17,7 +17,8 @@ from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, primitive
 from distgrad.primitives.batching import Batch
 from distgrad.primitives.elementwise import cast
 from distgrad.primitives.grouped import is_crowded
-from distgrad.primitives.indexing import INT64, positions, within
+from distgrad.primitives.index_rules import INT64
+from distgrad.primitives.indexing import positions, within
 from distgrad.primitives.reductions import contiguous
 
 Out = np.ndarray | None

@@ -9,8 +9,9 @@ from distgrad.dtype import int64
 from distgrad.ops import losses
 from distgrad.ops.base import Tensor
 from distgrad.ops.compare import where
-from distgrad.ops.gathering import gather, index_add
-from distgrad.ops.losses import one_hot
+from distgrad.ops.embedding import one_hot
+from distgrad.ops.gathering import gather
+from distgrad.ops.indexed_slices import index_add
 from distgrad.ops.making import zeros
 from distgrad.ops.ordering import argsort
 from distgrad.record import no_grad
