@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from distgrad.dtype import int64
-from distgrad.ops import losses
+from distgrad.ops import embedding as tables
 from distgrad.ops.base import Tensor
 from distgrad.ops.compare import where
 from distgrad.ops.embedding import one_hot
@@ -46,7 +46,7 @@ def embedding(
     if max_norm is not None:
         _renormalise(weight, input, max_norm, norm_type)
     padding = -1 if padding_idx is None else padding_idx
-    return losses.embedding(weight, input, padding, scale_grad_by_freq, sparse)
+    return tables.embedding(weight, input, padding, scale_grad_by_freq, sparse)
 
 
 def _renormalise(weight: Tensor, input: Tensor, max_norm: float, norm_type: float) -> None:
@@ -91,7 +91,7 @@ def embedding_bag(
             "embedding_bag: per_sample_weights was not None. per_sample_weights is only supported for mode='sum' (got "
             f"mode='{mode}'). Please open a feature request on GitHub."
         )
-    rows = losses.embedding(weight, input, -1, scale_grad_by_freq, sparse)
+    rows = tables.embedding(weight, input, -1, scale_grad_by_freq, sparse)
     counted = _not_padding(input, padding_idx, weight)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
