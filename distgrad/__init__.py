@@ -98,6 +98,7 @@ from distgrad.ops.indexing import *
 from distgrad.ops.joining import *
 from distgrad.ops.linalg import *
 from distgrad.ops.linear import *
+from distgrad.ops.lu import *
 from distgrad.ops.making import (
     BoolTensor,
     DoubleTensor,

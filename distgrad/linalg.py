@@ -21,6 +21,18 @@ from distgrad.ops.factors import lstsq
 from distgrad.ops.linalg import _norm_of_either as norm
 from distgrad.ops.linalg import _vector_norm as vector_norm
 from distgrad.ops.linalg import linalg_svd, matrix_norm
+from distgrad.ops.lu import (
+    cholesky_ex,
+    inv_ex,
+    ldl_factor,
+    ldl_factor_ex,
+    ldl_solve,
+    lu,
+    lu_factor,
+    lu_factor_ex,
+    solve_ex,
+)
+from distgrad.ops.lu import linalg_lu_solve as lu_solve
 from distgrad.ops.matrix_functions import (
     cond,
     matrix_rank,
@@ -36,6 +48,7 @@ from distgrad.ops.rearranging import diagonal
 __all__ = [
     "LinAlgError",
     "cholesky",
+    "cholesky_ex",
     "cond",
     "cross",
     "det",
@@ -43,7 +56,15 @@ __all__ = [
     "eigh",
     "eigvalsh",
     "inv",
+    "inv_ex",
+    "ldl_factor",
+    "ldl_factor_ex",
+    "ldl_solve",
     "lstsq",
+    "lu",
+    "lu_factor",
+    "lu_factor_ex",
+    "lu_solve",
     "matmul",
     "matrix_exp",
     "matrix_norm",
@@ -55,6 +76,7 @@ __all__ = [
     "qr",
     "slogdet",
     "solve",
+    "solve_ex",
     "solve_triangular",
     "svd",
     "svdvals",

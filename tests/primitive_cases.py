@@ -39,6 +39,29 @@ case(
 )
 case("solve", np.linalg.solve, _square, normal(4, 3, 2, dtype="float64"))
 _right = normal(4, 3, 2, dtype="float64")
+
+
+def _lu(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    found = [linalg.lu_factor(one) for one in x]
+    return np.array([lu for lu, _ in found]), np.array([p + 1.0 for _, p in found]), np.zeros(len(x))
+
+
+case("lu", _lu, normal(4, 3, 3, dtype="float64"), check="lu_factor")
+case("exchanged", lambda p: np.array([[1.0, 2, 0], [0, 2, 1]]), np.array([[2.0, 3], [1, 3]]), m=3)
+case("solve_ex", lambda a, b: (np.linalg.solve(a, b), np.zeros(4)), _square, _right)
+case("cholesky_ex", lambda x: (np.linalg.cholesky(x), np.zeros(4)), _definite)
+_diagonals = np.array([[4.0, 3, 2], [9, 8, 7]])
+_halves = np.array([[1.0, 0, 0], [0.5, 1, 0], [0.25, 0, 1]])
+_factors = np.tril(_halves, -1) + _diagonals[:, None] * np.eye(3)
+_symmetric = _halves * _diagonals[:, None] @ _halves.T
+case("ldl", lambda x: (_factors, np.tile([1.0, 2, 3], (2, 1)), np.zeros(2)), _symmetric)
+case(
+    "ldl_solve",
+    lambda f, p, b: np.linalg.solve(_symmetric, b),
+    _factors,
+    np.tile([1.0, 2, 3], (2, 1)),
+    normal(2, 3, 2, dtype="float64"),
+)
 case("solve_triangular", lambda a, b: np.linalg.solve(np.triu(a), b), _square, _right, upper=True, unit=False)
 case("expm", linalg.expm, _definite / 20)
 case("slogdet", lambda x: tuple(map(np.asarray, np.linalg.slogdet(x))), _square)
