@@ -214,12 +214,13 @@ class Result:
     - `remat`: how it is made again. Of what is dropped; of what is stored, if it could be given up.
     - `error`: why there is nothing. Of what failed.
 
-    `colocation` is that of a known array which is too large to travel inside a call, once it was worked with. Only the
-    methods below change the state.
+    `colocation` is that of a known array which is too large to travel inside a call, once it was worked with; `anchor`
+    tells whether another result can be made again from this one. Only the methods below change the state.
     """
 
     __slots__ = (
         "__weakref__",
+        "anchor",
         "array",
         "box",
         "colocation",
@@ -238,6 +239,7 @@ class Result:
         self.spec = spec
         self.state = State.PENDING if array is None else State.KNOWN
         self.array = array
+        self.anchor = False
         self.colocation: Colocation | None = None
         self.lazy: Lazy | None = None
         self.id: int | None = None
@@ -331,15 +333,25 @@ class Result:
 
     def note_remat(self, remat: Remat) -> None:
         """It can be made again: if it is not stored, that is all there is."""
-        self.remat = remat
+        self._takes(remat)
         if self.state is not State.STORED:
             self._to(State.DROPPED)
 
     def becomes_dropped(self, remat: Remat) -> None:
         """The workers free it, since it can be made again."""
         self._leave_workers()
-        self.remat = remat
+        self._takes(remat)
         self._to(State.DROPPED)
+
+    def _takes(self, remat: Remat) -> None:
+        self.remat = remat
+        for result in remat.anchors:
+            result.anchor = True
+
+    def becomes_donated(self) -> None:
+        """A call was sent that may write over it: to be freed there are only the copies."""
+        if self.ref is not None:
+            self.ref.ids = [number for number in self.ref.ids if number != self.id]
 
     def becomes_local(self) -> None:
         """The workers that held it are gone; the driver has it."""

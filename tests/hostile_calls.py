@@ -170,13 +170,20 @@ def call_of(rng: Rng, raw: Any, workers: int) -> tuple[Call, bool]:
     return Call(number, workers, store, stash, _header(rng, fields, workers), data, boxes), True
 
 
+def _donated(rng: Rng, fields: Any) -> list[int]:
+    """Some of the inputs."""
+    inputs = fields.get("inputs") if isinstance(fields, dict) else None
+    return [number for number in inputs if rng.random() < 0.5] if isinstance(inputs, list) else []
+
+
 def _header(rng: Rng, fields: Any, workers: int) -> bytes:
     head = {
         "serial": 7,
         "epoch": 0,
         "workers": workers,
         "free": [],
-        "profile": False,
+        "donate": _donated(rng, fields),
+        "profile": rng.random() < 0.1,
         **{
             key: fields[key] if isinstance(fields, dict) and key in fields else []
             for key in ("inputs", "keep")

@@ -34,7 +34,7 @@ def program(slots: Sequence[Raw], steps: Sequence[Raw] = (), rows: int = 0, **fi
 
 
 def header(**fields: Any) -> bytes:
-    empty: dict[str, Any] = {key: [] for key in ("inputs", "keep", "feeds", "free", "stash")}
+    empty: dict[str, Any] = {key: [] for key in ("inputs", "keep", "feeds", "free", "donate", "stash")}
     return msgpack.packb({"serial": 1, "epoch": 0, "workers": 1, **empty, "profile": False, **fields})
 
 

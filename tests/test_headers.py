@@ -148,3 +148,35 @@ def test_a_call_with_other_boxes_is_refused() -> None:
                 if not (isinstance(scene.boxes[i], list) and not scene.boxes[i]):  # what a worker kept itself
                     boxes = (*scene.boxes[:i], item, *scene.boxes[i + 1 :])
                     run(scene, boxes=boxes)
+
+
+def test_what_is_donated_is_an_input_of_its_own() -> None:
+    scene = with_inputs()
+    head = header_of(scene)
+    for donate in ([999], [*head["inputs"], -1]):
+        refused(scene, "header: donate", header=msgpack.packb({**head, "donate": donate}))
+    twice = {**head, "inputs": head["inputs"][:1] * 2, "donate": head["inputs"][:1]}
+    refused(scene, "donate has an id that is not of one input", header=msgpack.packb(twice))
+
+
+def test_what_is_donated_is_gone_afterwards_and_changes_no_result() -> None:
+    scene = with_inputs()
+    head = header_of(scene)
+    kept, given_away = scene.worker(), scene.worker()
+    kept.run(scene.header, scene.program, *scene.boxes)
+    header = msgpack.packb({**head, "donate": list(dict.fromkeys(head["inputs"]))})
+    given_away.run(header, scene.program, *scene.boxes)
+    assert not given_away.store.keys() & set(head["inputs"])
+    for number in head["keep"]:
+        for one, other in zip(kept.store[number], given_away.store[number], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_while_a_profile_is_on_other_boxes_are_refused_as_ever() -> None:
+    for scene in (s for s in SCENES if s.boxes):
+        header = msgpack.packb({**header_of(scene), "profile": True})
+        for i, box in enumerate(scene.boxes):
+            if isinstance(box, list) and box:
+                for item in ([[[]]], [[[[1.0]]]], [[["x"]]], [[[None]]]):
+                    boxes = (*scene.boxes[:i], item, *scene.boxes[i + 1 :])
+                    refused(scene, "boxes", header=header, boxes=boxes)

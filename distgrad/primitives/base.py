@@ -210,6 +210,7 @@ Trait = Literal[
     "into",  # takes `out=`, an array of the right shape and dtype or, of a "whole" one, a tuple of them; returns it
     "over",  # with "into": `out` may be any of the operands
     "over_first",  # with "into": `out` may be the first operand
+    "over_next",  # with "into": what is taken for result k may be operand k + 1
     "onto",  # takes `onto=`, an array in C order, and merges its partial result ("add", "disjoint") with that: cheaper
     "placed",  # takes `at=`, a `Place`
     "view",  # may return a view of an operand; no other may, and none keeps an operand

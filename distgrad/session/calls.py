@@ -131,6 +131,7 @@ class Calls:
         *,
         inputs: Sequence[int] = (),
         keep: Sequence[int] = (),
+        donate: Sequence[int] = (),
         feeds: Sequence[np.ndarray] = (),
         boxes: Sequence[tuple[tuple[str, ...], Box]] = (),
         returns: tuple[str, ...] = (),
@@ -140,7 +141,7 @@ class Calls:
         """Send one program to every worker. Waits only if too many stages are on their way.
 
         `boxes` are (channels, box) of what the program receives, `returns` the channels of what it sends, which
-        are the program's `sends`.
+        are the program's `sends`. What is to `donate`, of the inputs, may be written over.
         """
         self._serial += 1
         freed = self.take_freed()
@@ -153,6 +154,7 @@ class Calls:
                 "keep": keep,
                 "feeds": [pack_array(a) for a in feeds],
                 "free": freed,
+                "donate": donate,
                 "stash": [box.serial for _, box in boxes],
                 "profile": measure.active is not None,
             }
@@ -173,10 +175,17 @@ class Calls:
         except BaseException:  # some workers may not have heard of it
             self.freed.extend(freed)
             raise
-        self._in_flight.append(_Call(self._serial, sent.replies, sites, freed, keep))
+        for number in donate:
+            self.stored.pop(number, None)
+        self._in_flight.append(_Call(self._serial, sent.replies, sites, [*freed, *donate], keep))
         while len(self._in_flight) > IN_FLIGHT:
             self._collect()
         return sent
+
+    def make_room(self, count: int) -> None:
+        """Wait until so many calls can be sent without waiting."""
+        while self._in_flight and len(self._in_flight) + count > IN_FLIGHT:
+            self._collect()
 
     def _received(self, boxes: Sequence[tuple[tuple[str, ...], Box]], worker: int) -> list[Any]:
         args: list[Any] = []

@@ -18,6 +18,7 @@ from distgrad.caching import Cache, shared_bytes
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.exchange import Failure
 from distgrad.graph import CallSite, Node, Remat, RemoteRef, Result, Value, nobody, spec
+from distgrad.interrupts import held_back
 from distgrad.plan.build import build
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
@@ -31,6 +32,7 @@ from distgrad.program import Program, Slot
 from distgrad.session import measure
 from distgrad.session.budget import Chooser, Prepared, budgets
 from distgrad.session.calls import Box, Calls
+from distgrad.session.donation import Gifts, donated
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import FEED, run_kernel
 from distgrad.session.rematerialise import Replay, Replays, anchors, give_up, is_there, note
@@ -47,6 +49,7 @@ LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for ea
 PENDING = 4_096  # nodes after which the pending work is sent by itself
 NOTHING = encode(Program((), (), (), (), (), (), (), ()))  # a call that only frees
 LOST = "this tensor's contents were lost when its session was shut down"
+BROKEN_OFF = "this tensor's contents were lost when a call to the workers was broken off"
 TOLD = 3  # errors that are printed at the end
 PLANS = 64 << 20  # bytes of plans that are kept
 PASSES = 1_000  # call sites at which passes begin that are known
@@ -335,14 +338,31 @@ class Session:
         except Exception as error:
             return error
         self._free(made)
-        self._run(captured, plan)
-        self.left_budget = None
-        self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
+        gifts = donated(plan, captured, self.pending)
+        if gifts:
+            self.calls.make_room(len(plan.stages))
+        with held_back() if gifts else contextlib.nullcontext():
+            try:
+                self._run(captured, plan, gifts)
+            except BaseException:
+                self._lose(gifts)
+                raise
+            self.left_budget = None
+            self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
         self._prune()
         self._refused.difference_update(nodes)
         if measure.active is not None:
             measure.active.flushed(begin)
         return None
+
+    def _lose(self, gifts: Gifts) -> None:
+        """Calls that may write over these results were broken off: what was to be made of them cannot be any more."""
+        lost = {result for results in gifts.values() for result in results}
+        left = apart_from({n for n in self.pending if not lost.isdisjoint(n.inputs)}, self.pending)
+        for node in set(self.pending).difference(left):
+            for out in node.outputs:
+                out.becomes_failed(DistgradError(BROKEN_OFF))
+        self.pending = left
 
     def _prune(self) -> None:
         """Forget of what nodes that are not pending any more would have made, and could have made again."""
@@ -398,7 +418,7 @@ class Session:
             plan = self._plans.keep(key, build(captured, self.shard_bytes, remade, lasts))
         return plan
 
-    def _run(self, captured: Capture, plan: Plan) -> None:
+    def _run(self, captured: Capture, plan: Plan, gifts: Gifts) -> None:
         ids: dict[Form, int] = {}
         for value, external in enumerate(captured.externals):
             result = captured.results[value]
@@ -415,7 +435,9 @@ class Session:
                 for form, holder in zip(stage.keep, stage.holders, strict=True):
                     ids[form] = self.calls.new_id(holder)
                     made.add(ids[form])
-                boxes[n] = self._submit(stage, ids, captured, boxes)
+                boxes[n] = self._submit(stage, ids, captured, boxes, gifts.get(n, ()))
+                for result in gifts.get(n, ()):
+                    result.becomes_donated()
                 if measure.active is not None:
                     measure.active.sent(self.calls.epoch, boxes[n].serial, plan, n)
                 if n - 1 not in still:  # the next stage is the only one to read it
@@ -443,12 +465,20 @@ class Session:
                 self.release(copies.pop(next(iter(copies))))
             result.keep_copies(copies)
 
-    def _submit(self, stage: Stage, ids: dict[Form, int], captured: Capture, boxes: dict[int, Box]) -> Box:
+    def _submit(
+        self,
+        stage: Stage,
+        ids: dict[Form, int],
+        captured: Capture,
+        boxes: dict[int, Box],
+        gifts: Sequence[Result],
+    ) -> Box:
         sources = [boxes[r.number] if r.kind == "stage" else captured.boxes[r.number] for r in stage.boxes]
         return self.calls.run(
             stage.data,
             inputs=[ids[f] for f in stage.inputs],
             keep=[ids[f] for f in stage.keep],
+            donate=[result.id for result in gifts if result.id is not None],
             feeds=[captured.results[v].array for v in stage.feeds],  # type: ignore[misc]
             boxes=list(zip(stage.program.boxes, sources, strict=True)),
             returns=stage.returns,

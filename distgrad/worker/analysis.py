@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Generic, TypeVar
@@ -20,6 +21,7 @@ class Analysis(Generic[L]):
         self.program = program
         self.numbers: dict[int, int] = {}  # id of a step: its number in the program
         self.fragments: list[tuple[Fragment, list[L], set[int]]] = []  # with the slots that escape each
+        self.final: list[set[int]] = []  # the inputs that one step of each reads, and nothing after that
         self.partial: dict[int, Reduce] = {}  # slots that hold partial results
         self.along = _along(program)
         self.in_pieces = _in_pieces(program, self.along)
@@ -33,6 +35,8 @@ class Analysis(Generic[L]):
         for fragment in reversed(program.fragments):
             made = {s for one in fragment.loops for step in one.steps for s in step.outs}
             escaping = later & made
+            reads = Counter(i for one in fragment.loops for step in one.steps for i in step.ins)
+            self.final.append({i for i in program.inputs if reads[i] == 1 and i not in later})
             loops = []
             for one in reversed(fragment.loops):
                 here = {s for step in one.steps for s in step.outs}
@@ -40,6 +44,7 @@ class Analysis(Generic[L]):
                 later.update(i for step in one.steps for i in step.ins)
             self.fragments.append((fragment, loops[::-1], escaping))
         self.fragments.reverse()
+        self.final.reverse()
 
     @property
     def scratch(self) -> int:

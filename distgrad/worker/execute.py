@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -72,16 +72,25 @@ class Runner(Analysis[LoopRunner]):
                 raise WireError(f"boxes: slot {recv.slot} cannot be made of what arrived: {text}") from None
         return env
 
-    def run(self, at: Seat, env: dict[int, Any], meter: Meter | None = None) -> None:
-        """Fill the slots that are kept or leave: with pieces, a Failure, or trees of partial results."""
-        for number in range(len(self.fragments)):
-            self._fragment(number, at, env, meter)
+    def run(
+        self, at: Seat, env: dict[int, Any], meter: Meter | None = None, donated: Container[int] = ()
+    ) -> None:
+        """Fill the slots that are kept or leave: with pieces, a Failure, or trees of partial results.
 
-    def _fragment(self, number: int, at: Seat, env: dict[int, Any], meter: Meter | None) -> None:
+        What is `donated` may be written over by the only step of a fragment that reads it, if nothing later does.
+        """
+        for number in range(len(self.fragments)):
+            gifts = {slot for slot in self.final[number] if slot in donated}
+            self._fragment(number, at, env, meter, gifts)
+
+    def _fragment(
+        self, number: int, at: Seat, env: dict[int, Any], meter: Meter | None, gifts: set[int]
+    ) -> None:
         """Run one fragment. Where a step fails on its data, the rest of the fragment is run again without it."""
         fragment = self.fragments[number][0]
         steps = [step for loop in fragment.loops for step in loop.steps]
         failed: dict[int, Failure] = {}
+        spent: dict[int, np.ndarray] = {}  # what was written over gifts: that is done once
         while True:
             for step in steps:
                 operands = (failed.get(i) or env.get(i) for i in step.ins)
@@ -90,7 +99,7 @@ class Runner(Analysis[LoopRunner]):
                     failed.update(dict.fromkeys(step.outs, cause))
             running: list[Step | None] = [None]
             try:
-                made = self._shards(number, at, set(failed), env, running, meter)
+                made = self._shards(number, at, set(failed), env, running, meter, gifts, spent)
             except CheckError:
                 raise
             except Exception as error:  # a kernel may fail in any way
@@ -112,6 +121,8 @@ class Runner(Analysis[LoopRunner]):
         env: dict[int, Any],
         running: list[Step | None],
         meter: Meter | None,
+        gifts: set[int],
+        spent: dict[int, np.ndarray],
     ) -> dict[int, Any]:
         """The escaping slots' pieces, shard by shard. `running[0]` is the step that was begun last."""
         fragment, runners, escaping = self.fragments[number]
@@ -126,7 +137,7 @@ class Runner(Analysis[LoopRunner]):
             slot: held(self.program.slots[slot].sharding.count, at.workers, at.worker).start for slot in env
         }
         for shard in shards:
-            local = _Local(env, first, shard, self.along)
+            local = _Local(env, first, shard, self.along, gifts, spent)
             onto = {}
             for slot, what in sums.items():
                 _, kept, leaf = next(places[slot])
@@ -166,9 +177,23 @@ class Runner(Analysis[LoopRunner]):
 class _Local:
     """The arrays of one shard by slot: what was made for it just now, else its piece of what was there before."""
 
-    def __init__(self, env: dict[int, Any], first: dict[int, int], shard: int, along: dict[int, int]):
+    def __init__(
+        self,
+        env: dict[int, Any],
+        first: dict[int, int],
+        shard: int,
+        along: dict[int, int],
+        gifts: set[int],
+        spent: dict[int, np.ndarray],
+    ):
         self.env, self.first, self.shard, self.along = env, first, shard, along
+        self.gifts, self.spent = gifts, spent
         self.here: dict[int, np.ndarray] = {}
+
+    def gift(self, slot: int) -> Pieces | None:
+        """The one piece of a value, in its list, if it may be written over as far as the program goes."""
+        pieces = self.env.get(slot) if slot in self.gifts else None
+        return pieces if isinstance(pieces, list) and len(pieces) == 1 else None
 
     def get(self, slot: int) -> np.ndarray | None:
         """None if the slot has no value here, because its maker failed."""

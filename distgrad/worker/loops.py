@@ -31,7 +31,7 @@ from distgrad.worker.binding import (
     writing,
 )
 from distgrad.worker.meter import Meter
-from distgrad.worker.pool import Pool
+from distgrad.worker.pool import Pool, alone, refers
 from distgrad.worker.registers import Narrow, Registers, Turn, turn_of
 
 
@@ -40,6 +40,13 @@ class Local(Protocol):
 
     def get(self, slot: int) -> np.ndarray | None:
         """The shard's own piece, or all of a whole value; None if there is none."""
+
+    def gift(self, slot: int) -> list[Any] | None:
+        """The one piece of a value, in its list, if it may be written over as far as the program goes."""
+
+    @property
+    def spent(self) -> dict[int, np.ndarray]:
+        """What was written over such pieces."""
 
 
 Calls = list[tuple[Step, Call]]
@@ -106,6 +113,13 @@ class LoopRunner(Registers):
         """
         bounds = [_bounds(cuts, shard) for cuts in self.grids]
         regs = self.regs if self.tiled else [None] * self.registers
+        streams = self._read(local, bounds, regs)
+        if self.tiled:
+            return self._by_tiles(shard, bounds, regs, streams, skip, running, meter)
+        return self._once(shard, local, regs, skip, running, onto, meter)
+
+    def _read(self, local: Local, bounds: list[list[Bounds]], regs: list[Any]) -> list[_Stream]:
+        """Fill the registers that are read whole; what the others are read from."""
         streams: list[_Stream] = []
         for read in self.reads:
             array = local.get(read.slot)
@@ -122,9 +136,7 @@ class LoopRunner(Registers):
                 regs[read.register] = array
             else:
                 streams.append((read.register, array, (slice(None),) * read.dim, read.window))
-        if self.tiled:
-            return self._by_tiles(shard, bounds, regs, streams, skip, running, meter)
-        return self._once(shard, regs, skip, running, onto, meter)
+        return streams
 
     def _place(self, number: int, shard: int) -> Place:
         return place(self.steps[number].layout, shard, *self.shapes[number])
@@ -132,6 +144,7 @@ class LoopRunner(Registers):
     def _once(
         self,
         shard: int,
+        local: Local,
         regs: list[Any],
         skip: set[int],
         running: list[Step | None],
@@ -154,19 +167,19 @@ class LoopRunner(Registers):
                 if "onto" in traits and step.outs[0] in onto:
                     kwargs["onto"] = onto[step.outs[0]]
                 elif len(step.outs) > 1 and "into" in traits:
-                    kwargs["out"] = tuple(
-                        [
-                            self.pool.take(extent(region), self.slots[slot].dtype)
-                            for region, slot in zip(where.outs, step.outs, strict=True)
-                        ]
-                    )
+                    kwargs["out"] = self._outs(n, where, regs, local)
                 elif "into" in traits:
                     made = regs[self.operands[n][self.over[n]]] if n in self.over else None
                     if made is None or id(made) not in own:
                         made = self.pool.take(extent(where.outs[0]), self.slots[step.outs[0]].dtype)
                     kwargs["out"] = made
-            results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
-            results = results if isinstance(results, tuple) else (results,)
+            if step.outs[0] in local.spent:
+                results = tuple([local.spent[slot] for slot in step.outs])
+            else:
+                results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
+                results = results if isinstance(results, tuple) else (results,)
+                if "over_next" in traits:
+                    local.spent.update(zip(step.outs, results, strict=True))
             if checks.ENABLED:
                 self._check(n, shard, results)
             for slot, result in zip(step.outs, results, strict=True):
@@ -178,6 +191,17 @@ class LoopRunner(Registers):
                 if slot in self.escaping:
                     out[slot] = array
         return out
+
+    def _outs(self, n: int, where: Place, regs: list[Any], local: Local) -> tuple[np.ndarray, ...]:
+        """Memory for the results of step `n`: of operands, where it may write over these, or new."""
+        step, made = self.steps[n], []
+        over = "over_next" in step.primitive.traits
+        for k, (region, slot) in enumerate(zip(where.outs, step.outs, strict=True), 1):
+            form = extent(region), self.slots[slot].dtype
+            register = self.operands[n][k] if over else -1
+            free = over and _is_free(regs, register, local.gift(step.ins[k]), form)
+            made.append(regs[register] if free else self.pool.take(*form))
+        return tuple(made)
 
     def _check(self, n: int, shard: int, results: tuple[Any, ...]) -> None:
         step = self.steps[n]
@@ -413,6 +437,18 @@ class LoopRunner(Registers):
             tuple([_narrow(r, part, spans) for r, part in zip(where.ins, ins, strict=True)]),
             tuple([_narrow(r, part, spans) for r, part in zip(where.outs, outs, strict=True)]),
         )
+
+
+def _is_free(regs: list[Any], register: int, gift: list[Any] | None, form: tuple[Any, Any]) -> bool:
+    """Whether the array in a register, which its value gives away, has this form and is known to nobody else."""
+    return (
+        gift is not None
+        and regs[register] is gift[0]
+        and refers((gift, regs), (0, register)) == alone()
+        and gift[0].flags.c_contiguous
+        and gift[0].flags.writeable
+        and (gift[0].shape, gift[0].dtype) == form
+    )
 
 
 def _tiled(windows: list[Cut], piece: int) -> Bounds:

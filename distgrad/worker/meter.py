@@ -80,11 +80,15 @@ class Meter:
             self.seconds[number] = self.seconds.get(number, 0.0) + perf_counter() - begin
 
     def arrived(self, boxes: Iterable[dict[str, list[Any]]], worker: int) -> None:
-        """Note what came in boxes to `worker`: for each channel, of each worker that sent, for each value, arrays."""
+        """Note what came in boxes to `worker`: for each channel, of each worker that sent, for each value, arrays.
+
+        Whether it is that is for those to check who read it; nothing else is counted.
+        """
         for box in boxes:
             for channel in box.values():
                 for sender, values in enumerate(channel):
-                    arrays = [array for value in values or () if isinstance(value, list) for array in value]
+                    items = [item for value in values or () if isinstance(value, list) for item in value]
+                    arrays = [item for item in items if isinstance(item, np.ndarray)]
                     self.watch(arrays)
                     if sender != worker:
                         self.received += sum(array.nbytes for array in arrays)

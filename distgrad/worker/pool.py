@@ -10,9 +10,10 @@ import contextlib
 import math
 import mmap
 import os
+import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -214,6 +215,27 @@ class Pool:
             self._settle()
         if self._now % _WINDOW == 0:
             self._most = [self.held, self._most[0]]
+
+
+def refers(holders: Sequence[list[Any]], at: Sequence[int]) -> tuple[int, int] | None:
+    """How often an array of the pool is referred to, and how often its memory is; None for any other array.
+
+    The array stands in each of some lists, and is not held by the caller in another way.
+    """
+    base = holders[0][at[0]].base
+    if type(getattr(base, "base", None)) is not Block:
+        return None
+    return sys.getrefcount(holders[0][at[0]]), sys.getrefcount(base)
+
+
+@cache
+def alone() -> tuple[int, int]:
+    """What `refers` tells of an array that two lists have, and nobody else."""
+    lists: list[list[Any]] = [[Pool(0).take((_SMALL,), np.dtype(np.uint8))], [None]]
+    lists[1][0] = lists[0][0]
+    found = refers(lists, (0, 0))
+    assert found is not None
+    return found
 
 
 @cache

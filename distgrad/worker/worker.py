@@ -7,6 +7,7 @@ actor. Calls come one at a time.
 from __future__ import annotations
 
 import resource
+from collections import Counter
 from itertools import islice
 from typing import Any
 
@@ -56,10 +57,10 @@ class Worker:
         """Run one stage.
 
         `header` is a map: serial (number of the call), epoch, workers, inputs and keep (ids in the order of the
-        program's), feeds (arrays), free (ids), stash (the serial of the call that each box came from) and profile
-        (whether to measure). `boxes` holds, for each box of the program and each of its channels, one item from each
-        worker; for "each" the numbers of the senders, then one item from each of those; for "small", among many
-        workers, the one bundle of all.
+        program's), feeds (arrays), free (ids), donate (those of the inputs that nobody needs afterwards), stash (the
+        serial of the call that each box came from) and profile (whether to measure). `boxes` holds, for each box of
+        the program and each of its channels, one item from each worker; for "each" the numbers of the senders, then
+        one item from each of those; for "small", among many workers, the one bundle of all.
 
         Returns the reply (`failures`; `small`: arrays for each send of that channel; `profile`: what was
         measured, if that was asked for), then the channel "large" if the program uses it, then for "each" one item
@@ -84,10 +85,15 @@ class Worker:
         self.pool.call()
         self.stash.clear()  # only the call after may read what a call has sent, and it has
         self.free(head["free"])
+        self.free(head["donate"])
+        given = set(head["donate"])
+        donated = {
+            i for i, number in zip(runner.program.inputs, head["inputs"], strict=True) if number in given
+        }
         if meter is not None:
             meter.lap("receive")
         before = runner.nbytes
-        runner.run(at, env, meter)
+        runner.run(at, env, meter, donated)
         self.runners.grew(runner.nbytes - before)
         if meter is not None:
             meter.lap("compute")
@@ -114,7 +120,7 @@ class Worker:
             head = msgpack.unpackb(header, raw=False)
         except Exception as error:
             raise WireError(f"header is not msgpack: {str(error) or type(error).__name__}") from None
-        keys = {"serial", "epoch", "workers", "inputs", "keep", "feeds", "free", "stash", "profile"}
+        keys = {"serial", "epoch", "workers", "inputs", "keep", "feeds", "free", "donate", "stash", "profile"}
         if type(head) is not dict or set(head) != keys:
             raise WireError(f"header: expected a map with the keys {sorted(keys)}")
         for key in ("serial", "epoch", "workers"):
@@ -125,8 +131,11 @@ class Worker:
             raise WireError(
                 f"header: for {head['workers']} workers of {WORKERS} at most, this is number {self.number}"
             )
-        for key in ("inputs", "keep", "free", "stash"):
+        for key in ("inputs", "keep", "free", "donate", "stash"):
             _ids(head[key], f"header: {key}")
+        times: Counter[int] = Counter(head["inputs"])
+        if any(times[number] != 1 for number in head["donate"]):
+            raise WireError("header: donate has an id that is not of one input")
         if len(set(head["keep"])) < len(head["keep"]):
             raise WireError("header: keep has one id for several values")
         read_list(head["feeds"], "header: feeds")

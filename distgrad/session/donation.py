@@ -1,0 +1,62 @@
+"""What a plan reads for the last time: given to the workers, which may write results over it.
+
+So a step of an optimizer goes through half the memory: parameters and state are there once, not once more as what they
+become.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distgrad.graph import Node, Result
+from distgrad.plan.capture import Capture
+from distgrad.plan.costs import SMALL
+from distgrad.plan.plans import Plan
+
+Gifts = dict[int, list[Result]]  # by the number of the stage that may write over them
+
+
+def donated(plan: Plan, captured: Capture, pending: Sequence[Node]) -> Gifts:
+    """By stage, the results that nobody needs once it has run: not the user, nor what stays pending or is made again.
+
+    Only what lies whole on every worker, since that is what is written over, and no small things.
+    """
+    found = {
+        value: result
+        for value, result in enumerate(captured.results[: len(captured.externals)])
+        if captured.externals[value].kind == "stored"
+        and not captured.wanted[value]
+        and result.spec.nbytes > SMALL
+        and result.sharding.count == 1
+        and not result.anchor
+        and result.remat is None
+    }
+    if not found:
+        return {}
+    kept = _still_read(plan, captured, pending)
+    last: dict[int, int] = {}
+    for number, stage in enumerate(plan.stages):
+        for value, sharding in stage.inputs:
+            if value in found and sharding == found[value].sharding and found[value] not in kept:
+                last[value] = number
+    stages: Gifts = {}
+    for value, number in last.items():
+        stages.setdefault(number, []).append(found[value])
+    return stages
+
+
+def _still_read(plan: Plan, captured: Capture, pending: Sequence[Node]) -> set[Result]:
+    """What nodes read that are not over with this plan: they wait, or may have to run again."""
+    nodes, sent = captured.nodes, set(captured.nodes)
+    waiting = {nodes[n] for n in plan.deferred}
+    read: set[Result] = set()
+    for node in reversed(pending):
+        if node not in sent or node in waiting or not read.isdisjoint(node.outputs):
+            read.update(node.inputs)
+    again = {
+        n
+        for ways in (plan.rematerialised, plan.rematerialisable)
+        for numbers in ways.values()
+        for n in numbers
+    }
+    return read.union(*(nodes[n].inputs for n in again))
