@@ -139,7 +139,7 @@ def moved(p: Value, g: Value, lr: float = 0.1) -> Value:
     numbers = Value.known(np.array([lr, 0.0, 0.0, 0.0, 1.0]))
     momentum = session.emit("expand", Value.known(np.float32(0)), shape=(SIDE * SIDE,), cuts=None)
     inputs = [numbers, momentum, p, g]
-    return session.apply("update_all", inputs, {"rule": "sgd", "options": "momentum"})[1]
+    return session.dispatch("update_all", inputs, {"rule": "sgd", "options": "momentum"})[1]
 
 
 def test_other_steps_that_read_it_read_what_it_was(workers: Any) -> None:

@@ -29,9 +29,9 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     seen: list[Plan] = []
     run = Session._run
 
-    def spy(self: Session, captured: Any, plan: Plan) -> None:
+    def spy(self: Session, captured: Any, plan: Plan, gifts: Any) -> None:
         seen.append(plan)
-        run(self, captured, plan)
+        run(self, captured, plan, gifts)
 
     monkeypatch.setattr(Session, "_run", spy)
     return seen
