@@ -26,7 +26,7 @@ from values import (
 from distgrad import session
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
-from distgrad.plan import build
+from distgrad.plan import lower
 from distgrad.session import door
 from distgrad.session.calls import IN_FLIGHT
 from distgrad.worker.pool import Pool, default_spare
@@ -231,7 +231,7 @@ def test_a_large_value_of_the_driver_is_sent_once(start: Start) -> None:
 def test_what_was_gathered_is_kept_up_to_a_limit(
     limit: int, kept: bool, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "COPY_WHOLE", limit)
+    monkeypatch.setattr(lower, "COPY_WHOLE", limit)
     transport = start(2)
     square = numbers(128, 128).astype(np.float32)
     a, b = put(square, 40), put(square.T, 40)

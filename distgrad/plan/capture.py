@@ -10,49 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from distgrad.graph import Node, Pins, Result
-from distgrad.primitives import Aval, Layout, Primitive
-from distgrad.program import Exchange
-from distgrad.sharding import Sharding
-
-
-class NodeInfo(NamedTuple):
-    """A node as the planner sees it: `ins` and `outs` are numbers of values."""
-
-    primitive: Primitive
-    attrs: dict[str, Any]
-    layout: Layout
-    ins: tuple[int, ...]
-    outs: tuple[int, ...]
-
-
-Numbered = tuple[int, NodeInfo]  # a node, and the number of the node in the capture that it comes from
-
-
-class External(NamedTuple):
-    """A value that is there already: "feed" (in the driver), "stored" (on the workers) or "boxed" (partial results)."""
-
-    kind: str
-    what: Exchange | None = None
-    box: int = -1  # number of the box among the capture's
-    channel: str = ""
-    position: int = -1
-    copies: tuple[Sharding, ...] = ()  # other cuts in which the workers have it
-
-
-FEED, STORED = External("feed"), External("stored")
-
-
-class ValueInfo(NamedTuple):
-    """What the planner knows of a value. `haloed` are cuts with so much overlap that all may be read of them."""
-
-    aval: Aval
-    sharding: Sharding
-    wanted: bool
-    external: External | None
-    haloed: Sharding | None = None
+from distgrad.plan.ir import FEED, STORED, External, Graph, NodeInfo, ValueInfo
 
 
 @dataclass
@@ -71,24 +32,20 @@ class Capture:
     pins: Mapping[tuple[int, str], int] = field(default_factory=dict)  # of these: the rows of their tiles
     asked: int = -1  # a value that must be kept, as somebody waits for it
 
-    def values(self) -> list[ValueInfo]:
-        """All values, in the order of their numbers."""
+    def graph(self) -> Graph:
+        """All values, in the order of their numbers, and all nodes."""
         known = len(self.externals)
-        return [
+        values = [
             ValueInfo(r.aval, r.sharding, w, self.externals[i] if i < known else None)
             for i, (r, w) in enumerate(zip(self.results, self.wanted, strict=True))
         ]
-
-    def infos(self) -> list[NodeInfo]:
-        """All nodes, in order."""
-        number, read = len(self.externals), iter(self.ins)
-        infos = []
-        for node in self.nodes:
+        made, read = itertools.count(known), iter(self.ins)
+        nodes = []
+        for number, node in enumerate(self.nodes):
             ins = tuple(itertools.islice(read, len(node.inputs)))
-            outs = tuple(range(number, number + len(node.outputs)))
-            number += len(node.outputs)
-            infos.append(NodeInfo(node.primitive, node.attrs, node.layout, ins, outs))
-        return infos
+            outs = tuple(itertools.islice(made, len(node.outputs)))
+            nodes.append(NodeInfo(node.primitive, node.attrs, node.layout, ins, outs, number))
+        return Graph(values, nodes)
 
 
 def needed(pending: Sequence[Node], roots: Iterable[Result] | None) -> list[Node]:

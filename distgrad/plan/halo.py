@@ -12,9 +12,9 @@ cuts alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
+from distgrad.plan.ir import Graph, NodeInfo
 from distgrad.primitives import Layout
 from distgrad.sharding import Cut, Sharding
 
@@ -65,22 +65,67 @@ def shifted(node: NodeInfo, aval_shape: tuple[int, ...], target: Sharding) -> No
     return node._replace(attrs=attrs, layout=Layout(target.count, (Sharding(tuple(cuts)),), (target,)))
 
 
-def share_halos(
-    values: list[ValueInfo], nodes: Sequence[Numbered], needs: Mapping[int, set[Sharding]]
-) -> list[Numbered]:
-    """Let slices and pads read what is there for others anyway. Sets `haloed` in `values`; `needs`: all reads."""
-    sources = {v: info.sharding for v, info in enumerate(values)}
+def cut_as_read(graph: Graph) -> None:
+    """Make results in the cuts in which they are read, or in cuts with halos that hold all these."""
+    values = graph.values
+    needs: dict[int, set[Sharding]] = {}  # of each value: the cuts in which it is read
+    done = []
+    for old in reversed(graph.nodes):
+        node, out = old, old.outs[0]
+        cuts = needs.get(out, set())
+        if len(node.outs) == 1 and not values[out].wanted and cuts - {values[out].sharding}:
+            made = _recut(graph, node, cuts, needs)
+            if made is not None:
+                values[out] = values[out]._replace(sharding=made.layout.outs[0])
+                node = made
+        for value, need in zip(node.ins, node.layout.needs, strict=True):
+            needs.setdefault(value, set()).add(need)
+        done.append(node)
+    graph.replace(done[::-1])
+    _share_halos(graph, needs)
+
+
+def _recut(
+    graph: Graph, node: NodeInfo, cuts: set[Sharding], needs: Mapping[int, set[Sharding]]
+) -> NodeInfo | None:
+    """The node with its result in cuts that hold all those in which it is read; None: it is better as it is."""
+    target = with_halos(cuts)
+    if target is None:
+        return None
+    near = with_halos((target, graph.values[node.outs[0]].sharding)) is not None
+    if near and "shifts" in node.primitive.traits:
+        return shifted(node, graph.values[node.ins[0]].aval.shape, target)
+    labels = node.layout.labels
+    if (
+        labels is None
+        or labels.merge is not None
+        or target.count == 1
+        or any(label not in labels.outs[0] for names in labels.ins for label in names if label is not None)
+        or any(labels.outs[0][d] is None for d in target.cut_dims)
+    ):
+        return None
+    made = graph.cut_like(node, target)
+    if made.layout.outs != (target,):
+        return None
+    pairs = set(zip(node.ins, made.layout.needs, strict=True))
+    moved = sum(need != graph.values[v].sharding and need not in needs.get(v, ()) for v, need in pairs)
+    return made if near or moved <= 1 else None
+
+
+def _share_halos(graph: Graph, needs: Mapping[int, set[Sharding]]) -> None:
+    """Let slices and pads read what is there for others anyway. Sets `haloed` of values; `needs` are all reads."""
+    values, nodes = graph.values, list(graph.nodes)
+    sources: dict[int, Sharding] = {}
     for v, cuts in needs.items():
+        sources[v] = values[v].sharding
         moved = {s for s in cuts if not sources[v].covers(s)}
         haloed = with_halos({*moved, sources[v]}) if len(moved) > 1 else None
         if haloed is not None:
             values[v] = values[v]._replace(haloed=haloed)
             sources[v] = haloed
-    done = []
-    for number, node in nodes:
+    for n, node in enumerate(nodes):
         if node.primitive.name in ("slice", "pad"):
             (v,), (need,) = node.ins, node.layout.needs
             if need != values[v].sharding and sources[v].covers(need):
-                node = node._replace(layout=node.layout._replace(needs=(sources[v],)))
-        done.append((number, node))
-    return done
+                nodes[n] = node._replace(layout=node.layout._replace(needs=(sources[v],)))
+    graph.replace(nodes)

@@ -6,15 +6,13 @@ could be computed; but to write it and to read it again is dearer than to read x
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from distgrad.plan.capture import NodeInfo, ValueInfo
 from distgrad.plan.costs import SMALL
+from distgrad.plan.ir import Graph, NodeInfo
 
 
-def deferrable(
-    values: Sequence[ValueInfo], nodes: Sequence[tuple[int, NodeInfo]], stage: Mapping[int, int]
-) -> set[int]:
+def deferrable(graph: Graph, stage: Mapping[int, int]) -> set[int]:
     """Small work that waits for a sum and that no large work waits for, such as dividing a loss or updating a bias.
 
     It stays pending. If the driver asks for its result, it does this work itself; else it is done at the
@@ -22,40 +20,32 @@ def deferrable(
     """
     deferred: set[int] = set()
     large: set[int] = set()  # values that nodes read which are not deferred
-    for number, node in reversed(nodes):
-        infos = [values[v] for v in (*node.ins, *node.outs)]
+    for node in reversed(graph.nodes):
+        infos = [graph.values[v] for v in (*node.ins, *node.outs)]
         small = all(info.sharding.count == 1 and info.aval.nbytes <= SMALL for info in infos)
         if small and node.layout.shards == 1 and stage[node.outs[0]] > 0 and large.isdisjoint(node.outs):
-            deferred.add(number)
+            deferred.add(node.number)
         else:
             large.update(node.ins)
     return deferred
 
 
-def late(
-    values: Sequence[ValueInfo],
-    nodes: Sequence[tuple[int, NodeInfo]],
-    stage: Mapping[int, int],
-    leaving: Iterable[int],
-) -> dict[int, int]:
+def late(graph: Graph, stage: Mapping[int, int], leaving: Iterable[int]) -> dict[int, int]:
     """The later stage in which a node should run, by its first result.
 
     `stage` tells for each value when the node that makes it can run, `leaving` are values that leave at its end. A
     node is put off if that asks for no more bytes to be kept than its results have.
     """
+    values = graph.values
     chosen: dict[int, int] = {}
-    makers = {
-        v: node for _, node in nodes if not node.layout.merged and node.layout.shards > 1 for v in node.outs
-    }
     readers: dict[int, list[int]] = {}  # of each value: the stages in which it is read
     staying = set(leaving)
-    for _, node in reversed(nodes):
+    for node in reversed(graph.nodes):
         (out, *_) = node.outs
         when = stage[out]
         then = min((s for v in node.outs for s in readers.get(v, ())), default=when)
-        movable = not node.layout.merged and node.layout.shards > 1
         fixed = any(values[v].wanted or v in staying for v in node.outs)
-        if movable and not fixed and then > when:
+        if then > when and not fixed and _movable(node):
             kept = {
                 v
                 for v in node.ins
@@ -67,10 +57,17 @@ def late(
             kept -= {
                 v
                 for v in kept
-                if v in makers and v not in readers and v not in staying and kept.issuperset(makers[v].ins)
+                if _movable(graph.makers.get(v))
+                and v not in readers
+                and v not in staying
+                and kept.issuperset(graph.makers[v].ins)
             }
             if sum(values[v].aval.nbytes for v in kept) <= sum(values[v].aval.nbytes for v in node.outs):
                 chosen[out] = when = then
         for v in node.ins:
             readers.setdefault(v, []).append(when)
     return chosen
+
+
+def _movable(node: NodeInfo | None) -> bool:
+    return node is not None and not node.layout.merged and node.layout.shards > 1

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from distgrad.exchange import Reduce, Reshard, reduce_of, scattered
 from distgrad.plan import costs
-from distgrad.plan.capture import NodeInfo, ValueInfo
+from distgrad.plan.ir import Graph, NodeInfo
 from distgrad.primitives import TABLE, Layout
 from distgrad.primitives.slices import Slices
 from distgrad.sharding import Sharding
@@ -20,24 +20,17 @@ Form = tuple[int, Sharding]
 
 
 class Levels:
-    """Of captured work: in which stage each node runs, and from which stage on each form is there."""
+    """Of a graph: in which stage each node runs, and from which stage on each form is there."""
 
-    def __init__(
-        self,
-        values: list[ValueInfo],
-        nodes: list[tuple[int, NodeInfo]],
-        shard_bytes: int,
-        put_off: Mapping[int, int] = MappingProxyType({}),
-    ):
-        self.values = values
+    def __init__(self, graph: Graph, put_off: Mapping[int, int] = MappingProxyType({})):
+        self.graph = graph
+        self.values = graph.values
         self.put_off = put_off  # of nodes that do not run as early as they could, by their first result
-        self.nodes = nodes
-        self.shard_bytes = shard_bytes
         self.level: dict[Form, int] = {}  # the stage in which a form is there for the first time
         self.merged: dict[int, Reduce] = {}
         self.partial_level: dict[int, int] = {}  # of those: the stage in which the parts are made
         self.scattered: dict[int, int] = {}  # shards of a sum, which their owners merge: the sum
-        self.by_level: list[list[tuple[int, NodeInfo]]] = []
+        self.by_level: list[list[NodeInfo]] = []
         self.uses: dict[Form, set[int]] = {}
         self.moves: list[tuple[Form, Form]] = []  # (from, to)
         self.how: dict[Form, Reshard] = {}  # how each form arrives that is moved
@@ -69,8 +62,8 @@ class Levels:
                 self.level[self.base(value)] = 0
                 self.level.update(((value, cuts), 0) for cuts in info.external.copies)
         scattering = self._scattered()
-        for number, node in self.nodes:
-            if number in scattering:
+        for node in self.graph.nodes:
+            if node.outs[0] in scattering:
                 (source,), (out,) = node.ins, node.outs
                 self.scattered[out] = source
                 self.merged[out] = scattered(self.merged[source], self.values[out].sharding)
@@ -89,7 +82,7 @@ class Levels:
             level = max(level, self.put_off.get(node.outs[0], 0))
             for form in forms:
                 self.uses.setdefault(form, set()).add(level)
-            self._place(level, number, node)
+            self._place(level, node)
             for out in node.outs:
                 if node.layout.merged:
                     self.merged[out] = reduce_of(node.layout)
@@ -99,7 +92,7 @@ class Levels:
     def _taken(self) -> dict[int, NodeInfo]:
         """The slices of what is cut of which only other cuts are read: nobody makes them, they are sent as they lie."""
         found: dict[int, NodeInfo] = {}
-        for _, node in self.nodes:
+        for node in self.graph.nodes:
             for v in node.ins:
                 if v in found and (
                     node.primitive.name != "reshard" or node.layout.needs[0] == self.base(v)[1]
@@ -125,24 +118,24 @@ class Levels:
         self.level[to] = self.level[source] + 1
 
     def _scattered(self) -> set[int]:
-        """The nodes that cut a large sum which nobody reads whole: its partial results are sent in these cuts."""
+        """The cuts of a large sum which nobody reads whole: its partial results are sent in these."""
         sums: dict[int, set[int]] = {}
-        for number, node in self.nodes:
+        for node in self.graph.nodes:
             for v in node.ins:
                 if v in sums:
                     cut = node.primitive.name == "reshard" and node.layout.shards > 1
-                    sums[v].add(number if cut else -1)
+                    sums[v].add(node.outs[0] if cut else -1)
             for v in node.outs:
                 info = self.values[v]
                 large = info.aval.nbytes >= costs.SCATTERED and info.sharding.count == 1
                 if node.layout.merged and large and not info.wanted:
                     sums[v] = set()
-        return {number for readers in sums.values() if -1 not in readers for number in readers}
+        return {out for cuts in sums.values() if -1 not in cuts for out in cuts}
 
-    def _place(self, level: int, number: int, node: NodeInfo) -> None:
+    def _place(self, level: int, node: NodeInfo) -> None:
         while len(self.by_level) <= level:
             self.by_level.append([])
-        self.by_level[level].append((number, node))
+        self.by_level[level].append(node)
 
     def _form(self, value: int, need: Sharding) -> Form:
         """The form in which a value is read. Makes it if this is the first time: by a move, or on the spot."""
@@ -154,7 +147,7 @@ class Levels:
         if source[1].count == 1 or source[1].covers(need):  # every worker has all of its own and cuts it out
             made = Layout(need.count, (source[1],), (need,))
             self.uses.setdefault(source, set()).add(there)
-            self._place(there, -1, NodeInfo(TABLE["reshard"], {"cuts": need}, made, (value,), (value,)))
+            self._place(there, NodeInfo(TABLE["reshard"], {"cuts": need}, made, (value,), (value,)))
             self.level[form] = there
         else:
             self._move(source, form)
@@ -169,7 +162,7 @@ class Levels:
 
     def stages(self) -> dict[int, int]:
         """For each value the stage in which the node that makes it runs."""
-        there = {v: n for n, nodes in enumerate(self.by_level) for _, node in nodes for v in node.outs}
+        there = {v: n for n, nodes in enumerate(self.by_level) for node in nodes for v in node.outs}
         there |= {v: self.partial_level[v] + 1 for v in self.scattered}
         there |= {v: self.level[v, cuts] for v, cuts in self.how if (v, cuts) == self.base(v)}
         return there | {v: self.level[n.ins[0], n.layout.needs[0]] for v, n in self.taken.items()}

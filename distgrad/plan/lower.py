@@ -95,10 +95,7 @@ def _copies(levels: Levels) -> list[Form]:
         if form[0] != value:
             continue  # a slice
         readers = [
-            n
-            for _, n in levels.nodes
-            for v, need in zip(n.ins, n.layout.needs, strict=True)
-            if (v, need) == form
+            n for n in levels.graph.readers.get(value, ()) if form in zip(n.ins, n.layout.needs, strict=True)
         ]
         beside = max(levels.values[v].aval.nbytes for n in readers for v in (*n.ins, *n.outs))
         largest = max(other.aval.nbytes for other in levels.values if other.external is not None)

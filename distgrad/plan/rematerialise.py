@@ -13,8 +13,8 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from distgrad.plan.capture import NodeInfo, Numbered, ValueInfo
 from distgrad.plan.costs import SMALL
+from distgrad.plan.ir import Graph, NodeInfo
 from distgrad.plan.levels import Levels
 from distgrad.primitives import Layout
 
@@ -42,21 +42,6 @@ class Offer(NamedTuple):
         return self.third, self.product, self.flops / self.nbytes, self.values
 
 
-class Maker(NamedTuple):
-    """The node that makes a value, its number in the capture, and its place among the nodes."""
-
-    node: NodeInfo
-    number: int
-    place: int
-
-
-Makers = Mapping[int, Maker]
-
-
-def _makers(nodes: Iterable[Numbered]) -> dict[int, Maker]:
-    return {v: Maker(node, number, n) for n, (number, node) in enumerate(nodes) for v in node.outs}
-
-
 def _repeatable(node: NodeInfo) -> bool:
     """Whether it runs shard by shard, and gives the same when it is run again."""
     return "source" not in node.primitive.traits and node.layout.labels is not None and not node.layout.merged
@@ -76,7 +61,7 @@ def _light(node: NodeInfo) -> bool:
 
 
 def _walk(
-    makers: Makers, value: int, stop: Test, runs: Callable[[NodeInfo], bool]
+    graph: Graph, value: int, stop: Test, runs: Callable[[NodeInfo], bool]
 ) -> tuple[list[int], set[int]]:
     """The values to make again for `value`, in their order, and those that cannot be (`runs` says which can).
 
@@ -89,84 +74,76 @@ def _walk(
         v = reading.pop()
         if v in found or v in roots or (v != value and stop(v)):
             continue
-        if v in makers and runs(makers[v].node):
+        if v in graph.makers and runs(graph.makers[v]):
             found.add(v)
-            reading.extend(makers[v].node.ins)
+            reading.extend(graph.makers[v].ins)
         else:
             roots.add(v)
     if len(found) > LIMIT:
         roots.add(value)
-    return sorted(found, key=lambda v: makers[v].place), roots
+    return sorted(found, key=graph.order.__getitem__), roots
 
 
-def _flops(values: Sequence[ValueInfo], makers: Makers, made: Iterable[int]) -> float:
-    total = 0.0
-    for node in {makers[v].place: makers[v].node for v in made}.values():
-        ins, outs = ([values[v].aval for v in group] for group in (node.ins, node.outs))
-        total += node.primitive.operations(ins, outs, node.attrs)
-    return total
+def _flops(graph: Graph, made: Iterable[int]) -> float:
+    nodes = {graph.order[v]: graph.makers[v] for v in made}.values()
+    costs = (n.primitive.operations(graph.avals(n.ins), graph.avals(n.outs), n.attrs) for n in nodes)
+    return sum(costs, 0.0)
 
 
-def _names(makers: Makers, values: Iterable[int]) -> tuple[str, ...]:
-    return tuple(makers[v].node.primitive.name for v in values)
+def _names(graph: Graph, values: Iterable[int]) -> tuple[str, ...]:
+    return tuple(graph.makers[v].name for v in values)
 
 
 # What is cheap, whether memory is short or not.
-def rematerialised(
-    values: Sequence[ValueInfo], nodes: Sequence[Numbered], forward: int, again: frozenset[int]
-) -> dict[int, list[int]]:
+def rematerialised(graph: Graph, forward: int, again: AbstractSet[int]) -> dict[int, list[int]]:
     """Results that only the user's variables name, and that are cheap to make again: the nodes that make each.
 
     They are made element by element, by the first `forward` nodes, from values that are held anyway. Nodes `again`
     were made again before and have been asked for, so their results are stored now: nothing is made a third time.
     """
-    maker = {v: (number, node) for number, node in nodes[:forward] for v in node.outs}
     found = {}
-    for value in maker:
-        if values[value].wanted and values[value].sharding.count > 1:
-            numbers = _cheap(values, maker, value)
+    for value in (v for node in graph.nodes[:forward] for v in node.outs):
+        if graph.values[value].wanted and graph.values[value].sharding.count > 1:
+            numbers = _cheap(graph, forward, value)
             if numbers is not None and again.isdisjoint(numbers):
                 found[value] = numbers
     return found
 
 
-def _cheap(
-    values: Sequence[ValueInfo], maker: Mapping[int, tuple[int, NodeInfo]], value: int
-) -> list[int] | None:
+def _cheap(graph: Graph, forward: int, value: int) -> list[int] | None:
     """The numbers of the nodes that make a value from what is held; None if that is not cheap."""
-    made: dict[int, None] = {}
+    made: set[int] = set()
     operations = 0.0
     reading = [value]
     while reading:
         v = reading.pop()
-        info = values[v]
+        info = graph.values[v]
         if info.external is not None:
             held = info.wanted or info.aval.nbytes <= SMALL
             if not held or info.external.kind == "boxed":
                 return None
             continue
-        if v not in maker:
+        node = graph.makers.get(v)
+        if node is None or node.number >= forward or not _repeatable(node) or len(node.outs) != 1:
             return None
-        number, node = maker[v]
-        labels = node.layout.labels
-        if labels is None or labels.merge or "source" in node.primitive.traits or len(node.outs) != 1:
+        assert node.layout.labels is not None
+        if node.layout.labels.merge:
             return None
-        if number not in made:
-            made[number] = None
-            outs = [info.aval]
-            operations += node.primitive.operations([values[i].aval for i in node.ins], outs, node.attrs)
-            if len(made) > CHEAP or operations > CHEAP * max(1, values[value].aval.size):
+        if node.number not in made:
+            made.add(node.number)
+            operations += node.primitive.operations(graph.avals(node.ins), [info.aval], node.attrs)
+            if len(made) > CHEAP or operations > CHEAP * max(1, graph.values[value].aval.size):
                 return None
             reading.extend(node.ins)
     return sorted(made)
 
 
 # For those who ask, where memory is short.
-def _held(values: Sequence[ValueInfo], put_off: Container[int]) -> Test:
+def _held(graph: Graph, put_off: Container[int]) -> Test:
     """What will be there when somebody asks: what is held anyway, and what is small and not `put_off`."""
 
     def there(v: int) -> bool:
-        info = values[v]
+        info = graph.values[v]
         small = info.aval.nbytes <= SMALL
         if info.external is None:
             return info.wanted or (small and v not in put_off)
@@ -175,25 +152,20 @@ def _held(values: Sequence[ValueInfo], put_off: Container[int]) -> Test:
     return there
 
 
-def asked(
-    values: Sequence[ValueInfo],
-    nodes: Sequence[Numbered],
-    put_off: Container[int],
-    again: AbstractSet[int] = frozenset(),
-) -> list[Offer]:
+def asked(graph: Graph, put_off: Container[int], again: AbstractSet[int] = frozenset()) -> list[Offer]:
     """What could be made again for those who ask for it after the plan; nodes `again` have run before."""
-    makers, there = _makers(nodes), _held(values, put_off)
+    makers, there = graph.makers, _held(graph, put_off)
     offers = []
     for v in makers:
-        if not values[v].wanted or values[v].sharding.count == 1 or values[v].aval.nbytes <= SMALL:
+        info = graph.values[v]
+        if not info.wanted or info.sharding.count == 1 or info.aval.nbytes <= SMALL:
             continue
-        made, roots = _walk(makers, v, there, _repeatable)
+        made, roots = _walk(graph, v, there, _repeatable)
         if not roots:
-            product = not all(_light(makers[u].node) for u in made)
+            product = not all(_light(makers[u]) for u in made)
             third = not again.isdisjoint(makers[u].number for u in made)
-            flops, nbytes = _flops(values, makers, made), values[v].aval.nbytes
-            names = _names(makers, (v,))
-            offers.append(Offer((v,), frozenset(), nbytes, flops, product, False, names, third))
+            flops, names = _flops(graph, made), _names(graph, (v,))
+            offers.append(Offer((v,), frozenset(), info.aval.nbytes, flops, product, False, names, third))
     return offers
 
 
@@ -205,21 +177,18 @@ class Lasting(NamedTuple):
 
 
 def lasting(
-    values: Sequence[ValueInfo],
-    nodes: Sequence[Numbered],
-    put_off: Container[int],
-    offers: Iterable[Offer],
-    gone: AbstractSet[int],
+    graph: Graph, put_off: Container[int], offers: Iterable[Offer], gone: AbstractSet[int]
 ) -> Lasting:
     """For what is offered to those who ask. Of it, values that are `gone` are not kept."""
-    makers, there = _makers(nodes), _held(values, put_off)
+    makers, there = graph.makers, _held(graph, put_off)
     found = Lasting({}, set())
     for v in dict.fromkeys(v for offer in offers if not offer.later for v in offer.values):
-        made, roots = _walk(makers, v, lambda u: there(u) and u not in gone, _repeatable)
+        made, roots = _walk(graph, v, lambda u: there(u) and u not in gone, _repeatable)
         if not roots:
             found.makers[v] = sorted({makers[u].number for u in made})
-            read = {i for u in made for i in makers[u].node.ins}.difference(made)
-            found.small.update(i for i in read if values[i].external is None and not values[i].wanted)
+            read = {i for u in made for i in makers[u].ins}.difference(made)
+            infos = {i: graph.values[i] for i in read}
+            found.small.update(i for i, info in infos.items() if info.external is None and not info.wanted)
     return found
 
 
@@ -228,8 +197,7 @@ class _Stages:
     """In which stages the values of a plan are made and read."""
 
     def __init__(self, levels: Levels):
-        self.values = levels.values
-        self.makers = _makers(levels.nodes)
+        self.graph = levels.graph
         self.made = levels.stages()
         self.read: dict[int, set[int]] = {}
         for (value, _), stages in levels.uses.items():
@@ -241,10 +209,10 @@ class _Stages:
 
     def kept(self) -> list[int]:
         """Large values that are kept from one stage to a later one, and for nothing else."""
-        infos = self.values
+        infos = self.graph.values
         return [
             v
-            for v in self.makers
+            for v in self.graph.makers
             if not infos[v].wanted
             and infos[v].sharding.count > 1
             and infos[v].aval.nbytes > SMALL
@@ -253,7 +221,7 @@ class _Stages:
 
     def held(self, v: int) -> bool:
         """What is there in all stages after it was made, or may be since it is small."""
-        info = self.values[v]
+        info = self.graph.values[v]
         return info.external is not None or info.wanted or info.aval.nbytes <= SMALL
 
     def until(self, v: int) -> int:
@@ -263,14 +231,14 @@ class _Stages:
 
 def later(levels: Levels) -> list[Offer]:
     """What could be made again in later stages."""
-    stages = _Stages(levels)
-    values, makers, kept = stages.values, stages.makers, stages.kept()
+    stages, graph = _Stages(levels), levels.graph
+    values, makers, kept = graph.values, graph.makers, stages.kept()
     groups: dict[frozenset[int], list[int]] = {}
     flops: dict[int, float] = {}
     for v in kept:
-        made, roots = _walk(makers, v, stages.held, _light)
+        made, roots = _walk(graph, v, stages.held, _light)
         if made:
-            flops[v] = _flops(values, makers, made) * len(stages.later(v))
+            flops[v] = _flops(graph, made) * len(stages.later(v))
             groups.setdefault(frozenset(roots), []).append(v)
     offers = []
     for base, group in groups.items():
@@ -278,66 +246,66 @@ def later(levels: Levels) -> list[Offer]:
         freed = sum(values[v].aval.nbytes for v in group) - sum(values[r].aval.nbytes for r in longer)
         if freed > 0:
             cost = sum(flops[v] for v in group)
-            offers.append(Offer(tuple(group), base, freed, cost, False, True, _names(makers, group)))
+            offers.append(Offer(tuple(group), base, freed, cost, False, True, _names(graph, group)))
     light = {v for offer in offers for v in offer.values}
     heavy = dict.fromkeys(v for v in (*kept, *(r for offer in offers for r in offer.roots)) if v not in light)
     for v in heavy:
         if v not in makers:
             continue
-        made, roots = _walk(makers, v, stages.held, _repeatable)
-        if made and not roots and not all(_light(makers[u].node) for u in made):
-            cost = _flops(values, makers, made) * max(1, len(stages.later(v)))
+        made, roots = _walk(graph, v, stages.held, _repeatable)
+        if made and not roots and not all(_light(makers[u]) for u in made):
+            cost = _flops(graph, made) * max(1, len(stages.later(v)))
             nbytes = values[v].aval.nbytes
-            offers.append(Offer((v,), frozenset(), nbytes, cost, True, True, _names(makers, (v,))))
+            offers.append(Offer((v,), frozenset(), nbytes, cost, True, True, _names(graph, (v,))))
     return offers
 
 
-def again(levels: Levels, chosen: Sequence[Offer]) -> tuple[list[ValueInfo], list[Numbered], dict[int, int]]:
-    """Values and nodes with those that make what is chosen again; and the stages of these, by their results."""
-    stages = _Stages(levels)
-    makers, values, at = stages.makers, list(levels.values), dict(levels.put_off)
+def again(levels: Levels, chosen: Sequence[Offer]) -> tuple[Graph, dict[int, int]]:
+    """The graph with nodes that make what is chosen again; and the stages of these, by their results."""
+    stages, makers = _Stages(levels), levels.graph.makers
+    values, at = list(levels.values), dict(levels.put_off)
     wanted = dict.fromkeys(v for offer in chosen for v in offer.values)
     roots = {r for offer in chosen for r in offer.roots}
     copies: dict[tuple[int, int], int] = {}  # (value, stage): the copy that is read there
-    added: list[Numbered] = []
+    added: list[NodeInfo] = []
     for value in wanted:
         for stage in stages.later(value):
 
             def stop(v: int, stage: int = stage) -> bool:
                 return v not in wanted and (stages.held(v) or v in roots or stages.until(v) >= stage)
 
-            made, missing = _walk(makers, value, stop, _repeatable)
+            made, missing = _walk(levels.graph, value, stop, _repeatable)
             if not missing.issubset(wanted):  # what cannot be made again after all is kept
                 continue
             for v in made:
                 if (v, stage) in copies:
                     continue
-                node, number, _ = makers[v]
+                node = makers[v]
                 outs = tuple(range(len(values), len(values) + len(node.outs)))
                 values.extend(values[out]._replace(wanted=False) for out in node.outs)
-                added.append((number, node._replace(ins=_at(copies, node.ins, stage), outs=outs)))
+                added.append(node._replace(ins=_at(copies, node.ins, stage), outs=outs))
                 copies.update(((out, stage), new) for out, new in zip(node.outs, outs, strict=True))
                 at.update(dict.fromkeys(outs, stage))
     reading = []
-    for number, node in levels.nodes:
+    for node in levels.graph.nodes:
         stage = max((stages.made[v] for v in node.outs if v in stages.made), default=-1)
-        reading.append((number, node._replace(ins=_at(copies, node.ins, stage))))
-    return values, _ordered([*reading, *added]), at
+        reading.append(node._replace(ins=_at(copies, node.ins, stage)))
+    return Graph(values, _ordered([*reading, *added])), at
 
 
 def _at(copies: Mapping[tuple[int, int], int], ins: Iterable[int], stage: int) -> tuple[int, ...]:
     return tuple(copies.get((v, stage), v) for v in ins)
 
 
-def _ordered(nodes: Sequence[Numbered]) -> list[Numbered]:
+def _ordered(nodes: Sequence[NodeInfo]) -> list[NodeInfo]:
     """The nodes in their order, but each after those that it reads from."""
-    makers = {v: n for n, (_, node) in enumerate(nodes) for v in node.outs}
+    makers = {v: n for n, node in enumerate(nodes) for v in node.outs}
     done: dict[int, None] = {}
     for first in range(len(nodes)):
         stack = [first]
         while stack:
             n = stack[-1]
-            before = [makers[v] for v in nodes[n][1].ins if v in makers and makers[v] not in done]
+            before = [makers[v] for v in nodes[n].ins if v in makers and makers[v] not in done]
             if before:
                 stack += before
             else:

@@ -127,10 +127,10 @@ class StageWriter:
         """The numbers of the nodes, and their steps."""
         numbers, steps = [], []
         nodes = self.levels.by_level[self.level] if self.level < len(self.levels.by_level) else []
-        for number, node in nodes:
+        for node in nodes:
             ins = tuple(self.slot((v, need)) for v, need in zip(node.ins, node.layout.needs, strict=True))
             outs = tuple(self.slot((v, s)) for v, s in zip(node.outs, node.layout.outs, strict=True))
-            numbers.append(number)
+            numbers.append(node.number)
             steps.append(Step(node.primitive, ins, outs, node.attrs, node.layout))
         return numbers, steps
 

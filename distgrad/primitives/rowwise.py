@@ -158,7 +158,7 @@ def _along(ufunc: np.ufunc, x: np.ndarray, axis: int) -> np.ndarray:
     return out
 
 
-# The softmax and its relatives. `plan/split.py` takes the same steps one by one: no bit may differ.
+# The softmax and its relatives. `plan/softmax.py` takes the same steps one by one: no bit may differ.
 def _exponentials(x: np.ndarray, axis: int, out: np.ndarray) -> np.ndarray:
     """Writes exp(x - max) and gives its sums."""
     np.subtract(x, _along(np.maximum, x, axis), out=out)

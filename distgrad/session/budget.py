@@ -86,12 +86,11 @@ class Chooser:
         calls: Calls,
         budget: int,
         planned: Planned,
-        shard_bytes: int,
         replays: Replays,
         asked: Result | None,
     ):
         self.calls, self.budget, self.planned = calls, budget, planned
-        self.shard_bytes, self.replays, self.asked = shard_bytes, replays, asked
+        self.replays, self.asked = replays, asked
 
     def made(
         self,
@@ -149,7 +148,7 @@ class Chooser:
 
     def _chosen(self, nodes: list[Node], captured: Capture, now: Sequence[Held]) -> Prepared:
         base = self.planned(captured)
-        plan, choice = choose(base, captured, self.budget, now, self.planned, self.shard_bytes)
+        plan, choice = choose(base, captured, self.budget, now, self.planned)
         return Prepared(nodes, captured, plan, choice, now)
 
     def _freed(
@@ -188,14 +187,13 @@ def choose(
     budget: int,
     now: Sequence[Held],
     planned: Planned,
-    shard_bytes: int,
 ) -> tuple[Plan, Choice]:
     """The plan for a capture that makes the least again. `base` makes nothing again, `now` is what the workers hold."""
     before = max(told(base, now))
     if before <= budget // ROOMY:
         return base, Choice(budget, before, before, ())
     if base.offers is None:
-        base.offers = offers(captured, shard_bytes)
+        base.offers = offers(captured)
     found = base.offers
     lasts = any(not offer.later for offer in found)
 

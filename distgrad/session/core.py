@@ -395,7 +395,7 @@ class Session:
         plan, budget = self._planned(captured), budgets.now(self.left_budget)
         if budget is None:
             return Prepared(nodes, captured, plan)
-        chooser = Chooser(self.calls, budget, self._planned, self.shard_bytes, self._replays, self._asked)
+        chooser = Chooser(self.calls, budget, self._planned, self._replays, self._asked)
         sent = set(nodes)
         later = {r for node in self.pending if node not in sent for r in node.inputs}
         return chooser.made(nodes, captured, self._kept, self._remakable, later)
@@ -415,7 +415,7 @@ class Session:
         key = (captured.key, len(remade), lasts) if remade or lasts else captured.key
         plan = self._plans.get(key) or self._plans.again(key)
         if plan is None:
-            plan = self._plans.keep(key, build(captured, self.shard_bytes, remade, lasts))
+            plan = self._plans.keep(key, build(captured, remade, lasts))
         return plan
 
     def _run(self, captured: Capture, plan: Plan, gifts: Gifts) -> None:

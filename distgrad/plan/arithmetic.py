@@ -1,0 +1,70 @@
+"""Rules of arithmetic: with scalars that were expanded, and signs. They change no bit but the sign of a NaN or zero."""
+
+from __future__ import annotations
+
+from distgrad.plan.ir import Change, Graph, NodeInfo
+from distgrad.plan.patterns import ANY, ARRAY, SCALAR, made, once, rule
+from distgrad.primitives import TABLE
+
+EXACT = " ".join(p.name for p in TABLE.values() if "exact" in p.traits)
+
+
+@rule(made(EXACT))
+def fold_expanded(graph: Graph, node: NodeInfo) -> Change:
+    """Arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar."""
+    makers = [graph.makers.get(v) for v in node.ins]
+    spread = [maker for maker in makers if maker is not None and maker.primitive.name == "expand"]
+    scalars = {n.outs[0]: n.ins[0] for n in spread if not graph.values[n.ins[0]].aval.shape}
+    if not scalars:
+        return None
+    ins = tuple(scalars.get(v, v) for v in node.ins)
+    avals, info = graph.avals(ins), graph.values[node.outs[0]]
+    if all(not aval.shape for aval in avals):
+        small = graph.emit(node.name, *ins, **node.attrs)
+        attrs = {"shape": info.aval.shape, "cuts": info.sharding}
+        expanded = NodeInfo(TABLE["expand"], attrs, node.layout, (small,), node.outs)
+        return graph.cut_like(expanded, info.sharding)
+    if node.primitive.shape(avals, node.attrs)[0].shape == info.aval.shape:
+        return graph.cut_like(node._replace(ins=ins), info.sharding)
+    return None
+
+
+@rule(made("squeeze_dims", made("expand_dims", ANY)))
+def squeeze_expanded(graph: Graph, node: NodeInfo, inner: NodeInfo, value: int) -> Change:
+    """Dimensions of length 1 that are put in and taken out again, as where a row is written and read."""
+    same = inner.attrs == node.attrs and graph.values[value].sharding == graph.values[node.outs[0]].sharding
+    return (value,) if same else None
+
+
+def _instead(graph: Graph, node: NodeInfo, name: str, *ins: int) -> NodeInfo:
+    """Another primitive of other operands, for the same result in the same cuts."""
+    other = node._replace(primitive=TABLE[name], ins=ins)
+    return graph.cut_like(other, graph.values[node.outs[0]].sharding)
+
+
+def _floats(graph: Graph, node: NodeInfo) -> bool:
+    return graph.values[node.outs[0]].aval.dtype.kind == "f"
+
+
+@rule(made("negative", once("multiply", ARRAY, SCALAR, either=True)))
+def negate_product(graph: Graph, node: NodeInfo, _: NodeInfo, a: int, s: int) -> Change:
+    """-(a * s) is a * -s."""
+    return _instead(graph, node, "multiply", a, graph.emit("negative", s)) if _floats(graph, node) else None
+
+
+@rule(made("multiply", once("negative", ARRAY), SCALAR, either=True))
+def multiply_negative(graph: Graph, node: NodeInfo, _: NodeInfo, a: int, s: int) -> Change:
+    """-a * s is a * -s."""
+    return _instead(graph, node, "multiply", a, graph.emit("negative", s)) if _floats(graph, node) else None
+
+
+@rule(made("add", ANY, once("negative", ANY), either=True))
+def add_negative(graph: Graph, node: NodeInfo, a: int, _: NodeInfo, b: int) -> Change:
+    """a + -b is a - b."""
+    return _instead(graph, node, "subtract", a, b) if _floats(graph, node) else None
+
+
+@rule(made("subtract", ANY, once("negative", ANY)))
+def subtract_negative(graph: Graph, node: NodeInfo, a: int, _: NodeInfo, b: int) -> Change:
+    """a - -b is a + b."""
+    return _instead(graph, node, "add", a, b) if _floats(graph, node) else None
