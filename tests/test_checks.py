@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -24,9 +24,11 @@ from distgrad.worker.worker import Worker
 
 
 @pytest.fixture(autouse=True)
-def shards() -> None:
+def shards() -> Iterator[None]:
     door.shutdown()
     door.attach(InProcess(2, Worker), inline_bytes=0, shard_bytes=64)
+    yield
+    door.shutdown()
 
 
 def program() -> list[float]:
