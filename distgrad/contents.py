@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,13 @@ class Contents:
     if TYPE_CHECKING:
         _storage: Storage
         _view: View | None
+        _grad: Any
+        _requires_grad: bool
         requires_grad: bool
 
+        @property
+        def is_leaf(self) -> bool: ...  # noqa: D102
+        def _alias(self) -> Any: ...
         @property
         def _value(self) -> Value: ...
 
@@ -42,6 +48,30 @@ class Contents:
 
     def _array(self) -> np.ndarray:
         return session.fetch(self._value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if not self.is_leaf:
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                "moment.  If you were attempting to deepcopy a module, this may be because of a "
+                "torch.nn.utils.weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
+            )
+        if id(self) in memo:
+            return memo[id(self)]
+        copy: Any = type(self)(self._value)  # values never change: the copy costs nothing
+        memo[id(self)] = copy
+        copy._requires_grad = self._requires_grad
+        if self._grad is not None:
+            copy._grad = self._grad.__deepcopy__(memo)
+        copy.__dict__.update(deepcopy(self.__dict__, memo))
+        return copy
+
+    def __copy__(self) -> Any:
+        """A leaf on the same storage."""
+        alias = self._alias()
+        alias._requires_grad = self.requires_grad
+        alias.__dict__.update(self.__dict__)
+        return alias
 
     @property
     def shape(self) -> Size:

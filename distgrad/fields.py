@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.cutting import most_shards
 from distgrad.dtype import NAMES
 from distgrad.errors import WireError
 from distgrad.primitives.base import DTYPES
-from distgrad.sharding import Sharding, most_shards, sharding_from_wire
+from distgrad.sharding import Sharding, sharding_from_wire
 
 DIMS = 64  # of an array, as in NumPy and torch
 ELEMENTS = 1 << 59  # of a value

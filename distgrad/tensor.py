@@ -6,7 +6,6 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,35 +16,28 @@ from distgrad.dtype import from_numpy_dtype, get_default_dtype
 from distgrad.graph import Value
 from distgrad.handles import RemovableHandle
 from distgrad.record import (
-    FREED,
     NO_EDGE,
     AccumulateGrad,
     AsStridedBackward0,
     BackwardNode,
     Edge,
     Hooks,
-    SavedResult,
     grad_mode,
     hooked,
     inference,
     retain,
 )
-from distgrad.saving import Packed
 from distgrad.storage import Storage, Untracked, Version, View
 from distgrad.viewing import view_refused
 
 NON_LEAF_GRAD = (
-    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad "
-    "attribute won't be populated "
-    "during autograd.backward(). If you indeed want the .grad field to be populated for a "
-    "non-leaf Tensor, use "
-    ".retain_grad() on the non-leaf Tensor. If you access the non-leaf Tensor by mistake, make "
-    "sure you access the leaf "
-    "Tensor instead. See github.com/pytorch/pytorch/pull/30531 for more information."
+    "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be "
+    "populated during autograd.backward(). If you indeed want the .grad field to be populated for a non-leaf Tensor, "
+    "use .retain_grad() on the non-leaf Tensor. If you access the non-leaf Tensor by mistake, make sure you access "
+    "the leaf Tensor instead. See github.com/pytorch/pytorch/pull/30531 for more information."
 )
 NOT_A_LEAF = (
-    "you can only change requires_grad flags of leaf variables. If you want to use a computed "
-    "variable in a subgraph "
+    "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a subgraph "
     "that doesn't require differentiation use var_no_grad = var.detach()."
 )
 C_NAMES = {"float32": "float", "float64": "double", "int32": "int", "int64": "long int", "bool": "bool"}
@@ -163,32 +155,6 @@ class Tensor(Contents):
         node = self._node
         kept = None if node is None or node._hooks is None else node._hooks.retained.get(self._output)
         return kept is not None and kept() is self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if not self.is_leaf:
-            raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the "
-                "deepcopy protocol at the moment.  "
-                "If you were attempting to deepcopy a module, this may be because of a "
-                "torch.nn.utils.weight_norm usage, "
-                "see https://github.com/pytorch/pytorch/pull/103001"
-            )
-        if id(self) in memo:
-            return memo[id(self)]
-        copy = type(self)(self._value)  # values never change: the copy costs nothing
-        memo[id(self)] = copy
-        copy._requires_grad = self._requires_grad
-        if self._grad is not None:
-            copy._grad = self._grad.__deepcopy__(memo)
-        copy.__dict__.update(deepcopy(self.__dict__, memo))
-        return copy
-
-    def __copy__(self) -> Tensor:
-        """A leaf on the same storage."""
-        alias = self._alias()
-        alias._requires_grad = self.requires_grad
-        alias.__dict__.update(self.__dict__)
-        return alias
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (self.numpy(force=True), self.requires_grad), self.__dict__ or None
@@ -403,51 +369,6 @@ class Tensor(Contents):
 
 def _first_version() -> Version | None:
     return Untracked() if grad_mode.inference else None
-
-
-def restored(saved: SavedResult, owner: BackwardNode | None, where: Any) -> Tensor:
-    """A result that `owner` saved, checked; in a graph again if ops are being recorded, with its tangents."""
-    if saved.tangents is None:
-        return _restored(saved, owner, where)
-    tensor = _restored(saved, owner, where)
-    tensor._tangents = saved.tangents
-    return tensor
-
-
-def _restored(saved: SavedResult, owner: BackwardNode | None, where: Any) -> Tensor:
-    value = saved.contents(owner, where)
-    node, output = saved.edge
-    if not grad_mode.enabled or not (saved.is_output or node is not None):
-        return Tensor(value)
-    if isinstance(node, AccumulateGrad) and node.variable._value is value:
-        return node.variable
-    tensor = Tensor(value)
-    tensor._requires_grad = True
-    if isinstance(node, AccumulateGrad):
-        tensor._accumulate = weakref.ref(node)
-    else:
-        tensor._node = owner if node is None else node
-        tensor._output = output
-    return tensor
-
-
-def unpacked(packed: Packed, owner: BackwardNode | None) -> Tensor:
-    """What a hook packed, as its pair gives it back, in the place of the graph where it was."""
-    found = packed.unpack(packed.item)
-    if not isinstance(found, Tensor):
-        kind = type(found).__name__
-        raise TypeError(
-            f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type {kind}"
-        )
-    made = _restored(SavedResult(found._value, None, packed.edge, packed.is_output), owner, None)
-    if (tangents := getattr(found, "_tangents", None)) is not None:
-        made._tangents = tangents
-    return made
-
-
-def freed() -> RuntimeError:
-    """The error for a graph that was walked already."""
-    return RuntimeError(FREED)
 
 
 def _old_constructor(data: tuple[Any, ...]) -> Value:

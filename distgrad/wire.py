@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from distgrad.cutting import PIECES, SHARDS, most_shards
 from distgrad.errors import WireError
 from distgrad.exchange import Reading, Reduce, read_exchange, reduce_of
 from distgrad.fields import bounded, check, read_int, read_list, read_sharding, show
@@ -32,7 +33,7 @@ from distgrad.program import (
     Slot,
     Step,
 )
-from distgrad.sharding import PIECES, SHARDS, Cut, Sharding, most_shards, sharding_from_wire
+from distgrad.sharding import Cut, Sharding, sharding_from_wire
 
 VERSION = 1
 LIMIT = 16 << 20  # bytes of a program

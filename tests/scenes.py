@@ -15,12 +15,12 @@ from recorder import Recorder, Scene, Watched, flat, picture
 from values import put
 
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.errors import WireError
 from distgrad.graph import Value
 from distgrad.plan import write
 from distgrad.program import Program
 from distgrad.session import door
-from distgrad.sharding import sharding_of
 from distgrad.wire import encode
 
 quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)

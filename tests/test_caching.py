@@ -11,9 +11,10 @@ import pytest
 
 import distgrad as torch
 from distgrad.caching import Cache, remembered, shared_bytes
+from distgrad.cutting import sharding_of
 from distgrad.exchange import base as exchanged
 from distgrad.session import core
-from distgrad.sharding import Cut, Sharding, sharding_from_wire, sharding_of
+from distgrad.sharding import Cut, Sharding, sharding_from_wire
 from distgrad.worker import worker
 
 

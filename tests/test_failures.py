@@ -21,10 +21,10 @@ from values import (
 
 import distgrad as torch
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.errors import OutOfMemoryError, WorkerError
 from distgrad.graph import Value
 from distgrad.session.calls import IN_FLIGHT
-from distgrad.sharding import sharding_of
 
 
 def line() -> int:

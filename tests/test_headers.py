@@ -21,9 +21,9 @@ from scenes import (
     run,
 )
 
+from distgrad.cutting import sharding_of
 from distgrad.errors import WireError
 from distgrad.fields import pack_array
-from distgrad.sharding import sharding_of
 
 
 @pytest.mark.parametrize("number", range(len(SCENES)))

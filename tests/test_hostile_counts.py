@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 from messages import header, load_header, program, slot, step, works
 
+from distgrad.cutting import PIECES, SHARDS, default_sharding, most_shards, sharding_of
 from distgrad.errors import WireError
 from distgrad.exchange import Failure, Reduce, Reshard
 from distgrad.fields import WORKERS, pack_array
-from distgrad.sharding import (
-    PIECES,
-    SHARDS,
-    Cut,
-    Sharding,
-    default_sharding,
-    most_shards,
-    sharding_from_wire,
-    sharding_of,
-)
+from distgrad.sharding import Cut, Sharding, sharding_from_wire
 from distgrad.wire import decode, encode
 from distgrad.worker.execute import outgoing
 from distgrad.worker.pool import Pool

@@ -31,6 +31,7 @@ FLOORS = {  # the longest name that fits counts
             "printing",
             "dual",
             "saving",
+            "restoring",
         )
     ],
     6: ["distgrad.session"],
@@ -41,7 +42,7 @@ FLOORS = {  # the longest name that fits counts
     1: ["distgrad.primitives"],
     0: [
         f"distgrad.{name}"
-        for name in ("caching", "checks", "sharding", "states", "strided", "dtype", "scalars")
+        for name in ("caching", "checks", "cutting", "sharding", "states", "strided", "dtype", "scalars")
     ]
     + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts", "missing")],
 }

@@ -22,10 +22,10 @@ from values import (
 )
 
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.graph import Value
 from distgrad.primitives import TABLE
 from distgrad.session import core, door
-from distgrad.sharding import sharding_of
 
 # Many values, each with what NumPy says.
 

@@ -13,20 +13,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from distgrad.sharding import (
-    MIN_ROWS,
-    PRODUCT_ROOM,
-    PRODUCT_ROWS,
-    Cut,
-    Region,
-    Sharding,
-    default_sharding,
-    most_shards,
-    owned,
-    owner,
-    sharding_from_wire,
-    sharding_of,
-)
+from distgrad.cutting import MIN_ROWS, PRODUCT_ROOM, PRODUCT_ROWS, default_sharding, most_shards, sharding_of
+from distgrad.sharding import Cut, Region, Sharding, owned, owner, sharding_from_wire
 
 quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 

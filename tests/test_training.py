@@ -15,8 +15,9 @@ from conftest import TIMEOUT
 
 import distgrad as torch
 import distgrad.nn.functional as F
+from distgrad.cutting import sharding_of
 from distgrad.session import door
-from distgrad.sharding import Sharding, sharding_of
+from distgrad.sharding import Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker

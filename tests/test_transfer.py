@@ -13,9 +13,9 @@ from values import Start, emit, put
 
 import distgrad as torch
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.errors import WireError
 from distgrad.session import core, door, transfer
-from distgrad.sharding import sharding_of
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Handle, Transport
 from distgrad.worker.worker import Worker

@@ -9,8 +9,8 @@ import numpy as np
 from recorder import Recorder
 
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.graph import Value
-from distgrad.sharding import sharding_of
 
 Start = Callable[..., Recorder]
 Cuts = Any

@@ -28,15 +28,7 @@ from distgrad.distributions.categorical import (
 )
 from distgrad.distributions.circular import VonMises
 from distgrad.distributions.constraint_registry import biject_to, transform_to
-from distgrad.distributions.continuous import (
-    Cauchy,
-    Exponential,
-    Gumbel,
-    HalfNormal,
-    Laplace,
-    Normal,
-    Uniform,
-)
+from distgrad.distributions.continuous import Cauchy, Gumbel, Laplace, Normal, Uniform
 from distgrad.distributions.correlation import (
     CatTransform,
     CorrCholeskyTransform,
@@ -47,19 +39,13 @@ from distgrad.distributions.correlation import (
 from distgrad.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.gamma import Beta, Chi2, Dirichlet, Gamma, StudentT
+from distgrad.distributions.gamma_ratios import FisherSnedecor, InverseGamma
+from distgrad.distributions.half_line import Exponential, HalfNormal
 from distgrad.distributions.kl import kl_divergence, register_kl
 from distgrad.distributions.matrices import LKJCholesky, LowRankMultivariateNormal, Wishart
 from distgrad.distributions.mixture import MixtureSameFamily
 from distgrad.distributions.multivariate import MultivariateNormal
-from distgrad.distributions.positive import (
-    FisherSnedecor,
-    GeneralizedPareto,
-    HalfCauchy,
-    InverseGamma,
-    Kumaraswamy,
-    Pareto,
-    Weibull,
-)
+from distgrad.distributions.positive import GeneralizedPareto, HalfCauchy, Kumaraswamy, Pareto, Weibull
 from distgrad.distributions.relaxed import (
     ContinuousBernoulli,
     LogisticNormal,

@@ -7,19 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.distributions.categorical import Categorical, OneHotCategorical
-from distgrad.distributions.continuous import (
-    EULER,
-    Cauchy,
-    Exponential,
-    Gumbel,
-    HalfNormal,
-    Laplace,
-    Normal,
-    Uniform,
-)
+from distgrad.distributions.continuous import EULER, Cauchy, Gumbel, Laplace, Normal, Uniform
 from distgrad.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
 from distgrad.distributions.distribution import Distribution
 from distgrad.distributions.gamma import Beta, Dirichlet, Gamma
+from distgrad.distributions.half_line import Exponential, HalfNormal
 from distgrad.distributions.transform import sum_rightmost
 from distgrad.distributions.transformed import Independent, TransformedDistribution
 from distgrad.ops.activations import softplus

@@ -9,11 +9,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from distgrad.distributions.continuous import EULER, Exponential, Gumbel, Laplace, Normal, Uniform
+from distgrad.distributions.continuous import EULER, Gumbel, Laplace, Normal, Uniform
 from distgrad.distributions.discrete import Bernoulli, Binomial, Poisson
 from distgrad.distributions.gamma import Beta, Gamma
+from distgrad.distributions.gamma_ratios import InverseGamma
+from distgrad.distributions.half_line import Exponential
 from distgrad.distributions.kl import _infinite_unless, kl_divergence, register_kl
-from distgrad.distributions.positive import HalfCauchy, InverseGamma, Pareto, Weibull
+from distgrad.distributions.positive import HalfCauchy, Pareto, Weibull
 from distgrad.distributions.relaxed import ContinuousBernoulli
 from distgrad.ops.compare import where
 from distgrad.ops.making import full_like

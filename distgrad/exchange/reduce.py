@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.caching import Cache
+from distgrad.cutting import SHARDS
 from distgrad.errors import WireError
 from distgrad.exchange import rows
 from distgrad.exchange.base import Reading, contiguous, held, inside, sizes, stored_bytes
@@ -18,7 +19,7 @@ from distgrad.exchange.tree import Grid, Take, Tree, leaves, subtrees
 from distgrad.fields import DIMS, check, check_array, read_int, read_list, read_sharding, show
 from distgrad.primitives import MERGES, Layout
 from distgrad.program import FAR, Exchange, Slot
-from distgrad.sharding import SHARDS, Sharding, extent, owned
+from distgrad.sharding import Sharding, extent, owned
 
 Subtrees = dict[int, list[tuple[int, int]]]
 Trees = dict[int, Tree]  # what a worker has merged of each sum

@@ -13,11 +13,12 @@ from distgrad.ops.declaration import Calls, Op
 from distgrad.ops.node import SavedList, make_view, node_classes
 from distgrad.ops.outs import WITHOUT, into
 from distgrad.record import NO_EDGE, Edge, Saved, SavedResult, grad_mode
+from distgrad.restoring import restored
 from distgrad.saving import active as saving
 from distgrad.saving import packed
 from distgrad.scalars import HIGHEST_INT, LOWEST_INT, checked
 from distgrad.session import batching, current_op
-from distgrad.tensor import Tensor, restored
+from distgrad.tensor import Tensor
 
 
 def unwrap(op: Op, args: tuple[Any, ...]) -> tuple[list[Any], bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.dtype import (
     OF_NAME,
     bool_,
@@ -19,7 +20,6 @@ from distgrad.dtype import (
 )
 from distgrad.ops.base import Tensor, Value, attach, composite, op
 from distgrad.ops.samples import real, whole
-from distgrad.sharding import sharding_of
 
 
 @op(

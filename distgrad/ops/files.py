@@ -20,13 +20,13 @@ import numpy as np
 from numpy.lib import format as npy
 
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.dtype import NAMES, OF_NUMPY
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.ops.base import Tensor, attach
 from distgrad.ops.helpers import hint
 from distgrad.ops.making import finished
-from distgrad.sharding import sharding_of
 
 __all__ = ["from_npy"]
 

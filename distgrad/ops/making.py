@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.dtype import (
     BOOL,
     FLOAT64,
@@ -25,7 +26,6 @@ from distgrad.ops.data import numbers
 from distgrad.ops.helpers import hint, normal_ints
 from distgrad.scalars import check_held, checked, holds
 from distgrad.session import batching
-from distgrad.sharding import sharding_of
 
 
 def finished(value: Value, requires_grad: bool = False, device: Any = None) -> Tensor:

@@ -16,11 +16,12 @@ from distgrad.ops.declaration import Op, Plan
 from distgrad.ops.helpers import broadcast_to, constant
 from distgrad.ops.table import OPS, call
 from distgrad.record import BackwardNode, Saved, SavedResult, grad_mode
+from distgrad.restoring import freed, restored, unpacked
 from distgrad.saving import Packed, SavedTensor
 from distgrad.session import batching
 from distgrad.sharding import Sharding
 from distgrad.storage import View
-from distgrad.tensor import Tensor, freed, restored, unpacked
+from distgrad.tensor import Tensor
 
 
 class Like(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
+from distgrad.cutting import sharding_of
 from distgrad.dtype import INT64, NAMES, default_numpy, dtype_of
 from distgrad.dtype import device as Device
 from distgrad.graph import Value
@@ -17,7 +18,6 @@ from distgrad.ops.helpers import hint
 from distgrad.ops.making import _only_size, finished, integer, shape_of
 from distgrad.scalars import C_NAMES, holds
 from distgrad.session import batching
-from distgrad.sharding import sharding_of
 
 
 class Generator:

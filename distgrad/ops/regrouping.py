@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from distgrad import session
+from distgrad.cutting import default_sharding
 from distgrad.graph import Value
-from distgrad.sharding import Cut, Sharding, default_sharding
+from distgrad.sharding import Cut, Sharding
 
 Ints = tuple[int, ...]
 

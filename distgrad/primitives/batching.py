@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distgrad.cutting import default_sharding
 from distgrad.primitives.base import TABLE, Attrs, BatchRule, Primitive
-from distgrad.sharding import Cut, Sharding, default_sharding
+from distgrad.sharding import Cut, Sharding
 
 Ints = tuple[int, ...]
 NO_DYNAMIC_SHAPE = (

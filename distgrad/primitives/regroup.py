@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.cutting import default_sharding
 from distgrad.primitives.base import (
     Attrs,
     Aval,
@@ -26,7 +27,7 @@ from distgrad.primitives.base import (
 )
 from distgrad.primitives.batching import NO_DYNAMIC_SHAPE, Batch, back, front, refused, shifted
 from distgrad.primitives.rules import holding, settled
-from distgrad.sharding import Cut, Region, Sharding, default_sharding, extent
+from distgrad.sharding import Cut, Region, Sharding, extent
 
 
 def _first_long(shape: tuple[int, ...]) -> int:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from distgrad.cutting import SHARED, default_sharding
 from distgrad.primitives.base import Attrs, Aval, Fit, Labels, Layout, Place, Primitive, RegroupRule
-from distgrad.sharding import SHARED, Bounds, Cut, Sharding, default_sharding
+from distgrad.sharding import Bounds, Cut, Sharding
 
 Grid = tuple[tuple[int, Cut], ...]
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.caching import Cache, shared_bytes
+from distgrad.cutting import default_sharding
 from distgrad.errors import DistgradError, OutOfMemoryError, WorkerError
 from distgrad.exchange import Failure
 from distgrad.graph import CallSite, Node, Remat, RemoteRef, Result, Value, nobody, spec
@@ -40,7 +41,7 @@ from distgrad.session.room import Memory, check_room, memory, too_large
 from distgrad.session.signature import Signature, here, signature
 from distgrad.session.transfer import BATCH, along_one, receive, send
 from distgrad.session.writes import LazyWrites, Log
-from distgrad.sharding import Sharding, default_sharding
+from distgrad.sharding import Sharding
 from distgrad.wire import encode
 from distgrad.worker.machine import kinds, processor
 from distgrad.worker.transport import DRIVER, Transport, resident

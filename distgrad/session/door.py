@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.arguments import real, whole
+from distgrad.cutting import DEFAULT_SHARD_BYTES
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.interrupts import held_back
@@ -38,7 +39,7 @@ from distgrad.session.writes import (
     pieces,
     waits,
 )
-from distgrad.sharding import DEFAULT_SHARD_BYTES, Sharding
+from distgrad.sharding import Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker

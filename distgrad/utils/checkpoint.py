@@ -21,8 +21,9 @@ from distgrad.graph import call_site, origin
 from distgrad.nn.containers import Sequential
 from distgrad.ops.random import get_rng_state, set_rng_state
 from distgrad.record import Pass, Saved, enable_grad, grad_mode, no_grad
+from distgrad.restoring import unpacked
 from distgrad.saving import Packed, packed
-from distgrad.tensor import Tensor, unpacked
+from distgrad.tensor import Tensor
 
 __all__ = [
     "CheckpointError",

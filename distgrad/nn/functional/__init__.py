@@ -3,6 +3,7 @@
 from distgrad.nn.functional.activation import *
 from distgrad.nn.functional.adaptive_pooling import *
 from distgrad.nn.functional.attention import *
+from distgrad.nn.functional.attention_masks import *
 from distgrad.nn.functional.conv import *
 from distgrad.nn.functional.ctc import *
 from distgrad.nn.functional.distance import *

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from distgrad import session
+from distgrad.cutting import SHARED
 from distgrad.graph import Value
 from distgrad.ops.regrouping import reshaped
-from distgrad.sharding import SHARED, Cut, Sharding
+from distgrad.sharding import Cut, Sharding
 
 ROWS = 128  # of a piece of a batch, at least; twice as many where there are more than `FEW` pieces:
 FEW = 4  # their products are slower by a twentieth, and each makes a part of the gradient, to be added to the others;
