@@ -100,8 +100,7 @@ def _walk(
                     arrive(node, grads)
                 continue
             hooks = node._hooks
-            if hooks is not None:
-                grads = reach(hooks, grads, node._outputs)
+            grads = grads if hooks is None else reach(hooks, grads, node._outputs)
             if needed is None:
                 wanted = None
             else:
@@ -109,13 +108,11 @@ def _walk(
                     _capture(captured, node, grads)
                     continue
                 wanted = [n in needed for n, _ in node.next_functions]
-            if hooks is not None:
-                grads = prepare(hooks, grads)
+            grads = grads if hooks is None else prepare(hooks, grads)
             blank = (undefined or hooks is not None) and all(g is None for g in grads)
             apply = node._undefined if blank else node.apply
             found = apply(grads, wanted) if not anomaly.enabled else watched(node, apply, grads, wanted)
-            if hooks is not None and hooks.after:
-                found = conclude(hooks, found, grads)
+            found = conclude(hooks, found, grads) if hooks is not None and hooks.after else found
             if not keep_graph:
                 node._release()
             for edge, g in zip(node.next_functions, found, strict=True):

@@ -7,7 +7,7 @@ function and one backward pass. Both leave the inputs as they were.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distgrad.autograd.drivers import grad
@@ -266,20 +266,8 @@ def gradgradcheck(
         vectors = tuple(_vector(out, gen_non_contig_grad_outputs) for out in outs)
     else:
         vectors = as_tuple(grad_outputs)
-    count = len(given)
-    tracked = [isinstance(x, Tensor) and x.requires_grad for x in (*given, *vectors)]
-
-    def gradients(*args: Any) -> Tensors:
-        items = [x.requires_grad_() if t else x for x, t in zip(args, tracked, strict=True)]
-        outs = differentiable(func(*items[:count]))
-        leaves = tuple(x for x, t in zip(items[:count], tracked, strict=False) if t)
-        found: tuple[Any, ...] = grad(
-            outs, leaves, tuple(items[count:]), create_graph=True, allow_unused=True
-        )
-        return tuple(g for g in found if g is not None)
-
     return gradcheck(
-        gradients,
+        _gradients(func, given, vectors),
         (*given, *vectors),
         eps=eps,
         atol=atol,
@@ -294,6 +282,23 @@ def gradgradcheck(
         fast_mode=fast_mode,
         masked=masked,
     )
+
+
+def _gradients(func: Callable[..., Any], given: Sequence[Any], vectors: Sequence[Any]) -> Callable[..., Any]:
+    """From the inputs of `func` and the gradients of its outputs to the gradients of its inputs."""
+    count = len(given)
+    tracked = [isinstance(x, Tensor) and x.requires_grad for x in (*given, *vectors)]
+
+    def gradients(*args: Any) -> Tensors:
+        items = [x.requires_grad_() if t else x for x, t in zip(args, tracked, strict=True)]
+        outs = differentiable(func(*items[:count]))
+        leaves = tuple(x for x, t in zip(items[:count], tracked, strict=False) if t)
+        found: tuple[Any, ...] = grad(
+            outs, leaves, tuple(items[count:]), create_graph=True, allow_unused=True
+        )
+        return tuple(g for g in found if g is not None)
+
+    return gradients
 
 
 def _vector(out: Tensor, strided: bool) -> Tensor:
