@@ -193,6 +193,7 @@ def test_rrelu_draws_slopes(anywhere: ModuleType) -> None:
     assert layer.eval()(anywhere.tensor([-4.0])).tolist() == [-1.5]
 
 
+@pytest.mark.sweep
 def test_gumbel_softmax_chooses_by_the_probabilities(anywhere: ModuleType) -> None:
     anywhere.manual_seed(0)
     logits = anywhere.tensor(np.log([0.2, 0.3, 0.5])).expand(3000, 3).clone().requires_grad_()

@@ -101,6 +101,7 @@ def test_rule(name: str) -> None:
         check(name, one)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", sorted(set(TABLE) - REFUSED))
 def test_rule_on_workers(name: str) -> None:
     door.shutdown()

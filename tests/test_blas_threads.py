@@ -84,6 +84,7 @@ def allowed() -> list[int]:
 needs_threads = pytest.mark.skipif(not FOUND, reason="no BLAS whose threads can be set")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("inproc", [False, True])
 def test_programs_have_the_same_bits_with_any_number_of_threads(inproc: bool) -> None:
     assert len({digest(inproc, n) for n in (1, 2, 4)}) == 1
@@ -136,7 +137,7 @@ def products(draw: st.DrawFn) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 @needs_threads
-@settings(max_examples=int(os.environ.get("BLAS_EXAMPLES", "300")))
+@settings(max_examples=int(os.environ.get("BLAS_EXAMPLES", "100")))
 @given(products())
 def test_random_products(product: tuple[str, np.ndarray, np.ndarray]) -> None:
     form, a, b = product
@@ -148,7 +149,7 @@ def test_random_products(product: tuple[str, np.ndarray, np.ndarray]) -> None:
 
 
 @needs_threads
-@settings(max_examples=int(os.environ.get("BLAS_EXAMPLES", "300")) // 10)
+@settings(max_examples=int(os.environ.get("BLAS_EXAMPLES", "100")) // 10)
 @given(products(), st.integers(1, 4), st.integers(10, 16))
 def test_random_products_of_cut_tensors(
     product: tuple[str, np.ndarray, np.ndarray], workers: int, log_bytes: int

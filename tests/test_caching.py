@@ -88,6 +88,7 @@ def trained(model: Callable[..., Any], x: Any, w: Any, steps: int) -> None:
     w.grad = None
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("model", [recurrent, moving, by_rows])
 def test_the_bytes_are_those_that_the_process_has(model: Callable[..., Any]) -> None:
     with torch.init("inproc", workers=1, inline_bytes=0, shard_bytes=1 << 14) as session:

@@ -55,11 +55,13 @@ def unpacked(folder: Path, to: Path, parent: bool) -> Path:
     return to
 
 
+@pytest.mark.sweep
 def test_a_checkout_in_sys_path_has_the_cluster(checkout: Path, tmp_path: Path) -> None:
     told = imported([checkout], tmp_path)
     assert told == f"[1.0, 1.0] distgrad.cluster.launch {checkout}/distgrad/cluster/__init__.py"
 
 
+@pytest.mark.sweep
 def test_ray_takes_the_cluster_along(checkout: Path, tmp_path: Path) -> None:
     """As a job's `working_dir`, and as `py_modules=[distgrad]`: that sends the folder of the package alone."""
     for at in (
@@ -70,6 +72,7 @@ def test_ray_takes_the_cluster_along(checkout: Path, tmp_path: Path) -> None:
         assert f"{at}/distgrad/cluster/__init__.py" in imported([at], tmp_path)
 
 
+@pytest.mark.sweep
 def test_a_folder_named_like_the_package_does_not_hide_it(checkout: Path, tmp_path: Path) -> None:
     """A checkout below the current folder; the installed one is a line in sys.path, so Python looks on."""
     (tmp_path / "work" / "distgrad" / "tests").mkdir(parents=True)

@@ -120,6 +120,7 @@ def test_driver_keeps_no_large_tensor() -> None:
         assert sum(m["held"] for m in distgrad.memory()) >= array.nbytes
 
 
+@pytest.mark.sweep
 def test_starts_by_itself_with_one_line_and_leaves_nothing() -> None:
     process = start(
         """

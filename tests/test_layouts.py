@@ -10,6 +10,7 @@ import distgrad
 from distgrad.strided import Strided
 
 
+@pytest.mark.sweep
 def test_an_element_of_a_large_tensor(torch: ModuleType) -> None:
     if not torch.is_initialized():
         torch.init("inproc", workers=2, inline_bytes=0)

@@ -202,6 +202,7 @@ def test_spectral_norm_divides_by_the_largest_singular_value(torch: ModuleType) 
     assert list(old.state_dict()) == ["bias", "weight"]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", ["matrix_exp", "cayley", "householder"])
 @pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)])
 def test_a_matrix_stays_orthogonal(torch: ModuleType, kind: str, shape: tuple[int, int]) -> None:

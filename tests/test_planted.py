@@ -229,6 +229,7 @@ def one_after_the_other(self: Tree, level: int, i: int, array: Any, own: bool = 
     self.stack.append((0, 0, array, own))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("program", [sums, train])
 def test_an_altered_order_of_additions(program: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reduce, "_subtrees", Cache(1 << 20, lambda *_: 1))

@@ -117,6 +117,7 @@ def test_memory_that_is_given_back_leaves_the_process(monkeypatch: pytest.Monkey
         assert torch.memory()[0]["rss"] - before < 30 * MB
 
 
+@pytest.mark.sweep
 def test_slices_of_a_new_length_each_step() -> None:
     n = 300_000
     with torch.init("inproc", workers=2, inline_bytes=0, shard_bytes=100_000):

@@ -201,6 +201,7 @@ def test_label_rule_holds_for_any_cut(name: str, sample: Any, tenths: list[list[
         check_cut(primitive, arrays, attrs, labels, cuts)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_no_rule_is_dropped(name: str, sample: Any) -> None:
     for number, c in enumerate(CASES[name]):

@@ -52,6 +52,7 @@ def test_infinities_that_meet_between_ray_workers(ray_workers: Transport) -> Non
         door.detach()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("where", ["driver", "workers"])
 @pytest.mark.parametrize("name", sorted(OPS))
 def test_ops_on_special_values(name: str, where: str) -> None:

@@ -25,6 +25,7 @@ from distgrad.worker.transport import Transport
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors cannot import the tests
 
 
+@pytest.mark.sweep
 def test_a_value_that_takes_too_long(ours: Transport) -> None:
     (slow,) = ours.call(2, "sleep", (1.0,), 1)
     (quick,) = ours.call(0, "note", (1,), 1)
@@ -39,6 +40,7 @@ def test_the_programs_own_ray_tasks_find_room(ours: Transport) -> None:
     assert ray.get(task, timeout=T) == 5
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("threads", [1, 2])
 def test_blas_threads(ours: Transport, threads: int) -> None:
     transport = start(workers=1, threads=threads, worker=Dummy)

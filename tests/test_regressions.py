@@ -149,6 +149,7 @@ def test_an_error_of_deferred_work_names_the_line() -> None:
     assert total.item() == 4950
 
 
+@pytest.mark.sweep
 def test_copies_in_other_cuts_do_not_pile_up() -> None:
     s = start(shard_bytes=256)
     x, y = torch.randn(4000, 8), torch.randn(1000) * 1

@@ -142,6 +142,7 @@ class Link(BackwardNode):
         return grads
 
 
+@pytest.mark.sweep
 def test_a_graph_of_very_many_nodes() -> None:
     """It is walked, and goes when it is no longer held, without recursion."""
     x = torch.ones(3, requires_grad=True)

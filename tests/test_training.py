@@ -162,7 +162,7 @@ def transports(ray_workers: Transport) -> Iterator[dict[str, Transport]]:
             transport.close()
 
 
-@pytest.mark.parametrize("program", [train, sums, draws])
+@pytest.mark.parametrize("program", [pytest.param(train, marks=pytest.mark.sweep), sums, draws])
 def test_same_bits_on_any_number_of_workers(program: Program, transports: dict[str, Transport]) -> None:
     check_same_bits({who: run_on(transport, program) for who, transport in transports.items()})
 
