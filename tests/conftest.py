@@ -19,7 +19,7 @@ from values import Start
 import distgrad
 from distgrad.cluster import start as start_workers
 from distgrad.plan.plans import Plan
-from distgrad.session import core, door
+from distgrad.session import door, sending
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
@@ -107,13 +107,13 @@ def recorder() -> Iterator[Recorder]:
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """All plans that are made."""
     made: list[Plan] = []
-    build = core.build
+    build = sending.build
 
     def noted(*args: Any) -> Plan:
         made.append(build(*args))
         return made[-1]
 
-    monkeypatch.setattr(core, "build", noted)
+    monkeypatch.setattr(sending, "build", noted)
     return made
 
 

@@ -13,7 +13,7 @@ import distgrad as torch
 from distgrad.caching import Cache, remembered, shared_bytes
 from distgrad.cutting import sharding_of
 from distgrad.exchange import base as exchanged
-from distgrad.session import core
+from distgrad.session import sending
 from distgrad.sharding import Cut, Sharding, sharding_from_wire
 from distgrad.worker import worker
 
@@ -120,7 +120,7 @@ def test_the_bytes_are_those_that_the_process_has(model: Callable[..., Any]) -> 
 
 def test_programs_of_every_length_do_not_fill_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "PROGRAMS", 1_000_000)
-    monkeypatch.setattr(core, "PLANS", 400_000)
+    monkeypatch.setattr(sending, "PLANS", 400_000)
     with torch.init("inproc", workers=2, inline_bytes=0) as session:
         x, w = torch.randn(8, 4), torch.randn(4, 4, requires_grad=True)
         for steps in range(2, 30, 2):

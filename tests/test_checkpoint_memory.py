@@ -9,7 +9,7 @@ import pytest
 from op_calls import workers
 
 import distgrad as torch
-from distgrad.session import core, door
+from distgrad.session import door, placement
 from distgrad.tensor import Tensor
 from distgrad.utils.checkpoint import checkpoint
 
@@ -19,7 +19,7 @@ ONE = ROWS * WIDTH * 8 // 2  # bytes of an activation on each of two workers
 
 @pytest.fixture(autouse=True)
 def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(core, "LIGHT", 1 << 16)
+    monkeypatch.setattr(placement, "LIGHT", 1 << 16)
     with workers(shard_bytes=2048):
         yield
 

@@ -16,7 +16,7 @@ from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.primitives import updates
 from distgrad.primitives.updates import RULES
-from distgrad.session import core
+from distgrad.session import placement
 from distgrad.states import State
 from distgrad.worker import loops
 
@@ -95,7 +95,7 @@ def test_the_bits_are_those_of_workers_that_keep_everything(
     results = []
     for keeps in (False, True):
         if keeps:
-            monkeypatch.setattr("distgrad.session.core.donated", lambda *_: {})
+            monkeypatch.setattr("distgrad.session.sending.donated", lambda *_: {})
         net, x = net_of(1), whole(np.random.default_rng(0).standard_normal((SIDE, SIDE))).reshard(SIDE // 4)
         steps(net, getattr(torch.optim, optimizer)(net.parameters(), lr=1e-3), x, 4)
         results.append([p.detach().numpy().tobytes() for p in net.parameters()])
@@ -167,7 +167,7 @@ def test_a_step_beside_one_that_fails_is_done_once(workers: Any) -> None:
 
 
 def test_what_is_spared_is_made_of_what_it_was(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "LIGHT", 0)  # each backward pass is sent
+    monkeypatch.setattr(placement, "LIGHT", 0)  # each backward pass is sent
     net, x = net_of(4), whole(np.random.default_rng(5).standard_normal((SIDE, SIDE))).reshard(SIDE // 4)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9)
     steps(net, optimizer, x, 1)

@@ -77,7 +77,7 @@ def test_what_is_made_of_nothing_large_is_made_where_it_is_used(monkeypatch: pyt
     def never(*args: object) -> None:
         raise AssertionError("nothing is to be sent")
 
-    monkeypatch.setattr("distgrad.session.core.send", never)
+    monkeypatch.setattr("distgrad.session.store.send", never)
     values = []
     for use in ("here", "there", "read"):
         torch.manual_seed(3)

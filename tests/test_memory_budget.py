@@ -11,7 +11,7 @@ from op_calls import workers
 import distgrad as torch
 from distgrad.errors import OutOfMemoryError
 from distgrad.plan.plans import Plan
-from distgrad.session import core, door
+from distgrad.session import door, sending
 from distgrad.session.budget import budgets, nbytes
 from distgrad.tensor import Tensor
 
@@ -256,14 +256,14 @@ def test_what_other_pending_nodes_read_is_not_freed(monkeypatch: pytest.MonkeyPa
         for x in rows:
             x.sum().item()
         wants = [(x * (i + 2.0)).sum(0)[0].item() for i, x in enumerate(rows)]
-    real, short = core.check_room, [True]
+    real, short = sending.check_room, [True]
 
     def check(calls: Any, cut: int, whole: int, captured: Any, plan: Plan) -> None:
         if short[0] and sum(captured.wanted[len(captured.externals) :]) > 2:
             raise OutOfMemoryError("no room for so many")
         real(calls, cut, whole, captured, plan)
 
-    monkeypatch.setattr(core, "check_room", check)
+    monkeypatch.setattr(sending, "check_room", check)
     with torch.memory_budget(2 * ONE):
         found = [(x * (i + 2.0)).sum(0) for i, x in enumerate(rows)]
         door.flush()

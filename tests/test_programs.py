@@ -166,7 +166,7 @@ def test_random_programs(
 ) -> None:
     with monkeypatch.context() as patch:
         if at_once:  # light passes are sent as heavy ones are
-            patch.setattr("distgrad.session.core.LIGHT", 0)
+            patch.setattr("distgrad.session.placement.LIGHT", 0)
         results = []
         for workers in (1, 2, 3):
             with torch.init("inproc", workers=workers, inline_bytes=0, shard_bytes=shard_bytes):

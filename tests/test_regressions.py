@@ -15,7 +15,7 @@ from distgrad import session
 from distgrad.errors import DistgradError, WorkerError
 from distgrad.session import Session, door
 from distgrad.session.calls import IN_FLIGHT
-from distgrad.session.core import COPIES
+from distgrad.session.sending import COPIES
 
 
 def start(workers: int = 2, inline_bytes: int = 0, shard_bytes: int = 64) -> Session:

@@ -40,7 +40,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 @pytest.fixture
 def heavy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every backward pass is sent when it ends."""
-    monkeypatch.setattr("distgrad.session.core.LIGHT", 0)
+    monkeypatch.setattr("distgrad.session.placement.LIGHT", 0)
 
 
 def names(plan: Plan) -> list[str]:
@@ -278,7 +278,7 @@ def test_a_spared_value_survives_ctrl_c(heavy: None, workers: int, monkeypatch: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_usable", interrupted)
+        patch.setattr(Session, "_provide", interrupted)
         with pytest.raises(KeyboardInterrupt):
             q.detach().numpy()
     assert np.array_equal(q.detach().numpy(), numbers() * 2)

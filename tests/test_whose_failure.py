@@ -12,7 +12,7 @@ import pytest
 
 import distgrad as torch
 from distgrad.errors import OutOfMemoryError, WorkerError
-from distgrad.session import core, door
+from distgrad.session import door, sending
 
 ROOM = 1 << 20
 HUGE = 1 << 20  # elements; four times the room
@@ -117,7 +117,7 @@ def test_a_pass_without_a_reader_does_what_it_can(session: Any) -> None:
 
 
 def test_much_pending_work_beside_it_is_sent_in_time(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "PENDING", 50)
+    monkeypatch.setattr(sending, "PENDING", 50)
     session._full = 50
     huge = torch.zeros(HUGE) + 1
     made = [huge[n : n + 2] + 1 for n in range(120)]
@@ -133,14 +133,14 @@ def test_much_pending_work_beside_it_is_sent_in_time(session: Any, monkeypatch: 
 def test_what_cannot_be_planned_concerns_those_who_read_it(
     session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = core.build
+    build = sending.build
 
     def no(captured: Any, *rest: Any) -> Any:
         if any(node.primitive.name == "sinh" for node in captured.nodes):
             raise NotImplementedError("no plan for sinh")
         return build(captured, *rest)
 
-    monkeypatch.setattr(core, "build", no)
+    monkeypatch.setattr(sending, "build", no)
     x = torch.arange(50_000).float()
     bad, good = torch.sinh(x), [x * n for n in range(5)]
     made = bad + 1

@@ -26,8 +26,6 @@ from distgrad.session.door import (
     inline_bytes,
     is_initialized,
     memory,
-    part,
-    put,
     settle,
     shard_bytes,
     shutdown,
@@ -36,6 +34,7 @@ from distgrad.session.door import (
 )
 from distgrad.session.failures import WORDED, fresh
 from distgrad.session.limited import memory_budget
+from distgrad.session.parts import part, put
 from distgrad.session.profiling import profile
 from distgrad.session.signature import called, current_op
 

@@ -31,7 +31,6 @@ class Below(NamedTuple):
     """What the door does with values of lower levels."""
 
     dispatch: Dispatch
-    put: Callable[[Value, Value, Any], Value]
     shard_bytes: int
 
 
@@ -247,18 +246,20 @@ def _number(number: Any, dtype: np.dtype) -> Value:
     return Value.known(np.array(number, dtype))
 
 
-def put_batched(base: Value, source: Value, slices: Any, below: Below) -> Value:
-    """`door.put` of batched values: writes wait for others as they do where nothing is batched."""
+def put_batched(
+    base: Value, source: Value, slices: Any, put: Callable[[Value, Value, Any], Value], below: Below
+) -> Value:
+    """`put` of batched values: writes wait for others as they do where nothing is batched."""
     level, size = max(levels(v)[-1] for v in (base, source) if type(v.result) is Batched)
     (old, new), flags = _stripped((base, source), level)
     if True not in flags:
-        return _wrapped(below.put(old, new, slices), level, size, False)
+        return _wrapped(put(old, new, slices), level, size, False)
     batch = _batch(size, (old, new), flags, below)
     if flags[1] and not source.shape and slices:
         new = batch.by("expand", (new,), (True,), shape=tuple(n for _, n, _ in slices), cuts=None)
     elif new.shape:
         new = batch.full(new, flags[1])
-    return _wrapped(below.put(batch.full(old, flags[0]), new, ((0, size, 1), *slices)), level, size, True)
+    return _wrapped(put(batch.full(old, flags[0]), new, ((0, size, 1), *slices)), level, size, True)
 
 
 def drawn(shape: tuple[int, ...], cuts: Sharding | None, draw: Callable[..., Value]) -> Value:

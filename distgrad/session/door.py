@@ -21,32 +21,36 @@ from distgrad.graph import Value
 from distgrad.interrupts import held_back
 from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE, Primitive
-from distgrad.primitives.slices import Slices, slice_shape
 from distgrad.session import batching, measure
-from distgrad.session.core import LOST, Session
-from distgrad.session.inline import FEED, computed_here, small
+from distgrad.session.core import Session
+from distgrad.session.inline import computed_here, is_remote, small
+from distgrad.session.placement import (
+    FETCH,
+    HERE,
+    NOWHERE,
+    VIEW,
+    WORKERS,
+    Facts,
+    Where,
+    decide,
+    fits_call,
+    fits_here,
+    stays,
+)
 from distgrad.session.room import Memory
-from distgrad.session.signature import here, signature
+from distgrad.session.signature import here
+from distgrad.session.store import LOST
 from distgrad.session.writes import (
     DEPTH,
-    PUT,
     LazyView,
     LazyWrites,
-    Piece,
     lazy_view,
-    lazy_write,
-    number,
-    pieces,
     waits,
 )
 from distgrad.sharding import Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
-
-AT_ONCE = (
-    16 << 10
-)  # bytes of a known array that is copied for each write: that costs less than to keep account
 
 _session: Session | None = None
 _starting = threading.RLock()
@@ -210,104 +214,72 @@ def dispatch(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Seque
             return values
     if batching.used and any(type(v.result) is batching.Batched for v in inputs):
         return batching.apply_batched(primitive, inputs, attrs, below())
-    if "view" in primitive.traits and waits(inputs[0]):
+    where = _elsewhere(primitive, inputs)
+    if where is VIEW:
         return (_lazy_view(primitive, inputs[0], attrs),)
-    if _session is None and any(v.result.lost for v in inputs):
+    if where is NOWHERE:
         raise DistgradError(LOST)  # before workers are started in vain
     session = current()
-    if _inline_bytes and session.brings_back(inputs):
+    if where is FETCH:
+        session.bring(inputs)
         values = small(primitive, inputs, attrs, _inline_bytes, True)
         if values is not None:
             return values
     return session.record(primitive, inputs, attrs)
 
 
+def _elsewhere(primitive: Primitive, inputs: Sequence[Value]) -> Where:
+    """Where a call runs that is not `small` as it is. Most are recorded, and that must be told without gathering facts.
+
+    Small operands are fetched if a known one would have to be sent otherwise: so a loop on small data computes in the
+    driver, also where its parameters come from a step on large data.
+    """
+    heavy = False
+    for value in inputs if _inline_bytes else ():
+        result = value.result
+        if result.array is not None and result.id is None:
+            spec = result.spec
+            kept = spec.nbytes <= _inline_bytes and spec.sharding.count == 1
+            heavy = heavy or (kept and not fits_call(spec.nbytes) and not is_remote(result))
+    waiting = "view" in primitive.traits and waits(inputs[0])
+    if not heavy and not waiting and _session is not None:
+        return WORKERS
+    lost = [value.result.spec for value in inputs if value.result.lost]
+    fetchable = bool(lost) and all(fits_here(spec.nbytes, spec.sharding.count) for spec in lost)
+    workers = _session is not None
+    facts = Facts(_inline_bytes, workers, near=False, waiting=waiting, lost=bool(lost), heavy=heavy)
+    return decide(facts._replace(fetchable=fetchable))
+
+
 def below() -> batching.Below:
     """What is done with the values that batched ones are made of."""
-    return batching.Below(dispatch, put, _shard_bytes)
-
-
-# Parts of a value: read and written without the rest.
-def put(base: Value, source: Value, slices: Slices) -> Value:
-    """`base` with the elements `start + i * step`, for i below `length`, replaced by `source`, or by one number.
-
-    It is lazy: writes to one value are put together in one pass, when it is read.
-    """
-    shape = slice_shape(base.shape, slices)
-    if source.shape not in (shape, ()) or source.dtype != base.dtype:
-        raise ValueError(f"{source.result.aval} does not fill the slice {slices} of {base.result.aval}")
-    if 0 in shape:
-        return base
-    if batching.used and (batching.is_batched(base) or batching.is_batched(source)):
-        return batching.put_batched(base, source, slices, below())
-    if waits(source):
-        _write_out(source)
-    known = base.array is not None and source.array is not None and _inline_bytes
-    if known and base.result.spec.nbytes <= AT_ONCE:
-        return emit("slice_put", base, source, parts=(slices,))
-    source = number(source)
-    before = base.result.lazy
-    deep = isinstance(before, (LazyWrites, LazyView)) and before.depth >= DEPTH
-    if deep or (isinstance(before, LazyWrites) and not before.takes(source)):
-        _write_out(base)
-    made = lazy_write(base, source, slices, here(PUT))
-    if _session is not None:
-        _session.waits(made.result)
-    return made
+    return batching.Below(dispatch, _shard_bytes)
 
 
 def _lazy_view(primitive: Primitive, base: Value, attrs: dict[str, Any]) -> Value:
     """A view of what waits for writes waits too: to write to it, or read part of it, asks for nothing else."""
     lazy = base.result.lazy
     if isinstance(lazy, (LazyWrites, LazyView)) and lazy.depth >= DEPTH:
-        _write_out(base)
+        write_out(base)
         return dispatch(primitive.name, (base,), attrs)[0]
     return lazy_view(primitive, base, attrs, here(primitive), _shard_bytes)
 
 
-def _write_out(value: Value) -> None:
+def write_out(value: Value) -> None:
     """Have the writes done that wait for a value."""
     result = value.result
-    remote = result.colocation is not None and result.colocation.root().remote
-    if result.lazy is not None and result.lazy.near and _inline_bytes and not (remote and _session):
+    if result.lazy is None:
+        return
+    facts = Facts(_inline_bytes, _session is not None, near=result.lazy.near, remote=is_remote(result))
+    if decide(facts) is HERE:
         computed_here(result)
-    elif result.lazy is not None:
-        current().redeem(result)
-
-
-def part(value: Value, slices: Slices) -> Value:
-    """The elements `start + i * step`, for i below `length`; where writes wait, what was written there."""
-    if not isinstance(value.result.lazy, LazyWrites):
-        return emit("slice", value, slices=slices)
-    told = pieces(value, slices)
-    if told is None:
-        _write_out(value)
-        return emit("slice", value, slices=slices)
-    rest, found = told
-    made = emit("slice", rest, slices=slices) if rest is not None else _read(found.pop())
-    if found:
-        if made.sharding.count > 1 and made.result.spec.nbytes <= _shard_bytes:
-            made = emit("reshard", made, cuts=Sharding.whole(made.shape))
-        sources = [_read(piece) for piece in reversed(found)]
-        made = emit("slice_put", made, *sources, parts=tuple(piece.there for piece in reversed(found)))
-    if made.result.spec.nbytes > _shard_bytes:  # what is small has one shard anyway, as soon as it matters
-        (spec,) = signature(TABLE["slice"], [value.result.spec], {"slices": slices}, _shard_bytes).outs
-        if spec.sharding != made.sharding:
-            made = emit("reshard", made, cuts=spec.sharding)
-    return made
-
-
-def _read(piece: Piece) -> Value:
-    """What a write has put where it is read."""
-    source, shape = piece.source, tuple(n for _, n, _ in piece.mine)
-    if not source.shape:
-        return emit("expand", source, shape=shape, cuts=None) if shape else source
-    return source if source.shape == shape else emit("slice", source, slices=piece.mine)
+    else:
+        current().record_lazy(result)
 
 
 def constant(array: np.ndarray, sharding: Sharding | None = None) -> Value:
     """A value from an array that the caller will not change. A large one is sent to the workers at once."""
-    if sharding is None and array.nbytes <= max(_inline_bytes, FEED):
+    if sharding is None and stays(array.nbytes, _inline_bytes):
         return Value.known(array)
     value = current().upload(array, sharding)
     return value if sharding is None or value.sharding == sharding else emit("reshard", value, cuts=sharding)
@@ -334,15 +306,15 @@ def fetch(value: Value) -> np.ndarray:
 def at_hand(value: Value) -> bool:
     """Whether the elements are in the driver, or are made there as soon as somebody asks."""
     result = value.result
-    if result.lazy is not None:
-        return result.lazy.near and result.spec.nbytes <= _inline_bytes
-    return result.array is not None
+    if result.lazy is None:
+        return result.array is not None
+    return decide(Facts(_inline_bytes, nbytes=result.spec.nbytes, near=result.lazy.near)) is HERE
 
 
 def bring(value: Value) -> None:
     """Have a small value in the driver, where the driver computes what is small."""
-    result = value.result
-    if result.spec.nbytes <= _inline_bytes and value.sharding.count == 1 and not batching.is_batched(value):
+    facts = Facts(_inline_bytes, nbytes=value.result.spec.nbytes, cut=value.sharding.count > 1)
+    if decide(facts) is HERE and not batching.is_batched(value):
         fetch(value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,11 +13,11 @@ from distgrad import checks
 from distgrad.caching import Cache
 from distgrad.graph import Colocation, LazyConstant, Result, Spec, Value, whole
 from distgrad.primitives import Place, Primitive
+from distgrad.session.placement import HERE, LAZY, Facts, Where, decide, fits_call
 from distgrad.session.signature import here
 from distgrad.sharding import Region
 from distgrad.worker.pool import Pool
 
-FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 KEPT = 32 << 20  # bytes of what is known of distinct calls
 POOLED = 64 << 10  # bytes from which memory is kept: the C library gives it back, and new pages are dear
 SPARE = 64 << 20  # bytes that wait for reuse
@@ -28,11 +27,11 @@ class _Known(NamedTuple):
     """What is worked out once for each distinct call."""
 
     outs: tuple[Spec, ...]
-    size: float  # the least limit that allows it; no limit allows what is cut
+    where: Where  # where it runs if the driver has its operands, and none of them had to go to the workers
     alone: bool  # the kernel gives one result, and needs nothing but the operands
     pooled: bool  # the result is written into memory from the pool
     travels: bool  # the results may travel inside calls
-    lazy: bool  # a large value that is made of nothing large
+    facts: Facts
 
 
 _known: Cache[Any, _Known] = Cache(KEPT, lambda key, _: 600 + 80 * len(key), shared=True)
@@ -56,14 +55,7 @@ _quiet = _Quiet()
 def small(
     primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any], limit: int, workers: bool
 ) -> Sequence[Value] | None:
-    """The results, computed now, or lazy; None if an operand is not known or the work is not small.
-
-    It is small if neither an operand nor the results take more than `limit` bytes.
-    What is cut stays on the workers, also once it was fetched: looking at a tensor changes nothing. So does what
-    is too large for a call, once it or what it is worked with had to go there: it would go again at each step.
-    That is so while there are `workers`. What is large and made of nothing large stays lazy: who works with it
-    first decides where it is made.
-    """
+    """The results, computed now, or lazy; None if an operand is not known, or `decide` says that it runs elsewhere."""
     specs: list[Spec] = []
     arrays: list[Any] = []
     any_lazy = False
@@ -77,19 +69,18 @@ def small(
             any_lazy = True
         specs.append(result.spec)
         arrays.append(array)
-    key = (primitive, *specs, *attrs.items()) if attrs else (primitive, *specs)
-    outs, size, alone, pooled, travels, lazy = _known.get(key) or _signature(key, primitive, specs, attrs)
-    if size > limit:
-        return None
+    key = (primitive, limit, *specs, *attrs.items()) if attrs else (primitive, limit, *specs)
+    outs, where, alone, pooled, travels, facts = _known.get(key) or _look(key, primitive, specs, attrs, limit)
+    if where is not HERE:
+        if where is not LAZY:
+            return None
+        value = Value(Result(outs[0]))
+        value.result.becomes_lazy(LazyConstant(primitive, tuple(inputs), attrs, here(primitive)))
+        return (value,)
     colocation = None
     if not travels:
-        results = [value.result for value in inputs]
-        if lazy:
-            value = Value(Result(outs[0]))
-            value.result.becomes_lazy(LazyConstant(primitive, tuple(inputs), attrs, here(primitive)))
-            return (value,)
-        colocation = _colocation(results)
-        if workers and colocation.remote:
+        colocation = _colocation([value.result for value in inputs])
+        if colocation.remote and decide(facts._replace(workers=workers, remote=True)) is not HERE:
             return None
     if any_lazy:
         arrays = [computed_here(value.result) for value in inputs]
@@ -125,11 +116,16 @@ def computed_here(result: Result) -> np.ndarray:
     return result.array
 
 
+def is_remote(result: Result) -> bool:
+    """Whether what it is colocated with had to go to the workers."""
+    return result.colocation is not None and result.colocation.root().remote
+
+
 def _colocation(results: Sequence[Result]) -> Colocation:
     """The group of what is made of these."""
     colocation = None
     for result in results:
-        if result.spec.nbytes > FEED:
+        if not fits_call(result.spec.nbytes):
             if result.colocation is None:
                 result.colocation = colocation or Colocation()
             elif colocation is not None:
@@ -138,7 +134,7 @@ def _colocation(results: Sequence[Result]) -> Colocation:
     return Colocation() if colocation is None else colocation.root()
 
 
-def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any]) -> _Known:
+def _look(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any], limit: int) -> _Known:
     found = _known.again(key)
     if found is not None:
         return found
@@ -146,12 +142,12 @@ def _signature(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dic
     cuts = attrs.get("cuts")
     cut = any(s.sharding.count > 1 for s in specs) or (cuts is not None and cuts.count > 1)
     largest = max((s.nbytes for s in specs), default=0)
-    size = math.inf if cut else max(sum(o.nbytes for o in outs), largest)
-    travels = all(out.nbytes <= FEED for out in outs)
+    travels = all(fits_call(out.nbytes) for out in outs)
     alone = len(outs) == 1 and "placed" not in primitive.traits
-    lazy = not travels and "lazy" in primitive.traits and largest <= FEED
+    constant = not travels and "lazy" in primitive.traits and fits_call(largest)
+    facts = Facts(limit, nbytes=max(sum(o.nbytes for o in outs), largest), cut=cut, constant=constant)
     pooled = alone and _is_pooled(primitive, outs[0])
-    return _known.keep(key, _Known(outs, size, alone, pooled, travels, lazy))
+    return _known.keep(key, _Known(outs, decide(facts), alone, pooled, travels, facts))
 
 
 def run_kernel(
