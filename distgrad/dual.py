@@ -30,8 +30,8 @@ class _Forward:
     def __init__(self) -> None:
         self.on = False
         self.levels: list[weakref.WeakSet[Tangents]] = []  # for each open level who has a tangent there
-        self.run: Callable[..., Any]  # (kind, args, level): an op with a tangent among its arguments
-        self.change: Callable[..., Any]  # (kind, write, args, level): the same in place
+        self.run: Callable[..., Any]  # (op, args, level): an op with a tangent among its arguments
+        self.change: Callable[..., Any]  # (op, write, args, level): the same in place
         self.at: Callable[..., Any]  # (tensor, level): the tangent
 
 
