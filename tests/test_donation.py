@@ -88,6 +88,21 @@ def test_a_step_writes_over_parameters_and_state(workers: Any, monkeypatch: pyte
     assert sorted(over) == sorted(2 * [state, state, (SIDE, SIDE), (SIDE, SIDE)])  # on each of two workers
 
 
+def test_a_training_step_is_one_call_for_each_worker(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        core, "LIGHT", 0
+    )  # each backward pass is sent, the step of the optimizer with the next
+    net, x = net_of(0), whole(np.eye(SIDE)).reshard(SIDE // 4)
+    optimizer = torch.optim.Adam(net.parameters())
+    serials = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        (net(x) ** 2).sum().backward()
+        optimizer.step()
+        serials.append(workers.calls._serial)
+    assert np.diff(serials).tolist() == [1, 1, 1]  # no stage of its own turns the sums of gradients round
+
+
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "NAdam", "Adagrad"])
 def test_the_bits_are_those_of_workers_that_keep_everything(
     workers: Any, optimizer: str, monkeypatch: pytest.MonkeyPatch

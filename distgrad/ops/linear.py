@@ -248,6 +248,23 @@ def _vectors(input: Tensor, vec1: Tensor, vec2: Tensor) -> None:
     _check_vectors("addr", vec1=vec1, vec2=vec2)
 
 
+def weighted(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """rows @ weight.T + bias, with matrices of (N, in) and (out, in).
+
+    The gradient of the weights is made in their own order of dimensions. A transposition after it would wait for the
+    sum over all shards, and cost a stage.
+    """
+    fits = rows.dim() == weight.dim() == 2 and rows.shape[1] == weight.shape[1]
+    if not (fits and rows.dtype is weight.dtype is (weight if bias is None else bias).dtype):
+        return (
+            call("mm", rows, weight.t()) if bias is None else addmm(bias, rows, weight.t())
+        )  # which says why not
+    products.check_matrix_types(rows._avals, weight._avals)
+    if bias is None:
+        return _contract(rows, weight, "mk,nk->mn", "MmBackward0")
+    return _affine(bias, rows, weight, "mk,nk->mn", 1, 1, "AddmmBackward0")
+
+
 Form = tuple[
     Callable[[Tensor, Tensor, Tensor], None], str, str
 ]  # the check, the product, the backward node's name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distgrad.ops.base import Tensor, call
-from distgrad.ops.linear import addmm
+from distgrad.ops.linear import weighted
 
 __all__ = [
     "bilinear",
@@ -18,14 +18,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"both arguments to linear need to be at least 1D, but they are {input.dim()}D and {weight.dim()}D"
         )
     if weight.dim() == 1:
-        if bias is not None and bias.dim():
+        if bias is not None and (bias.dim() or input.dim() == 2):
             raise RuntimeError("mat2 must be a matrix, got 1-D tensor")
         out = call("matmul", input, weight)
         return out if bias is None else out + bias
-    if bias is None and input.dim() < 3:
+    if bias is None and input.dim() == 1:
         return call("matmul", input, weight.t())
     rows = input if input.dim() == 2 else input.reshape(-1, input.shape[-1])
-    out = call("mm", rows, weight.t()) if bias is None else addmm(bias, rows, weight.t())
+    out = weighted(rows, weight, bias)
     if input.dim() == 2:
         return out
     shape = (*input.shape[:-1], weight.shape[0])
