@@ -16,7 +16,7 @@ import numpy as np
 import primitive_cases  # noqa: F401 - enters all cases
 from cases import CASES
 from messages import program
-from test_rules import REGROUPINGS
+from regrouping_cases import REGROUPINGS
 
 from distgrad.exchange import reduce_of
 from distgrad.primitives import TABLE, Aval, Layout

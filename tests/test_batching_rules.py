@@ -12,6 +12,7 @@ from cases import CASES, Case
 from distgrad import session
 from distgrad.graph import Value
 from distgrad.primitives import TABLE
+from distgrad.primitives.batching import Refused
 from distgrad.session import batching, door
 from distgrad.sharding import Sharding
 from distgrad.worker.inproc import InProcess
@@ -34,7 +35,9 @@ EXTRA = {  # those without a label rule, whose cases are elsewhere
     "compress": [Case((X[0, :5], MASK), {"size": 3, "cuts": None}, None)],
     "uncompress": [Case((X[0, :3], MASK), {"cuts": None}, None)],
 }
-REFUSED = {"iota", "random", "read_npy", "write_npy", "shard_counts"}  # of one sample, or of none
+REFUSED = {
+    name for name, primitive in TABLE.items() if isinstance(primitive.batch, Refused)
+}  # of one sample, or of none
 SAME = {
     ("compress", 1),
     ("uncompress", 1),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from distgrad.cutting import default_sharding
 from distgrad.primitives.base import TABLE, Attrs, BatchRule, Primitive
@@ -109,12 +109,13 @@ def back(n: int, dim: int) -> Ints:
     return (*range(1, dim + 1), 0, *range(dim + 1, n))
 
 
-def refused(text: str) -> BatchRule:
-    """There can be none, and why."""
+class Refused(NamedTuple):
+    """The rule of what cannot be batched: an error that says why."""
 
-    def rule(
-        batch: Batch, primitive: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
+    text: str
+
+    def __call__(
+        self, batch: Batch, primitive: Primitive, xs: Sequence[Any], flags: Sequence[bool], attrs: Attrs
     ) -> Sequence[Any]:
-        raise RuntimeError(text)
-
-    return rule
+        """Raises RuntimeError."""
+        raise RuntimeError(self.text)

@@ -25,7 +25,7 @@ from distgrad.primitives.base import (
     expect_dims,
     primitive,
 )
-from distgrad.primitives.batching import NO_DYNAMIC_SHAPE, Batch, back, front, refused, shifted
+from distgrad.primitives.batching import NO_DYNAMIC_SHAPE, Batch, Refused, back, front, shifted
 from distgrad.primitives.rules import holding, settled
 from distgrad.sharding import Cut, Region, Sharding, extent
 
@@ -320,7 +320,7 @@ primitive(
     _shard_counts,
     _counted,
     labels=lambda avals, attrs: Labels(((0,),), ((None,),), "add"),
-    batch=refused(NO_DYNAMIC_SHAPE.format("nonzero")),
+    batch=Refused(NO_DYNAMIC_SHAPE.format("nonzero")),
     attrs={"cuts": "cuts"},
     traits={"placed"},
 )

@@ -27,7 +27,7 @@ from distgrad.primitives.base import (
     expect_cuts,
     primitive,
 )
-from distgrad.primitives.batching import refused
+from distgrad.primitives.batching import Refused
 from distgrad.sharding import Bounds, Region, extent
 
 Out = np.ndarray | None
@@ -279,7 +279,7 @@ def _declare(name: str, kernel: Any, rule: ShapeRule, flops: float, **attrs: str
         kernel,
         rule,
         labels=_made_labels,
-        batch=refused(f"vmap: {name} takes no batched operands"),
+        batch=Refused(f"vmap: {name} takes no batched operands"),
         attrs={"shape": "shape", **attrs, "cuts": "cuts"},
         traits={"into", "placed", "source", "lazy"},
         flops=flops,
@@ -294,7 +294,7 @@ primitive(
     write_npy,
     _written,
     labels=lambda avals, attrs: Labels((tuple(range(len(avals[0].shape))),), ((),), "add"),
-    batch=refused("vmap: a batched tensor cannot be saved to a file"),
+    batch=Refused("vmap: a batched tensor cannot be saved to a file"),
     attrs={"path": "str", "offset": "int", "shape": "shape"},
     traits={"into", "placed"},
     flops=lambda ins, outs, attrs: ins[0].size,
