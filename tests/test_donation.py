@@ -90,7 +90,7 @@ def test_a_step_writes_over_parameters_and_state(workers: Any, monkeypatch: pyte
 
 def test_a_training_step_is_one_call_for_each_worker(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        core, "LIGHT", 0
+        placement, "LIGHT", 0
     )  # each backward pass is sent, the step of the optimizer with the next
     net, x = net_of(0), whole(np.eye(SIDE)).reshard(SIDE // 4)
     optimizer = torch.optim.Adam(net.parameters())
