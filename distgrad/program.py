@@ -190,6 +190,13 @@ class Program:
     keep: tuple[int, ...]
     boxes: tuple[tuple[str, ...], ...]  # for each box that comes with the call, its channels
 
+    def steps(self) -> Iterator[tuple[Fragment, Loop, Step]]:
+        """All steps, in order, with what they stand in."""
+        for fragment in self.fragments:
+            for loop in fragment.loops:
+                for step in loop.steps:
+                    yield fragment, loop, step
+
     def channels(self) -> tuple[str, ...]:
         """The channels that this program's own box uses, in the order of `CHANNELS`."""
         used = {d.channel for d in self.sends}

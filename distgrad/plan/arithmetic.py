@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distgrad.plan.ir import Change, Graph, NodeInfo
-from distgrad.plan.patterns import ANY, ARRAY, SCALAR, made, once, rule
+from distgrad.plan.patterns import ANY, ARRAY, SCALAR, made, once, rule, rules
 from distgrad.primitives import TABLE
 
 EXACT = " ".join(p.name for p in TABLE.values() if "exact" in p.traits)
@@ -36,9 +36,9 @@ def squeeze_expanded(graph: Graph, node: NodeInfo, inner: NodeInfo, value: int) 
     return (value,) if same else None
 
 
-def _instead(graph: Graph, node: NodeInfo, name: str, *ins: int) -> NodeInfo:
+def _instead(graph: Graph, node: NodeInfo, name: str, a: int, b: int) -> NodeInfo:
     """Another primitive of other operands, for the same result in the same cuts."""
-    other = node._replace(primitive=TABLE[name], ins=ins)
+    other = node._replace(primitive=TABLE[name], ins=(a, b))
     return graph.cut_like(other, graph.values[node.outs[0]].sharding)
 
 
@@ -46,25 +46,20 @@ def _floats(graph: Graph, node: NodeInfo) -> bool:
     return graph.values[node.outs[0]].aval.dtype.kind == "f"
 
 
-@rule(made("negative", once("multiply", ARRAY, SCALAR, either=True)))
-def negate_product(graph: Graph, node: NodeInfo, _: NodeInfo, a: int, s: int) -> Change:
-    """-(a * s) is a * -s."""
+@rule(
+    made("negative", once("multiply", ARRAY, SCALAR, either=True)),
+    made("multiply", once("negative", ARRAY), SCALAR, either=True),
+)
+def scale_by_negative(graph: Graph, node: NodeInfo, _: NodeInfo, a: int, s: int) -> Change:
+    """-(a * s) and -a * s are a * -s."""
     return _instead(graph, node, "multiply", a, graph.emit("negative", s)) if _floats(graph, node) else None
 
 
-@rule(made("multiply", once("negative", ARRAY), SCALAR, either=True))
-def multiply_negative(graph: Graph, node: NodeInfo, _: NodeInfo, a: int, s: int) -> Change:
-    """-a * s is a * -s."""
-    return _instead(graph, node, "multiply", a, graph.emit("negative", s)) if _floats(graph, node) else None
-
-
-@rule(made("add", ANY, once("negative", ANY), either=True))
+@rule(made("add", ANY, once("negative", ANY), either=True), made("subtract", ANY, once("negative", ANY)))
 def add_negative(graph: Graph, node: NodeInfo, a: int, _: NodeInfo, b: int) -> Change:
-    """a + -b is a - b."""
-    return _instead(graph, node, "subtract", a, b) if _floats(graph, node) else None
+    """a + -b is a - b, and a - -b is a + b."""
+    name = "subtract" if node.name == "add" else "add"
+    return _instead(graph, node, name, a, b) if _floats(graph, node) else None
 
 
-@rule(made("subtract", ANY, once("negative", ANY)))
-def subtract_negative(graph: Graph, node: NodeInfo, a: int, _: NodeInfo, b: int) -> Change:
-    """a - -b is a + b."""
-    return _instead(graph, node, "add", a, b) if _floats(graph, node) else None
+FOLDING, SIGNS = rules(fold_expanded, squeeze_expanded), rules(scale_by_negative, add_negative)

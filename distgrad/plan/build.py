@@ -11,7 +11,7 @@ from distgrad.plan.late import deferrable, late
 from distgrad.plan.levels import Levels
 from distgrad.plan.lower import lower
 from distgrad.plan.pipeline import optimise
-from distgrad.plan.plans import Plan, Rows
+from distgrad.plan.plans import NodeRows, Plan
 from distgrad.plan.rematerialise import Offer, again, asked, lasting, later, rematerialised
 from distgrad.plan.write import Repeats
 
@@ -24,7 +24,7 @@ def build(captured: Capture, remade: Sequence[Offer] = (), lasts: bool = False) 
     graph = captured.graph()
     cheap = rematerialised(graph, captured.forward, captured.again)
     levels, deferred = _staged(graph, cheap)
-    rows: Rows = {}
+    rows: NodeRows = {}
     second: set[int] = set()  # values that are made for the second time
     ways: dict[int, list[int]] = {}
     ranks: dict[int, Any] = {}
@@ -74,7 +74,7 @@ def _made_by(graph: Graph, numbers: Container[int]) -> set[int]:
     return {v for node in graph.nodes if node.number in numbers for v in node.outs}
 
 
-def _rows(captured: Capture, graph: Graph, cheap: Container[int]) -> Rows:
+def _rows(captured: Capture, graph: Graph, cheap: Container[int]) -> NodeRows:
     """The rows of tiles as they are where what is made again is there: those of the nodes that make it are known."""
     second = _made_by(graph, captured.again)
     rest = [node for node in graph.nodes if node.number not in captured.again]

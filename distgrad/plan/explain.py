@@ -151,12 +151,10 @@ def predicted(stage: Stage, workers: int) -> Predicted:
     """Work out what a stage costs, all workers together."""
     program = stage.program
     steps = []
-    for fragment in program.fragments:
+    for fragment, _, step in program.steps():
         copies = workers if fragment.count == 1 else 1
-        for loop in fragment.loops:
-            for step in loop.steps:
-                nbytes = sum(program.slots[i].aval.nbytes for i in step.outs)
-                steps.append((copies * _flops(program, step), copies * nbytes))
+        nbytes = sum(program.slots[i].aval.nbytes for i in step.outs)
+        steps.append((copies * _flops(program, step), copies * nbytes))
     moved = sum(_moved(program, d, workers) for d in program.sends)
     return Predicted(tuple(steps), moved, footprints(program, stage.holders, workers))
 

@@ -18,13 +18,11 @@ TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into 
 PRODUCT = 512 << 10  # the same beside products of matrices: long tiles suit BLAS more than they cost the rest
 READ = 2 << 20  # bytes of a tile of an array that is only read: from memory once, then from the cache
 HEAVY = 32768  # multiply-adds for each row from which a product runs on whole shards: BLAS blocks for itself
-
-
-Pins = Mapping[tuple[int, ...], int]
+StepRows = Mapping[tuple[int, ...], int]  # of the tiles, by the results of a step
 
 
 def fuse(
-    steps: Sequence[Step], slots: Sequence[Slot], leaving: set[int], pins: Pins = MappingProxyType({})
+    steps: Sequence[Step], slots: Sequence[Slot], leaving: set[int], pins: StepRows = MappingProxyType({})
 ) -> tuple[Fragment, ...]:
     """Group the steps (in an order in which they could run). `leaving` are slots that are kept or sent.
 
@@ -41,7 +39,9 @@ def fuse(
     return tuple(fragments)
 
 
-def _loops(steps: Sequence[Step], slots: Sequence[Slot], escaping: set[int], pins: Pins) -> tuple[Loop, ...]:
+def _loops(
+    steps: Sequence[Step], slots: Sequence[Slot], escaping: set[int], pins: StepRows
+) -> tuple[Loop, ...]:
     tiled: list[Step] = []
     whole = set(escaping)  # slots that are read on whole shards
     for s in reversed(steps):

@@ -156,20 +156,20 @@ class Graph:
             if same and not same.keys().isdisjoint(old.ins):
                 node = old._replace(ins=tuple([same.get(v, v) for v in old.ins]))
             made = change(node) if names is None or node.primitive.name in names else None
-            if made is not None and not isinstance(made, NodeInfo):
-                if not any(self.values[v].wanted for v in node.outs):
-                    same.update(zip(node.outs, made, strict=True))
-                    changed = True
-                    continue
-                made = None
-            if made is None and node is old:
+            if made is None and node is old and not self._inserted:
                 done.append(old)
                 continue
-            changed = True
-            for one in (*self._inserted, made or node):
+            changed, new = True, self._inserted
+            if isinstance(made, NodeInfo):
+                new.append(made)
+            elif made is None or any(self.values[v].wanted for v in node.outs):
+                new.append(node)
+            else:
+                same.update(zip(node.outs, made, strict=True))
+            for one in new:
                 done.append(one._replace(number=old.number))
                 self.makers.update(dict.fromkeys(one.outs, done[-1]))
-            self._inserted.clear()
+            new.clear()
         self._known.clear()
         if changed:
             self.replace(done)

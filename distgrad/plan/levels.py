@@ -41,6 +41,10 @@ class Levels:
         """The form in which a value is made."""
         return value, self.values[value].sharding
 
+    def nbytes(self, value: int) -> int:
+        """Of all its elements."""
+        return self.values[value].aval.nbytes
+
     def kind(self, form: Form) -> str:
         """How a form is there before anything runs: the kind of `External`; "" if it is not."""
         external = self.values[form[0]].external

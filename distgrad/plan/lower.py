@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from distgrad.exchange import Reshard
 from distgrad.plan import costs
 from distgrad.plan.levels import Form, Levels
@@ -38,15 +40,10 @@ def lower(levels: Levels, repeats: Repeats = NOTHING) -> Plan:
         pieces.channel, pieces.position = positions[pieces.stage, levels.base(value)]
     for form in kept - lasting:
         stages[max(levels.uses[form])].last_use.append(form)
-    plan = Plan(stages, stored, boxed, copies=copies)
-    for form in (*stored.values(), *(copy for copy in copies if not levels.is_halo(copy))):
-        nbytes = levels.values[form[0]].aval.nbytes
-        if form[1].count == 1:
-            plan.held_whole += nbytes
-        else:
-            plan.held_cut += nbytes
-    plan.passing = _passing(levels)
-    return plan
+    held = (*stored.values(), *(copy for copy in copies if not levels.is_halo(copy)))
+    whole = sum(levels.nbytes(form[0]) for form in held if form[1].count == 1)
+    cut = sum(levels.nbytes(form[0]) for form in held if form[1].count > 1)
+    return Plan(stages, stored, boxed, cut, whole, _passing(levels), copies)
 
 
 def _wanted(levels: Levels) -> tuple[dict[int, Form], dict[int, Boxed]]:
@@ -75,7 +72,7 @@ def _told(levels: Levels, stored: dict[int, Form]) -> dict[int, Boxed]:
     told: dict[int, Boxed] = {}
     total = 0
     for value, form in stored.items():
-        nbytes = levels.values[value].aval.nbytes
+        nbytes = levels.nbytes(value)
         if form[1].count == 1 and total + nbytes <= costs.SMALL:
             total += nbytes
             told[value] = Boxed(levels.level[form], Reshard(form[1], form[1]), "", -1)
@@ -97,7 +94,7 @@ def _copies(levels: Levels) -> list[Form]:
         readers = [
             n for n in levels.graph.readers.get(value, ()) if form in zip(n.ins, n.layout.needs, strict=True)
         ]
-        beside = max(levels.values[v].aval.nbytes for n in readers for v in (*n.ins, *n.outs))
+        beside = max(levels.nbytes(v) for n in readers for v in (*n.ins, *n.outs))
         largest = max(other.aval.nbytes for other in levels.values if other.external is not None)
         nbytes, limit = info.aval.nbytes, max(beside, largest)
         if (
@@ -132,12 +129,9 @@ def _traffic(
 
 def _passing(levels: Levels) -> int:
     """Bytes that every worker has for a while: sent to it whole, or its part of a sum; at the most."""
-    passing: dict[int, int] = {}
+    passing: Counter[int] = Counter()
     for _, form in levels.moves:
-        if form[1].count == 1:
-            level = levels.level[form]
-            passing[level] = passing.get(level, 0) + levels.values[form[0]].aval.nbytes
+        passing[levels.level[form]] += levels.nbytes(form[0]) if form[1].count == 1 else 0
     for value in levels.merged:
-        level = levels.partial_level[value]
-        passing[level] = passing.get(level, 0) + levels.values[value].aval.nbytes
+        passing[levels.partial_level[value]] += levels.nbytes(value)
     return max(passing.values(), default=0)

@@ -32,7 +32,7 @@ class Footprint(NamedTuple):
 def footprints(program: Program, kept: Sequence[Slot | None], workers: int) -> tuple[Footprint, ...]:
     """For each worker; `kept` are the holders of what is stored."""
     known = Analysis(program, Registers)
-    return tuple(_Stage(known, workers, worker).footprint(kept) for worker in range(workers))
+    return tuple(_StageMemory(known, workers, worker).footprint(kept) for worker in range(workers))
 
 
 def peak(stored: int, freed: int, stages: Iterable[tuple[Footprint, int]]) -> int:
@@ -83,11 +83,9 @@ def holders(program: Program) -> list[Slot | None]:
 def _roots(program: Program) -> dict[int, int]:
     """What each view is a view of. In tiles nothing stays a view."""
     roots: dict[int, int] = {}
-    for fragment in program.fragments:
-        for loop in fragment.loops:
-            for step in loop.steps:
-                if "view" in step.primitive.traits and loop.rows == 0:
-                    roots.update((slot, roots.get(step.ins[0], step.ins[0])) for slot in step.outs)
+    for _, loop, step in program.steps():
+        if "view" in step.primitive.traits and loop.rows == 0:
+            roots.update((slot, roots.get(step.ins[0], step.ins[0])) for slot in step.outs)
     return roots
 
 
@@ -98,7 +96,7 @@ def _holder(program: Program, roots: dict[int, int], slot: int) -> int:
     return slot if small else root
 
 
-class _Stage:
+class _StageMemory:
     """One program on one worker."""
 
     def __init__(self, known: Analysis[Registers], workers: int, worker: int):

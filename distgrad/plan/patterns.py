@@ -12,18 +12,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from distgrad.plan.ir import Change, Graph, NodeInfo
 
 Found = tuple[Any, ...]
-
-
-class Pattern(Protocol):
-    """What an operand may be."""
-
-    def match(self, graph: Graph, value: int) -> list[Found]:
-        """Each way to meet it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class Made:
     """A value that one of these primitives makes of such operands, in `either` order; needed `once` or by many."""
 
     names: frozenset[str]
-    operands: tuple[Pattern, ...]
+    operands: tuple[Leaf | Made, ...]
     either: bool = False
     once: bool = False
 
@@ -67,7 +60,7 @@ class Made:
         return found + _each(graph, self.operands, node.ins[::-1]) if self.either else found
 
 
-def _each(graph: Graph, patterns: Sequence[Pattern], values: Sequence[int]) -> list[Found]:
+def _each(graph: Graph, patterns: Sequence[Leaf | Made], values: Sequence[int]) -> list[Found]:
     met: list[Found] = [()]
     for pattern, value in zip(patterns, values, strict=False):
         found = pattern.match(graph, value)
@@ -77,46 +70,45 @@ def _each(graph: Graph, patterns: Sequence[Pattern], values: Sequence[int]) -> l
     return met
 
 
-def made(names: str, *operands: Pattern, either: bool = False) -> Made:
+def made(names: str, *operands: Leaf | Made, either: bool = False) -> Made:
     """What one of the primitives (words of `names`) makes of such operands; of any, if none are given."""
     return Made(frozenset(names.split()), operands, either)
 
 
-def once(names: str, *operands: Pattern, either: bool = False) -> Made:
+def once(names: str, *operands: Leaf | Made, either: bool = False) -> Made:
     """The same, and nothing else needs it."""
     return Made(frozenset(names.split()), operands, either, once=True)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A pattern, and what is made of what meets it, if that is better."""
+    """Patterns, and what is made of what meets one of them, if that is better."""
 
-    pattern: Made
+    patterns: tuple[Made, ...]
     better: Callable[..., Change]
 
 
-def rule(pattern: Made) -> Callable[[Callable[..., Change]], Rule]:
+def rule(*patterns: Made) -> Callable[[Callable[..., Change]], Rule]:
     """Declare a rule: `@rule(pattern)`."""
-    return lambda better: Rule(pattern, better)
+    return lambda better: Rule(patterns, better)
 
 
 def rules(*declared: Rule) -> Callable[[Graph], None]:
     """The pass that goes once through the nodes, in order, and applies to each the first of the rules that fits."""
-    named: dict[str, list[Rule]] = {}
-    for one in declared:
-        for name in one.pattern.names:
-            named.setdefault(name, []).append(one)
+    named: dict[str, list[tuple[Made, Callable[..., Change]]]] = {}
+    for pattern, better in ((pattern, one.better) for one in declared for pattern in one.patterns):
+        for name in pattern.names:
+            named.setdefault(name, []).append((pattern, better))
 
     def run(graph: Graph) -> None:
         def change(node: NodeInfo) -> Change:
-            for one in named[node.primitive.name]:
-                for found in one.pattern.inside(graph, node):
-                    better = one.better(graph, node, *found)
-                    if better is not None:
-                        return better
+            for pattern, better in named[node.primitive.name]:
+                for found in pattern.inside(graph, node):
+                    made = better(graph, node, *found)
+                    if made is not None:
+                        return made
             return None
 
-        if any(node.primitive.name in named for node in graph.nodes):
-            graph.sweep(change, named)
+        graph.sweep(change, named)
 
     return run

@@ -9,19 +9,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from distgrad import checks
-from distgrad.plan.arithmetic import (
-    add_negative,
-    fold_expanded,
-    multiply_negative,
-    negate_product,
-    squeeze_expanded,
-    subtract_negative,
-)
+from distgrad.plan.arithmetic import FOLDING, SIGNS
 from distgrad.plan.halo import cut_as_read
 from distgrad.plan.ir import Change, Graph, NodeInfo, key_of
-from distgrad.plan.patterns import rules
-from distgrad.plan.softmax import gather_first, split_softmax
-from distgrad.plan.sparse import add_taken, add_weighted
+from distgrad.plan.softmax import GATHERS, SOFTMAX
+from distgrad.plan.sparse import SPARSE
 from distgrad.plan.verify import verify
 
 
@@ -55,12 +47,12 @@ class Pass(NamedTuple):
 
 
 PIPELINE = (
-    Pass("softmax in steps", rules(split_softmax)),
-    Pass("constant folding", rules(fold_expanded, squeeze_expanded)),
+    Pass("softmax in steps", SOFTMAX),
+    Pass("constant folding", FOLDING),
     Pass("common subexpressions", common_subexpressions),
-    Pass("signs", rules(negate_product, multiply_negative, add_negative, subtract_negative)),
-    Pass("gathers before differences", rules(gather_first)),
-    Pass("sparse products", rules(add_taken, add_weighted)),
+    Pass("signs", SIGNS),
+    Pass("gathers before differences", GATHERS),
+    Pass("sparse products", SPARSE),
     Pass("dead code", dead_code),
     Pass("cuts and halos", cut_as_read),
 )

@@ -12,7 +12,7 @@ from distgrad.plan.memory import Footprint
 from distgrad.plan.rematerialise import Offer
 from distgrad.program import Exchange, Program, Slot
 
-Rows = Mapping[tuple[int, str], int]  # by the number of a node and its primitive's name
+NodeRows = Mapping[tuple[int, str], int]  # of the tiles, by the number of a node and its primitive's name
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,7 @@ class Stage:
     feeds: list[int]
     keep: list[Form]
     boxes: list[BoxRef]
-    nodes: list[
-        int
-    ]  # for each step, in the program's order: the number of its node (-1: made by the planner)
+    nodes: list[int]  # of each step, in order: the number of its node (-1: it is the planner's own)
     returns: tuple[str, ...]
     holders: list[Slot | None]  # whose memory each of `keep` takes
     last_use: list[Form] = field(default_factory=list)  # kept forms that nothing needs after this stage
@@ -60,38 +58,28 @@ class Plan:
     boxed: dict[int, Boxed]
     held_cut: int = 0  # bytes of what is kept, cut over the workers
     held_whole: int = 0  # bytes of what is kept on every worker
-    passing: int = (
-        0  # bytes that every worker has for a while: sent to it whole, or its part of a sum; at the most
-    )
+    passing: int = 0  # bytes at most that every worker has for a while: sent to it whole, or a part of a sum
     copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
-    rematerialised: dict[int, list[int]] = field(
-        default_factory=dict
-    )  # wanted, not stored: the nodes that make them
-    rematerialisable: dict[int, list[int]] = field(
-        default_factory=dict
-    )  # stored, but could be made again: by which nodes
+    # Values that are wanted and not stored, and those that are but could be made again: by which nodes.
+    rematerialised: dict[int, list[int]] = field(default_factory=dict)
+    rematerialisable: dict[int, list[int]] = field(default_factory=dict)
     ranks: dict[int, Any] = field(default_factory=dict)  # of those: which costs least for a byte
     pins: dict[int, Pins] = field(default_factory=dict)  # of each node in them
     remade: tuple[Offer, ...] = ()  # what is made again instead of kept, under a budget
     offers: list[Offer] | None = None  # what could be, once that was asked
-    drops: dict[Any, int] = field(
-        default_factory=dict
-    )  # how much of what it reads was freed before, and when
+    drops: dict[Any, int] = field(default_factory=dict)  # how much that it reads was freed before, and when
     choices: dict[Any, int] = field(default_factory=dict)  # how many of these were chosen, and when
     footprints: list[tuple[Footprint, ...]] | None = None  # of the stages, once they were asked for
     fits: bool = False  # whether there was room once for all that it holds
 
-    def rows(self) -> Rows:
+    def rows(self) -> NodeRows:
         """The rows of the tiles in which each node runs."""
-        found: dict[tuple[int, str], int] = {}
-        for stage in self.stages:
-            numbers = iter(stage.nodes)
-            for fragment in stage.program.fragments:
-                for loop in fragment.loops:
-                    for step in loop.steps:
-                        found[next(numbers), step.primitive.name] = loop.rows
-        return found
+        return {
+            (number, step.primitive.name): loop.rows
+            for stage in self.stages
+            for number, (_, loop, step) in zip(stage.nodes, stage.program.steps(), strict=True)
+        }
 
     @property
     def nbytes(self) -> int:

@@ -61,7 +61,7 @@ def _light(node: NodeInfo) -> bool:
 
 
 def _walk(
-    graph: Graph, value: int, stop: Test, runs: Callable[[NodeInfo], bool]
+    graph: Graph, value: int, stop: Test, runs: Callable[[NodeInfo], bool], limit: int = LIMIT
 ) -> tuple[list[int], set[int]]:
     """The values to make again for `value`, in their order, and those that cannot be (`runs` says which can).
 
@@ -70,7 +70,7 @@ def _walk(
     found: set[int] = set()
     roots: set[int] = set()
     reading = [value]
-    while reading and len(found) <= LIMIT:
+    while reading and len(found) <= limit:
         v = reading.pop()
         if v in found or v in roots or (v != value and stop(v)):
             continue
@@ -79,7 +79,7 @@ def _walk(
             reading.extend(graph.makers[v].ins)
         else:
             roots.add(v)
-    if len(found) > LIMIT:
+    if len(found) > limit:
         roots.add(value)
     return sorted(found, key=graph.order.__getitem__), roots
 
@@ -101,41 +101,30 @@ def rematerialised(graph: Graph, forward: int, again: AbstractSet[int]) -> dict[
     They are made element by element, by the first `forward` nodes, from values that are held anyway. Nodes `again`
     were made again before and have been asked for, so their results are stored now: nothing is made a third time.
     """
+    held = _held(graph, ())
+
+    def there(v: int) -> bool:
+        return graph.values[v].external is not None and held(v)
+
+    def runs(node: NodeInfo) -> bool:
+        labels = node.layout.labels
+        return (
+            node.number < forward
+            and _repeatable(node)
+            and len(node.outs) == 1
+            and not (labels and labels.merge)
+        )
+
     found = {}
     for value in (v for node in graph.nodes[:forward] for v in node.outs):
-        if graph.values[value].wanted and graph.values[value].sharding.count > 1:
-            numbers = _cheap(graph, forward, value)
-            if numbers is not None and again.isdisjoint(numbers):
-                found[value] = numbers
+        info = graph.values[value]
+        if info.wanted and info.sharding.count > 1:
+            made, roots = _walk(graph, value, there, runs, CHEAP)
+            numbers = {graph.makers[v].number for v in made}
+            cheap = not roots and _flops(graph, made) <= CHEAP * max(1, info.aval.size)
+            if cheap and again.isdisjoint(numbers):
+                found[value] = sorted(numbers)
     return found
-
-
-def _cheap(graph: Graph, forward: int, value: int) -> list[int] | None:
-    """The numbers of the nodes that make a value from what is held; None if that is not cheap."""
-    made: set[int] = set()
-    operations = 0.0
-    reading = [value]
-    while reading:
-        v = reading.pop()
-        info = graph.values[v]
-        if info.external is not None:
-            held = info.wanted or info.aval.nbytes <= SMALL
-            if not held or info.external.kind == "boxed":
-                return None
-            continue
-        node = graph.makers.get(v)
-        if node is None or node.number >= forward or not _repeatable(node) or len(node.outs) != 1:
-            return None
-        assert node.layout.labels is not None
-        if node.layout.labels.merge:
-            return None
-        if node.number not in made:
-            made.add(node.number)
-            operations += node.primitive.operations(graph.avals(node.ins), [info.aval], node.attrs)
-            if len(made) > CHEAP or operations > CHEAP * max(1, graph.values[value].aval.size):
-                return None
-            reading.extend(node.ins)
-    return sorted(made)
 
 
 # For those who ask, where memory is short.

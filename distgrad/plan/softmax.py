@@ -11,7 +11,7 @@ from typing import Any
 
 from distgrad.dtype import NAMES
 from distgrad.plan.ir import Change, Graph, NodeInfo
-from distgrad.plan.patterns import ANY, made, rule
+from distgrad.plan.patterns import ANY, made, rule, rules
 from distgrad.primitives import TABLE
 
 FAMILY = "softmax log_softmax log_softmax_backward"
@@ -83,3 +83,6 @@ def gather_first(graph: Graph, node: NodeInfo, difference: NodeInfo, a: int, b: 
     taken = graph.emit("gather", a, index, grid=node.layout.grid, **node.attrs)
     less = node._replace(primitive=difference.primitive, attrs={}, ins=(taken, b))
     return graph.on_grid(less, node.layout.grid)
+
+
+SOFTMAX, GATHERS = rules(split_softmax), rules(gather_first)

@@ -6,7 +6,7 @@ It may add in another order than that of the indices; in which one follows from 
 from __future__ import annotations
 
 from distgrad.plan.ir import Change, Graph, NodeInfo
-from distgrad.plan.patterns import ANY, made, rule
+from distgrad.plan.patterns import ANY, made, rule, rules
 from distgrad.primitives import TABLE
 
 TAKEN = made("take", ANY, ANY)
@@ -54,3 +54,6 @@ def _joined(graph: Graph, node: NodeInfo, taken: NodeInfo, ins: tuple[int, ...])
     attrs = {"size": node.attrs["size"], "wrap": taken.attrs["wrap"]}
     made_of = node._replace(primitive=TABLE["add_taken"], attrs=attrs, ins=ins)
     return graph.on_grid(made_of, node.layout.grid)
+
+
+SPARSE = rules(add_taken, add_weighted)

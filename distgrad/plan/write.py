@@ -12,7 +12,7 @@ from distgrad.plan import costs
 from distgrad.plan.fuse import fuse
 from distgrad.plan.levels import Form, Levels
 from distgrad.plan.memory import holders
-from distgrad.plan.plans import BoxRef, Rows, Stage
+from distgrad.plan.plans import BoxRef, NodeRows, Stage
 from distgrad.plan.rematerialise import is_light
 from distgrad.primitives import Aval
 from distgrad.program import CHANNELS, Exchange, Program, Recv, Send, Slot, Step
@@ -41,7 +41,7 @@ class Repeats(NamedTuple):
 
     nodes: Container[int] = ()  # they have no say in the tiles of others
     values: Container[int] = ()
-    rows: Rows = MappingProxyType({})  # of each node, in the plan that makes nothing again
+    rows: NodeRows = MappingProxyType({})  # of each node, in the plan that makes nothing again
 
 
 class StageWriter:
