@@ -89,9 +89,7 @@ def test_a_step_writes_over_parameters_and_state(workers: Any, monkeypatch: pyte
 
 
 def test_a_training_step_is_one_call_for_each_worker(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        placement, "LIGHT", 0
-    )  # each backward pass is sent, the step of the optimizer with the next
+    monkeypatch.setattr(placement, "LIGHT", 0)  # a backward pass is sent, the optimizer's step with the next
     net, x = net_of(0), whole(np.eye(SIDE)).reshard(SIDE // 4)
     optimizer = torch.optim.Adam(net.parameters())
     serials = []
