@@ -130,3 +130,12 @@ def shifting(kernel: Kernel, regs: list[Any], operand: int, register: int, targe
         regs[register] = kernel(regs[operand], **out)
 
     return call
+
+
+def told(kernel: Kernel, regs: list[Any], register: int) -> Kernel:
+    """The kernel, told where the tile lies: a register has it."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return kernel(*args, at=regs[register], **kwargs)
+
+    return call

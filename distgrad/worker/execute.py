@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.checks import CheckError
 from distgrad.errors import WireError
 from distgrad.exchange import Failure, Joined, Tree, held
-from distgrad.program import Program, Recv, Send, Step
+from distgrad.program import Program, Recv, Send
 from distgrad.worker.analysis import Analysis
-from distgrad.worker.loops import LoopRunner
+from distgrad.worker.loops import LoopRunner, StepFailed
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 
@@ -97,17 +96,15 @@ class Runner(Analysis[LoopRunner]):
                 cause = next((o for o in operands if isinstance(o, Failure)), None)
                 if cause is not None:
                     failed.update(dict.fromkeys(step.outs, cause))
-            running: list[Step | None] = [None]
             try:
-                made = self._shards(number, at, set(failed), env, running, meter, gifts, spent)
-            except CheckError:
-                raise
-            except Exception as error:  # a kernel may fail in any way
-                culprit = running[0]
-                if culprit is None or culprit.outs[0] in failed:
-                    raise
-                failure = Failure(type(error).__name__, str(error), self.numbers[id(culprit)], at.serial)
-                failed.update(dict.fromkeys(culprit.outs, failure))
+                made = self._shards(number, at, set(failed), env, meter, gifts, spent)
+            except StepFailed as found:
+                step, error = found.step, found.error
+                if step.outs[0] in failed:
+                    raise error from None
+                failure = Failure(type(error).__name__, str(error), self.numbers[id(step)], at.serial)
+                failed.update(dict.fromkeys(step.outs, failure))
+                del error
                 continue
             env.update(made)
             env.update(failed)
@@ -119,12 +116,11 @@ class Runner(Analysis[LoopRunner]):
         at: Seat,
         failed: set[int],
         env: dict[int, Any],
-        running: list[Step | None],
         meter: Meter | None,
         gifts: set[int],
         spent: dict[int, np.ndarray],
     ) -> dict[int, Any]:
-        """The escaping slots' pieces, shard by shard. `running[0]` is the step that was begun last."""
+        """The escaping slots' pieces, shard by shard. Raises StepFailed."""
         fragment, runners, escaping = self.fragments[number]
         shards = held(fragment.count, at.workers, at.worker)
         made: dict[int, Any] = {}
@@ -147,20 +143,19 @@ class Runner(Analysis[LoopRunner]):
                     onto[slot] = parts.onto
             for n, runner in enumerate(runners):
                 begin = perf_counter() if meter is not None else 0.0
-                local.here.update(runner.run(shard, local, failed, running, onto, meter))
+                local.here.update(runner.run(shard, local, failed, onto, meter))
                 if meter is not None:
                     meter.loop(number, n, shard, begin)
-            running[0] = None
             for slot, pieces in made.items():
-                if slot in sums:
-                    array = local.here[slot]  # a partial result, which nothing else reads
-                    if array is not onto.get(slot):
+                array = local.here[slot]
+                try:
+                    if slot not in sums:
+                        pieces.append(_own(array))
+                    elif array is not onto.get(slot):  # a partial result, which nothing else reads
                         parts, leaf = where[slot]
-                        running[0] = self.maker[slot]
                         parts.push(0, leaf, array, own=array.flags.writeable)
-                else:
-                    running[0] = self.maker[slot]
-                    pieces.append(_own(local.here[slot]))
+                except Exception as error:  # there may be no memory
+                    raise StepFailed(self.maker[slot], error) from None
         return made
 
     def _receive(self, recv: Recv, at: Seat, boxes: Sequence[Any]) -> Pieces | Failure:

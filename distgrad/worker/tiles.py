@@ -1,0 +1,272 @@
+"""The tiles of a shard: which part of each array each of them has, and its calls, bound to registers.
+
+A tile is some dozen calls of some microseconds, so what they need is bound to them beforehand, once for all shards of
+the same form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distgrad import checks
+from distgrad.primitives import Place
+from distgrad.program import Loop, Program, Step
+from distgrad.sharding import Bounds, Cut, Region
+from distgrad.worker.binding import (
+    Call,
+    adding,
+    bound,
+    carrying,
+    getter,
+    making,
+    shifting,
+    summing,
+    told,
+    viewed,
+    writing,
+)
+from distgrad.worker.pool import Pool
+from distgrad.worker.registers import Narrow, Registers, Turn, turn_of
+
+Index = tuple[slice, ...]
+Bound = list[tuple[Step, Call]]
+Extents = dict[int, tuple[int, ...]]  # the shape of each result
+# What is read or written tile by tile: the register, the array, the index of the dimensions before, the window.
+Stream = tuple[int, Any, Index, int]
+
+
+class Form(NamedTuple):
+    """What the tiles of a shard follow from: those of the next shard of the same form are the same."""
+
+    lengths: tuple[Any, ...]
+    end: int  # where its tiles end, counted from where they begin
+    pieces: tuple[Bounds, ...]  # its part of each window, counted from there
+    skip: frozenset[int]  # slots that are not made
+    streams: tuple[int, ...]  # the registers that are read or written tile by tile
+
+
+class Tile(NamedTuple):
+    """What is to be done for one tile."""
+
+    parts: list[Index]  # of the array of each stream
+    spans: list[Bounds]  # the part of each window, counted from where the tiles begin
+    calls: Bound
+    targets: dict[int, np.ndarray]  # the temporaries that registers point to
+
+
+class Tiles(Registers):
+    """The tiles of one loop, and their calls, for each form of shard that it has seen."""
+
+    def __init__(self, loop: Loop, program: Program, count: int, escaping: set[int], pool: Pool):
+        super().__init__(loop, program, count, escaping)
+        self.pool = pool
+        # For kernels that want to know where a tile lies: by step, the register that tells it.
+        placed = [n for n, s in enumerate(self.steps) if "placed" in s.primitive.traits and s.labels]
+        self.told = {n: self.registers + k for k, n in enumerate(placed)}
+        self.regs: list[Any] = [None] * (self.registers + len(placed))
+        # Scalars that a loop on tiles reads lie always at the same place, so that calls can be bound to them.
+        self.scalars = {
+            r.register: np.empty((), self.slots[r.slot].dtype)
+            for r in self.reads
+            if self.tiled and not self.slots[r.slot].aval.shape
+        }
+        self._extents: dict[Any, Extents] = {}  # by the lengths of a shard
+        self._tiles: dict[Form, list[Tile]] = {}
+        # Calls and temporaries, by lengths, parts of the windows, the place in sums, and steps left out.
+        self._ready: dict[Any, tuple[Bound, dict[int, np.ndarray]]] = {}
+        self.grown = 0  # bytes of these, about
+        self._memory: dict[int, np.ndarray] = {}  # by register: the memory of a partial sum
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes, about: of its steps, and of what is ready for shards that it has seen."""
+        return 2000 + 2500 * len(self.steps) + self.grown
+
+    def tiles(
+        self, form: Form, first: int, streams: list[Stream], extents: Extents, places: dict[int, Place]
+    ) -> list[Tile]:
+        """The tiles of a shard, which begin at `first`. `places` tells where regroupings read and write."""
+        if form not in self._tiles:
+            if len(self._tiles) > 64:
+                self._forget()
+            self._tiles[form] = self._plan(form, first, streams, extents, places)
+        return self._tiles[form]
+
+    def _forget(self) -> None:
+        """Nothing is ready any more."""
+        self._tiles.clear()
+        self._ready.clear()
+        self._extents.clear()
+        self.grown = 0
+
+    def _plan(
+        self, form: Form, first: int, streams: list[Stream], extents: Extents, places: dict[int, Place]
+    ) -> list[Tile]:
+        tiles = []
+        end = first + form.end
+        pieces = [(first + lo, first + hi) for lo, hi in form.pieces]
+        starts = range(first, max(end, first + 1), self.rows)
+        for number, start in enumerate(starts):
+            stop = max(start, min(start + self.rows, end))
+            parts = [window.part(start, stop) for window in self.windows]
+            spans = [  # where a piece is empty, a tile of it is too
+                (min(max(lo, a), b), min(max(hi, a), b))
+                for (lo, hi), (a, b) in zip(parts, pieces, strict=True)
+            ]
+            inside = [slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, pieces, strict=True)]
+            turn = turn_of(number, len(starts))
+            key = form.lengths, tuple([(lo - start, hi - start) for lo, hi in spans]), turn, form.skip
+            if key not in self._ready:
+                if len(self._ready) > 64:
+                    self._forget()
+                self._ready[key] = self._calls(turn, spans, extents, form.skip, places)
+            tiles.append(
+                Tile(
+                    [(*before, inside[w]) for _, _, before, w in streams],
+                    [(lo - first, hi - first) for lo, hi in spans],
+                    *self._ready[key],
+                )
+            )
+        self.grown += 1000 + len(tiles) * (400 + 200 * len(streams))
+        return tiles
+
+    def _calls(
+        self,
+        turn: Turn,
+        spans: list[Bounds],
+        extents: Extents,
+        skip: frozenset[int],
+        places: dict[int, Place],
+    ) -> tuple[Bound, dict[int, np.ndarray]]:
+        """The calls for tiles with these parts of the windows, and the temporaries that registers point to."""
+        targets = dict(self.scalars)
+        for register in self.part_buffers:
+            targets[register] = self._part(register, extents)
+        calls: Bound = []
+        for n, step in enumerate(self.steps):
+            if step.outs[0] not in skip:
+                target = self._target(step.outs[0], extents, spans)
+                if step.layout.labels is None:
+                    at = tile_place(places[n], self.narrowed[n], spans)
+                    made = self._regrouping(n, at, target, targets)
+                else:
+                    made = self._call(n, turn, target, targets)
+                calls += [] if made is None else [(step, made)]
+                calls += [(step, call) for call in self._carries(step.outs[0], turn)]
+        self.grown += 1000 + 700 * len(calls)
+        return calls, targets
+
+    def _regrouping(
+        self, n: int, at: Place, target: np.ndarray | None, targets: dict[int, np.ndarray]
+    ) -> Call | None:
+        """The regrouping `n`, bound to its registers; None if a view, added to `targets`, is all that it takes."""
+        step, operands, (out,) = self.steps[n], self.operands[n], self.steps[n].outs
+        kernel = partial(step.primitive.kernel, **step.attrs, at=at)
+        if out in self.escaping:
+            return making(kernel, self.regs, getter(operands), [self.of_slot[out]], [True])
+        view = viewed(kernel, targets.get(operands[0]))
+        if view is not None:
+            targets[self.of_slot[out]] = view
+            return None
+        return shifting(kernel, self.regs, operands[0], self.of_slot[out], target)
+
+    def _call(self, n: int, turn: Turn, target: np.ndarray | None, targets: dict[int, np.ndarray]) -> Call:
+        """Step `n`, bound to its registers. Adds the temporary that it makes to `targets`."""
+        step, regs, operands = self.steps[n], self.regs, self.operands[n]
+        kernel: Callable[..., Any] = (
+            partial(step.primitive.kernel, **step.attrs) if step.attrs else step.primitive.kernel
+        )
+        registers = [self.of_slot[slot] for slot in step.outs]
+        traits = step.primitive.traits
+        if "placed" in traits:
+            kernel = told(kernel, regs, self.told[n])
+        if step.outs[0] in self.total:
+            merge, levels = self.total[step.outs[0]], self.levels[step.outs[0]]
+            first = turn.first if len(levels) == 1 else turn.begins[0]
+            if "onto" in traits and not first:
+                return adding(kernel, regs, getter(operands), levels[0])
+            return summing(kernel, regs, operands, levels[0], merge, "into" in traits, first, target)
+        if "into" not in traits:
+            if checks.ENABLED:
+                kernel = self._checked(n, kernel)
+            copied = [slot in self.escaping for slot in step.outs]
+            return making(kernel, regs, getter(operands), registers, copied)
+        (register,) = registers
+        if target is not None:
+            targets[register] = target
+        if target is not None and all(r in targets for r in operands):
+            return bound(kernel, [targets[r] for r in operands], target)
+        return writing(kernel, regs, operands, register)
+
+    def _checked(self, n: int, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """The kernel of a step in tiles, whose results have the declared dtypes; their shapes are the tile's."""
+        step = self.steps[n]
+        dtypes = [self.slots[slot].dtype for slot in step.outs]
+
+        def checked(*arrays: Any) -> tuple[np.ndarray, ...]:
+            results = kernel(*arrays)
+            made = [np.asarray(r) for r in (results if isinstance(results, tuple) else (results,))]
+            checks.check_results(step.primitive.name, made, [r.shape for r in made], dtypes)
+            return tuple(made)
+
+        return checked
+
+    def _carries(self, slot: int, turn: Turn) -> list[Call]:
+        """What brings the partial sums of a slot that are full, or the last, to those above them."""
+        levels = self.levels.get(slot, [])
+        return [
+            carrying(self.regs, part, above, self.total[slot], turn.begins[n])
+            for n, (part, above) in enumerate(pairwise(levels), 1)
+            if turn.full[n - 1]
+        ]
+
+    def _part(self, register: int, extents: Extents) -> np.ndarray:
+        """The array of a partial sum: for all tiles at the same place."""
+        number, slot = self.part_buffers[register]
+        if register not in self._memory:
+            nbytes = self.buffer_bytes[number]
+            self._memory[register] = self.pool.scratch(number, nbytes, (nbytes,), np.dtype(np.uint8))
+        shape, dtype = extents[slot], self.slots[slot].dtype
+        return self._memory[register][: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+    def _target(self, slot: int, extents: Extents, spans: list[Bounds]) -> np.ndarray | None:
+        """The temporary of a slot."""
+        if slot not in self.buffer_of:
+            return None
+        shape = list(extents[slot])
+        dim, window = self.out_dim[slot], self.window_of_slot[slot]
+        if dim is not None and window is not None:
+            lo, hi = spans[window]
+            shape[dim] = hi - lo
+        number = self.buffer_of[slot]
+        return self.pool.scratch(number, self.buffer_bytes[number], tuple(shape), self.slots[slot].dtype)
+
+
+def tile_place(where: Place, narrowed: tuple[list[Narrow], list[Narrow]], spans: list[Bounds]) -> Place:
+    """Where operands and results of a tile lie, which has these parts of the windows, in a shard that lies `where`."""
+    ins, outs = narrowed
+    return Place(
+        tuple([_narrow(r, part, spans) for r, part in zip(where.ins, ins, strict=True)]),
+        tuple([_narrow(r, part, spans) for r, part in zip(where.outs, outs, strict=True)]),
+    )
+
+
+def _narrow(region: Region, part: Narrow, spans: list[Bounds]) -> Region:
+    """The part of an operand's or a result's region that a tile has."""
+    return region if part is None else (*region[: part[0]], spans[part[1]], *region[part[0] + 1 :])
+
+
+def tiled(windows: list[Cut], piece: int) -> Bounds:
+    """What tiles must go through so that they fill piece number `piece` of all windows."""
+    if windows[0].points is not None:
+        return windows[0].bounds(piece)
+    step = windows[0].step or windows[0].size
+    first = min(max(piece * step, cut.offset) for cut in windows)
+    end = max(min((piece + 1) * step, cut.size + cut.offset - cut.overlap) for cut in windows)
+    return first, end
