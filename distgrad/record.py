@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distgrad.callsites import PACKAGE, CallSite, origin
 from distgrad.dtype import OF_NUMPY
-from distgrad.graph import PACKAGE, CallSite, Value, origin
+from distgrad.graph import Value
 from distgrad.handles import RemovableHandle
 from distgrad.recording import (
     enable_grad,

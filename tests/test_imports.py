@@ -42,7 +42,17 @@ FLOORS = {  # the longest name that fits counts
     1: ["distgrad.primitives"],
     0: [
         f"distgrad.{name}"
-        for name in ("caching", "checks", "cutting", "sharding", "states", "strided", "dtype", "scalars")
+        for name in (
+            "caching",
+            "callsites",
+            "checks",
+            "cutting",
+            "sharding",
+            "states",
+            "strided",
+            "dtype",
+            "scalars",
+        )
     ]
     + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts", "missing")],
 }

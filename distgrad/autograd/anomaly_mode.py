@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distgrad.graph import PACKAGE
+from distgrad.callsites import PACKAGE
 from distgrad.record import BackwardNode, anomaly, grad_mode
 
 __all__ = ["detect_anomaly", "set_detect_anomaly"]

@@ -14,7 +14,7 @@ from typing import Any
 from distgrad import session
 from distgrad.autograd.anomaly_mode import reported, watched
 from distgrad.autograd.hooks import conclude, deposited, prepare, reach
-from distgrad.graph import call_site
+from distgrad.callsites import call_site
 from distgrad.ops.arithmetic import add
 from distgrad.ops.convert import _own, _reshard
 from distgrad.ops.inplace import OVERLAP, write

@@ -6,8 +6,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distgrad.callsites import call_site
 from distgrad.dual import forward, highest
-from distgrad.graph import Value, call_site
+from distgrad.graph import Value
 from distgrad.ops import inplace as writing
 from distgrad.ops.declaration import Calls, Op
 from distgrad.ops.node import SavedList, make_view, node_classes

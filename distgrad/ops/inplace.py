@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad import session
+from distgrad.callsites import CallSite
 from distgrad.dtype import castable
-from distgrad.graph import CallSite, Value
+from distgrad.graph import Value
 from distgrad.ops.declaration import Op
 from distgrad.ops.helpers import cast, title
 from distgrad.ops.move_path import Path

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad import session
+from distgrad.callsites import call_site
 from distgrad.dtype import OF_NUMPY, castable
-from distgrad.graph import call_site
 from distgrad.ops.helpers import cast, title
 from distgrad.ops.inplace import INFERENCE, OVERLAP, PARTIAL, write
 from distgrad.record import grad_mode

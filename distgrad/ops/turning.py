@@ -9,8 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from distgrad.callsites import call_site
 from distgrad.dual import below, forward, give, highest
-from distgrad.graph import call_site
 from distgrad.ops import inplace as writing
 from distgrad.ops.base import Tensor, attach
 from distgrad.ops.calling import record, unwrap

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad import session
+from distgrad.callsites import CallSite
 from distgrad.dtype import NAMES
-from distgrad.graph import CallSite, LazyConstant, Result, Value
+from distgrad.graph import LazyConstant, Result, Value
 from distgrad.ops.base import Tensor
 from distgrad.ops.convert import _reshard
 from distgrad.ops.inplace import write

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from distgrad.callsites import call_site
 from distgrad.dtype import float64
-from distgrad.graph import call_site
 from distgrad.ops.base import Tensor
 from distgrad.ops.inplace import write
 from distgrad.ops.joining import cat, stack

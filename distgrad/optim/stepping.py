@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from distgrad import session
-from distgrad.graph import CallSite, call_site
+from distgrad.callsites import CallSite, call_site
 from distgrad.ops.base import Tensor
 from distgrad.ops.binary import clamp, maximum
 from distgrad.ops.compare import where

@@ -11,11 +11,11 @@ import msgpack
 import numpy as np
 
 from distgrad.caching import Cache
+from distgrad.callsites import CallSite, origin
 from distgrad.errors import DistgradError, WorkerError
 from distgrad.exchange import Failure, routing
 from distgrad.exchange.base import stored_bytes
 from distgrad.fields import pack_array
-from distgrad.graph import CallSite, origin
 from distgrad.plan.explain import Held
 from distgrad.program import Send, Slot
 from distgrad.session import measure

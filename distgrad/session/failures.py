@@ -6,9 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import TypeVar
 
+from distgrad.callsites import Origin
 from distgrad.errors import WorkerError
 from distgrad.exchange import Failure
-from distgrad.graph import Origin
 
 E = TypeVar("E", bound=BaseException)
 

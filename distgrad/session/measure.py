@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import Any, NamedTuple, Protocol
 
-from distgrad.graph import CallSite, Origin, origin
+from distgrad.callsites import CallSite, Origin, origin
 from distgrad.plan.capture import Capture
 from distgrad.plan.explain import Predicted, peaks, predicted
 from distgrad.plan.plans import Plan, Stage

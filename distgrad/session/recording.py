@@ -7,9 +7,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from distgrad.callsites import CallSite
 from distgrad.cutting import default_sharding
 from distgrad.errors import DistgradError
-from distgrad.graph import CallSite, Node, Remat, Result, Value, nobody
+from distgrad.graph import Node, Remat, Result, Value, nobody
 from distgrad.primitives import Primitive
 from distgrad.session.failures import fresh
 from distgrad.session.placement import fits_call

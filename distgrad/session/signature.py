@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from distgrad.caching import Cache
+from distgrad.callsites import CallSite, call_site
 from distgrad.errors import OutOfMemoryError
-from distgrad.graph import CallSite, Spec, call_site, spec
+from distgrad.graph import Spec, spec
 from distgrad.primitives import Aval, Layout, Primitive
 from distgrad.primitives.rules import layout
 from distgrad.wire import SHARDS

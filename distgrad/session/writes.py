@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.graph import CallSite, Result, Value, nobody, whole
+from distgrad.callsites import CallSite
+from distgrad.graph import Result, Value, nobody, whole
 from distgrad.primitives import TABLE, Primitive
 from distgrad.primitives.slices import Slices
 from distgrad.session.signature import signature

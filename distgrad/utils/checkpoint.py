@@ -17,7 +17,7 @@ from distgrad import session
 from distgrad.autograd.drivers import backward as run_backward
 from distgrad.autograd.function import Function
 from distgrad.autograd.graph import saved_tensors_hooks
-from distgrad.graph import call_site, origin
+from distgrad.callsites import call_site, origin
 from distgrad.nn.containers import Sequential
 from distgrad.ops.random import get_rng_state, set_rng_state
 from distgrad.record import Pass, Saved, enable_grad, grad_mode, no_grad
