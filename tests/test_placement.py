@@ -11,6 +11,7 @@ from distgrad.session.placement import (
     AT_ONCE,
     FEED,
     LIGHT,
+    STEPS,
     Facts,
     Where,
     decide,
@@ -84,4 +85,5 @@ def test_where_arrays_lie() -> None:
     assert [stays(n, 0) for n in (FEED, FEED + 1)] == [True, False]
     assert [stays(n, SHARD) for n in (SHARD, SHARD + 1)] == [True, False]
     assert [fits_here(*x) for x in ((SMALL, 1), (SMALL + 1, 1), (8, 2))] == [True, False, False]
-    assert [waits_for_more(w) for w in (LIGHT - 1, LIGHT)] == [True, False]
+    assert [waits_for_more(w, STEPS - 1) for w in (LIGHT - 1, LIGHT)] == [True, False]
+    assert not waits_for_more(0, STEPS)

@@ -24,15 +24,36 @@ from values import (
     train,
 )
 
+import distgrad as torch
 from distgrad import session
 from distgrad.exchange import routing
 from distgrad.graph import Value
 from distgrad.plan.plans import Plan
+from distgrad.session import placement, recording, sending
 from distgrad.worker.execute import Runner
 from distgrad.worker.pool import Pool
 from distgrad.worker.transport import Handle
 
 # Plans.
+
+
+def test_many_light_steps_are_cut_at_their_ends(
+    start: Start, plans: list[Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut by the limit of pending nodes alone, each part of the loop had another plan."""
+    monkeypatch.setattr(placement, "STEPS", 40)
+    for module in (recording, sending):
+        monkeypatch.setattr(module, "PENDING", 101)
+    start(2)
+    x = torch.tensor(X, sharding=4)
+    w = torch.ones(X.shape[1], 2, requires_grad=True)
+    for _ in range(60):
+        (x @ w).tanh().square().mean().backward()
+        with torch.no_grad():
+            w -= 0.1 * w.grad
+            w.grad = None
+    torch.synchronize()
+    assert 1 <= len(plans) <= 4
 
 
 def test_a_second_step_is_planned_for_the_price_of_a_hash(start: Start, plans: list[Plan]) -> None:

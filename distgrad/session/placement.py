@@ -12,6 +12,7 @@ from distgrad.plan.costs import SMALL
 
 FEED = 64 << 10  # bytes of a known array that may travel inside a call; a larger one is uploaded
 AT_ONCE = 16 << 10  # bytes that are copied for each write: that costs less than to keep account
+STEPS = 1_024  # pending nodes at whose number the end of a step is the place to send them
 LIGHT = 64 << 20  # bytes that kernels touch in some milliseconds; a call for each worker takes about one
 
 
@@ -83,6 +84,10 @@ def fits_here(nbytes: int, shards: int) -> bool:
     return nbytes <= SMALL and shards == 1
 
 
-def waits_for_more(weight: float) -> bool:
-    """Whether pending work, which touches so many bytes, is so light that the calls for it would cost more."""
-    return weight < LIGHT
+def waits_for_more(weight: float, nodes: int) -> bool:
+    """Whether pending work, which touches so many bytes, is so light that the calls for it would cost more.
+
+    Many nodes do not wait: their number alone would have them sent later, but in the midst of a step, at ever other
+    places, so that no plan would be found again.
+    """
+    return weight < LIGHT and nodes < STEPS

@@ -61,7 +61,7 @@ class Sending(Recording):
 
         Light steps of a loop wait for each other, and for the first value that is read: then they go in one call.
         """
-        if not waits_for_more(self.weight):
+        if not waits_for_more(self.weight, len(self.pending)):
             self.flush(remat=True)
 
     def begin_remat(self) -> None:
@@ -69,7 +69,7 @@ class Sending(Recording):
 
         In one plan with it they would be the values that are there, and kept until now.
         """
-        if not waits_for_more(self.weight):
+        if not waits_for_more(self.weight, len(self.pending)):
             self.flush()
 
     def flush(self, remat: bool = False, asked: Result | None = None) -> Exception | None:
