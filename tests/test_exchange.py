@@ -130,7 +130,7 @@ def test_what_is_sent_for_a_sum_is_known_on_both_sides(what: Reduce, workers: in
     covered: dict[int, list[int]] = {k: [] for k in range(kept)}
     reduced = count // kept
     for w in range(workers):
-        found = subtrees(what.grid, owned(count, workers, w), what.exact)
+        found = subtrees(what.axes, owned(count, workers, w), what.exact)
         assert what.sent(workers, w, range(kept)) == [(k, len(trees)) for k, trees in found.items()]
         for k, trees in found.items():
             for level, i in trees:

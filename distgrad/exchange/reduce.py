@@ -15,7 +15,7 @@ from distgrad.cutting import SHARDS
 from distgrad.errors import WireError
 from distgrad.exchange import rows
 from distgrad.exchange.base import Reading, contiguous, held, inside, sizes, stored_bytes
-from distgrad.exchange.tree import Grid, Take, Tree, leaves, subtrees
+from distgrad.exchange.tree import Axes, Take, Tree, leaves, subtrees
 from distgrad.fields import DIMS, check, check_array, read_int, read_list, read_sharding, show
 from distgrad.primitives import MERGES, Layout
 from distgrad.program import FAR, Exchange, Slot
@@ -39,7 +39,7 @@ class Reduce(Exchange):
     kind = "reduce"
 
     @property
-    def grid(self) -> Grid:
+    def axes(self) -> Axes:
         """Lengths, and what is reduced."""
         return tuple(zip(self.counts, self.reduced, strict=True))
 
@@ -50,7 +50,7 @@ class Reduce(Exchange):
     @property
     def sums(self) -> int:
         """How many sums the partial results are merged to."""
-        return math.prod([n for n, reduced in self.grid if not reduced])
+        return math.prod([n for n, reduced in self.axes if not reduced])
 
     @property
     def count(self) -> int:
@@ -69,7 +69,7 @@ class Reduce(Exchange):
 
     def leaves(self, shards: range) -> Iterator[tuple[int, int, int]]:
         """For each of the partial results: its number, that of its sum, and its place in that."""
-        return leaves(self.grid, shards)
+        return leaves(self.axes, shards)
 
     def subtrees(self, workers: int, worker: int) -> Subtrees:
         """Of each sum that a worker sends a part of: the (level, number) of the subtrees that it has, in order."""
@@ -80,7 +80,7 @@ class Reduce(Exchange):
         return _subtrees.keep(key, self._work_out(workers, worker)) if found is None else found
 
     def _work_out(self, workers: int, worker: int) -> Subtrees:
-        return subtrees(self.grid, owned(self.parts, workers, worker), self.exact)
+        return subtrees(self.axes, owned(self.parts, workers, worker), self.exact)
 
     def sent(self, workers: int, worker: int, to: range) -> list[tuple[int, int]]:
         """What `worker` sends of the sums `to`: (sum, number of arrays), in order."""
@@ -92,7 +92,7 @@ class Reduce(Exchange):
         """Exact but for further dimensions: the first that are not reduced tell which sums, all others count."""
         first = self.reduced.index(True) if True in self.reduced else len(self.reduced)
         each = math.prod(self.counts[first:])
-        sums = math.prod([n for n, reduced in self.grid[first:] if not reduced])
+        sums = math.prod([n for n, reduced in self.axes[first:] if not reduced])
         reached = range(mine[0] // each * sums, (mine[-1] // each + 1) * sums)
         return reached, math.prod(self.counts[:first]) * sums
 

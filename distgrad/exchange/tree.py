@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 Take = Callable[[tuple[int, ...], np.dtype], np.ndarray]
-Grid = tuple[tuple[int, bool], ...]  # of each dimension: its length, and whether it is reduced
+Axes = tuple[tuple[int, bool], ...]  # of each dimension: its length, and whether it is reduced
 
 
 class Tree:
@@ -68,16 +68,16 @@ class Tree:
         return array
 
 
-def leaves(grid: Grid, shards: range) -> Iterator[tuple[int, int, int]]:
+def leaves(axes: Axes, shards: range) -> Iterator[tuple[int, int, int]]:
     """For each of the shards: its number, the number of the sum it belongs to, and its place in that sum."""
     for shard in shards:
         kept = leaf = 0
         strides = []
         rest = shard
-        for n, _ in reversed(grid):
+        for n, _ in reversed(axes):
             rest, i = divmod(rest, n)
             strides.append((n, i))
-        for (n, i), (_, reduced) in zip(reversed(strides), grid, strict=True):
+        for (n, i), (_, reduced) in zip(reversed(strides), axes, strict=True):
             if reduced:
                 leaf = leaf * n + i
             else:
@@ -85,10 +85,10 @@ def leaves(grid: Grid, shards: range) -> Iterator[tuple[int, int, int]]:
         yield shard, kept, leaf
 
 
-def subtrees(grid: Grid, shards: range, exact: bool = False) -> dict[int, list[tuple[int, int]]]:
+def subtrees(axes: Axes, shards: range, exact: bool = False) -> dict[int, list[tuple[int, int]]]:
     """For each sum that the shards take part in, the (level, number) of the subtrees that they complete, in order."""
     trees: dict[int, Tree] = {}
-    for kept, run in runs(grid, 0, 0, shards.start, shards.stop):
+    for kept, run in runs(axes, 0, 0, shards.start, shards.stop):
         made = trees.setdefault(kept, Tree(None, exact=exact))
         start = run.start
         while start < run.stop:  # the largest subtree that begins here and ends within the run
@@ -99,18 +99,18 @@ def subtrees(grid: Grid, shards: range, exact: bool = False) -> dict[int, list[t
     return {kept: [(level, i) for level, i, _, _ in made.stack] for kept, made in sorted(trees.items())}
 
 
-def runs(grid: Grid, kept: int, leaf: int, first: int, stop: int) -> Iterator[tuple[int, range]]:
+def runs(axes: Axes, kept: int, leaf: int, first: int, stop: int) -> Iterator[tuple[int, range]]:
     """For the shards `first:stop` of a grid the sums that they belong to, each with runs of its leaves, which rise.
 
     There are few runs, not one for each leaf. `kept` and `leaf` are the numbers along the dimensions before.
     """
     if first >= stop:
         return
-    if all(reduced for _, reduced in grid):
-        every = math.prod(n for n, _ in grid)
+    if all(reduced for _, reduced in axes):
+        every = math.prod(n for n, _ in axes)
         yield kept, range(leaf * every + first, leaf * every + stop)
         return
-    (n, reduced), *rest = grid
+    (n, reduced), *rest = axes
     inner = math.prod(m for m, _ in rest)
     sums = math.prod(m for m, r in rest if not r)
     terms = inner // sums

@@ -12,9 +12,15 @@ EXACT = " ".join(p.name for p in TABLE.values() if "exact" in p.traits)
 @rule(made(EXACT))
 def fold_expanded(graph: Graph, node: NodeInfo) -> Change:
     """Arithmetic with a scalar that was expanded, such as the gradient of a sum, is done with the scalar."""
-    makers = [graph.makers.get(v) for v in node.ins]
-    spread = [maker for maker in makers if maker is not None and maker.primitive.name == "expand"]
-    scalars = {n.outs[0]: n.ins[0] for n in spread if not graph.values[n.ins[0]].aval.shape}
+    scalars: dict[int, int] = {}
+    for v in node.ins:
+        maker = graph.makers.get(v)
+        if (
+            maker is not None
+            and maker.primitive.name == "expand"
+            and not graph.values[maker.ins[0]].aval.shape
+        ):
+            scalars[v] = maker.ins[0]
     if not scalars:
         return None
     ins = tuple(scalars.get(v, v) for v in node.ins)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+from distgrad.plan import rematerialise as remat
 from distgrad.plan.capture import Capture
 from distgrad.plan.ir import STORED, Graph
 from distgrad.plan.late import deferrable, late
@@ -12,7 +13,7 @@ from distgrad.plan.levels import Levels
 from distgrad.plan.lower import lower
 from distgrad.plan.pipeline import optimise
 from distgrad.plan.plans import NodeRows, Plan
-from distgrad.plan.rematerialise import Offer, again, asked, lasting, later, rematerialised
+from distgrad.plan.rematerialise import Offer
 from distgrad.plan.write import Repeats
 
 
@@ -22,7 +23,7 @@ def build(captured: Capture, remade: Sequence[Offer] = (), lasts: bool = False) 
     With `lasts`, all that is offered to those who ask can be made again later, whether it is kept now or not.
     """
     graph = captured.graph()
-    cheap = rematerialised(graph, captured.forward, captured.again)
+    cheap = remat.rematerialised(graph, captured.forward, captured.again)
     levels, deferred = _staged(graph, cheap)
     rows: NodeRows = {}
     second: set[int] = set()  # values that are made for the second time
@@ -32,13 +33,13 @@ def build(captured: Capture, remade: Sequence[Offer] = (), lasts: bool = False) 
         second = _made_by(graph, captured.again)
         rows = _rows(captured, graph, cheap) if captured.again else lower(levels).rows()
     if lasts:
-        graph, ways, ranks = _lasting(graph, cheap, deferred, remade)
+        graph, ways, ranks = _with_makers(graph, cheap, deferred, remade)
         cheap |= {v: ways[v] for offer in remade if not offer.later for v in offer.values if v in ways}
         levels, deferred = _staged(graph, cheap, deferred)
     passing = [o for o in remade if o.later and not any(levels.values[v].wanted for v in o.values)]
     if passing:
         first = len(levels.values)
-        graph, at = again(levels, passing)
+        graph, at = remat.made_between(levels, passing)
         levels = Levels(graph, at)
         second |= {*range(first, len(graph.values))}
     plan = lower(levels, Repeats(captured.again, second, rows))
@@ -87,28 +88,28 @@ def _rows(captured: Capture, graph: Graph, cheap: Container[int]) -> NodeRows:
     return {**lower(levels).rows(), **captured.pins}
 
 
-def _lasting(
+def _with_makers(
     graph: Graph, cheap: Mapping[int, list[int]], deferred: Container[int], remade: Sequence[Offer]
 ) -> tuple[Graph, dict[int, list[int]], dict[int, Any]]:
     """The graph, with small values kept to make others of them; what makes each of those; their ranks."""
     put_off = _made_by(graph, deferred)
-    offered = [o for o in asked(graph, put_off) if o.values[0] not in cheap]
+    offered = [o for o in remat.offers_after(graph, put_off) if o.values[0] not in cheap]
     gone = {v for offer in remade if not offer.later for v in offer.values}.union(cheap)
-    found = lasting(graph, put_off, offered, gone)
-    kept = [info._replace(wanted=info.wanted or v in found.small) for v, info in enumerate(graph.values)]
-    return Graph(kept, graph.nodes), found.makers, {o.values[0]: o.rank for o in offered}
+    ways, small = remat.makers_after(graph, put_off, offered, gone)
+    kept = [info._replace(wanted=info.wanted or v in small) for v, info in enumerate(graph.values)]
+    return Graph(kept, graph.nodes), ways, {o.values[0]: o.rank for o in offered}
 
 
 def offers(captured: Capture) -> list[Offer]:
     """What could be made again instead of kept, the cheapest first; nothing for the third time where others do."""
     graph = captured.graph()
-    cheap = rematerialised(graph, captured.forward, captured.again)
+    cheap = remat.rematerialised(graph, captured.forward, captured.again)
     _, deferred = _staged(graph, cheap)
     kept = {*cheap, captured.asked}
-    found = asked(graph, _made_by(graph, deferred), captured.again)
+    found = remat.offers_after(graph, _made_by(graph, deferred), captured.again)
     found = [o for o in found if o.values[0] not in kept]
     if found:  # what is not kept in the end may be kept from stage to stage
-        graph, ways, _ = _lasting(graph, cheap, deferred, found)
+        graph, ways, _ = _with_makers(graph, cheap, deferred, found)
         cheap |= ways
     levels, _ = _staged(graph, cheap, deferred)
-    return sorted([*found, *later(levels)], key=lambda offer: offer.rank)
+    return sorted([*found, *remat.offers_between(levels)], key=lambda offer: offer.rank)

@@ -64,9 +64,9 @@ def optimise(graph: Graph) -> None:
     if checks.ENABLED:
         verify(graph, "capture", due)
     for one in PIPELINE:
-        values, nodes = list(graph.values), graph.nodes
+        before = (list(graph.values), graph.nodes) if checks.ENABLED else None
         one.run(graph)
-        if checks.ENABLED and not (_same(graph.values, values) and _same(graph.nodes, nodes)):
+        if before is not None and not (_same(graph.values, before[0]) and _same(graph.nodes, before[1])):
             verify(graph, one.name, due)
 
 

@@ -141,7 +141,7 @@ def _held(graph: Graph, put_off: Container[int]) -> Test:
     return there
 
 
-def asked(graph: Graph, put_off: Container[int], again: AbstractSet[int] = frozenset()) -> list[Offer]:
+def offers_after(graph: Graph, put_off: Container[int], again: AbstractSet[int] = frozenset()) -> list[Offer]:
     """What could be made again for those who ask for it after the plan; nodes `again` have run before."""
     makers, there = graph.makers, _held(graph, put_off)
     offers = []
@@ -158,27 +158,23 @@ def asked(graph: Graph, put_off: Container[int], again: AbstractSet[int] = froze
     return offers
 
 
-class Lasting(NamedTuple):
-    """How values can be made after the plan, and the small values that are kept for that."""
-
-    makers: dict[int, list[int]]  # of each such value: the numbers of the nodes that make it
-    small: set[int]
-
-
-def lasting(
+def makers_after(
     graph: Graph, put_off: Container[int], offers: Iterable[Offer], gone: AbstractSet[int]
-) -> Lasting:
-    """For what is offered to those who ask. Of it, values that are `gone` are not kept."""
+) -> tuple[dict[int, list[int]], set[int]]:
+    """The numbers of the nodes that make what is offered to those who ask, and the small values that are kept for that.
+
+    Values that are `gone` are not kept.
+    """
     makers, there = graph.makers, _held(graph, put_off)
-    found = Lasting({}, set())
+    ways: dict[int, list[int]] = {}
+    small: set[int] = set()
     for v in dict.fromkeys(v for offer in offers if not offer.later for v in offer.values):
         made, roots = _walk(graph, v, lambda u: there(u) and u not in gone, _repeatable)
         if not roots:
-            found.makers[v] = sorted({makers[u].number for u in made})
+            ways[v] = sorted({makers[u].number for u in made})
             read = {i for u in made for i in makers[u].ins}.difference(made)
-            infos = {i: graph.values[i] for i in read}
-            found.small.update(i for i, info in infos.items() if info.external is None and not info.wanted)
-    return found
+            small.update(i for i in read if graph.values[i].external is None and not graph.values[i].wanted)
+    return ways, small
 
 
 # For later stages, where memory is short.
@@ -218,8 +214,8 @@ class _Stages:
         return max(self.read.get(v, ()), default=-1)
 
 
-def later(levels: Levels) -> list[Offer]:
-    """What could be made again in later stages."""
+def offers_between(levels: Levels) -> list[Offer]:
+    """What could be made again in later stages, from what is there then."""
     stages, graph = _Stages(levels), levels.graph
     values, makers, kept = graph.values, graph.makers, stages.kept()
     groups: dict[frozenset[int], list[int]] = {}
@@ -249,7 +245,7 @@ def later(levels: Levels) -> list[Offer]:
     return offers
 
 
-def again(levels: Levels, chosen: Sequence[Offer]) -> tuple[Graph, dict[int, int]]:
+def made_between(levels: Levels, chosen: Sequence[Offer]) -> tuple[Graph, dict[int, int]]:
     """The graph with nodes that make what is chosen again; and the stages of these, by their results."""
     stages, makers = _Stages(levels), levels.graph.makers
     values, at = list(levels.values), dict(levels.put_off)
