@@ -13,12 +13,13 @@ from messages import header, load_header, program, slot, step, works
 from distgrad.cutting import PIECES, SHARDS, default_sharding, most_shards, sharding_of
 from distgrad.errors import WireError
 from distgrad.exchange import Failure, Reduce, Reshard
+from distgrad.exchange.boxes import unpack_large, unpack_small
 from distgrad.fields import WORKERS, pack_array
 from distgrad.sharding import Cut, Sharding, sharding_from_wire
 from distgrad.wire import decode, encode
 from distgrad.worker.execute import outgoing
 from distgrad.worker.pool import Pool
-from distgrad.worker.worker import Worker, unpack_large, unpack_small
+from distgrad.worker.worker import Worker
 
 F = np.float32
 

@@ -59,6 +59,13 @@ FLOORS = {  # the longest name that fits counts
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 OTHERS = {"numpy", "scipy", "msgpack", "threadpoolctl"}  # what may be imported beside the standard library
 DOOR = ("distgrad.session.door", "distgrad.cluster")  # the one import by name, and what it reaches
+# What runs programs. Planner and session only tell what it will do; one module has workers in the driver's process.
+EXECUTOR = (
+    "distgrad.worker.execute",
+    "distgrad.worker.loops",
+    "distgrad.worker.worker",
+    "distgrad.worker.inproc",
+)
 BY_VALUE = "distgrad.cluster.actor"  # its class is sent to machines that may lack distgrad
 
 
@@ -132,6 +139,8 @@ def wrong(found: Import) -> str | None:
         ours, theirs = floor(found.by), floor(found.name)
         if ours is None or theirs is None or theirs > ours:
             return "from a higher floor"
+        if found.name in EXECUTOR and (ours or 0) >= 5 and found.by != DOOR[0]:
+            return "of the executor"
         if found.name.startswith(DOOR[1]) and not found.by.startswith(DOOR[1]):
             return "of the cluster"
     elif top == "ray":
@@ -201,6 +210,8 @@ def test_importing_distgrad_does_not_import_ray() -> None:
         ("distgrad.worker.pool", "from .pool import Pool", None),
         ("distgrad.primitives.base", "from distgrad import float32", "from a higher floor"),
         ("distgrad.session.core", "from distgrad.cluster import start", "of the cluster"),
+        ("distgrad.plan.memory", "from distgrad.worker.execute import Runner", "of the executor"),
+        ("distgrad.plan.memory", "from distgrad.worker.analysis import Analysis", None),
         ("distgrad.session.core", "import ray", "of Ray outside the cluster"),
         ("distgrad.cluster.actor", "import ray", None),
         ("distgrad.session.core", "def f():\n    import json", "inside a function"),

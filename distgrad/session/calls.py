@@ -15,13 +15,13 @@ from distgrad.callsites import CallSite, origin
 from distgrad.errors import DistgradError, WorkerError
 from distgrad.exchange import Failure, routing
 from distgrad.exchange.base import stored_bytes
+from distgrad.exchange.boxes import unpack_large, unpack_small
 from distgrad.fields import pack_array
 from distgrad.plan.explain import Held
 from distgrad.program import Send, Slot
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
 from distgrad.worker.transport import Handle, Transport
-from distgrad.worker.worker import unpack_large, unpack_small
 
 ERRORS = 4 << 20  # bytes of errors that are kept for those who may still read what failed
 UNTOLD = 100  # errors that wait to be told to somebody: the first are

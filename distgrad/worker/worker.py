@@ -17,10 +17,10 @@ import numpy as np
 from distgrad.caching import Cache
 from distgrad.errors import WireError
 from distgrad.exchange import Failure, Joined, held, routing
+from distgrad.exchange.boxes import pack_large, pack_small, unpack_large, unpack_small
 from distgrad.fields import (
     WORKERS,
     check_array,
-    pack_array,
     read_int,
     read_list,
     read_sharding,
@@ -220,10 +220,7 @@ class Worker:
                 sent = outgoing(send, value, self.number, workers, (*to, self.number))
             out[send.channel].append(sent)
         failures = {id(v): v for v in env.values() if isinstance(v, Failure)}
-        small = [
-            item.wire() if isinstance(item, Failure) else [pack_array(a) for a in item]
-            for (item,) in out["small"]
-        ]
+        small = [pack_small(item) for (item,) in out["small"]]
         reply: dict[str, Any] = {"failures": [f.wire() for f in failures.values()], "small": small}
         if meter is not None:
             for channel, items in out.items():
@@ -234,9 +231,9 @@ class Worker:
             reply["profile"] = meter.told(runner.numbers)
         answer: list[Any] = [msgpack.packb(reply)]
         if out["large"]:
-            answer.append([_pack(item) for (item,) in out["large"]])
+            answer.append([pack_large(item) for (item,) in out["large"]])
         if out["each"]:
-            rows = [[_pack(item) for item in row] for row in zip(*out["each"], strict=True)]
+            rows = [[pack_large(item) for item in row] for row in zip(*out["each"], strict=True)]
             self.stash[head["serial"]] = rows.pop()
             answer.extend(rows)
         return tuple(answer)
@@ -357,27 +354,3 @@ def _feed(raw: Any, slot: Slot) -> np.ndarray:
     if (array.shape, array.dtype) != slot.aval:
         raise WireError(f"feed: {array.dtype} of shape {array.shape}, the program is for {slot.aval}")
     return array
-
-
-def unpack_small(reply: bytes) -> list[Any]:
-    """The arrays (or the Failure) of each send in the channel "small". Raises WireError."""
-    try:
-        items = msgpack.unpackb(reply, raw=False)["small"]
-    except Exception as error:
-        raise WireError(f"reply: damaged: {str(error) or type(error).__name__}") from None
-    items = [read_list(item, "reply") for item in read_list(items, "reply")]
-    return [_failure(item) or [unpack_array(a) for a in item] for item in items]
-
-
-def unpack_large(items: list[Any]) -> list[Any]:
-    """The same for the channels "large" and "each", where arrays are objects: whoever reads them checks them."""
-    items = [read_list(item, "box") for item in read_list(items, "box")]
-    return [_failure(item) or item for item in items]
-
-
-def _pack(item: Any) -> Any:
-    return item.wire() if isinstance(item, Failure) else item
-
-
-def _failure(item: list[Any]) -> Failure | None:
-    return Failure(*item) if [type(part) for part in item] == [str, str, int, int] else None
