@@ -196,6 +196,7 @@ def test_what_is_spared_is_made_of_what_it_was(workers: Any, monkeypatch: pytest
     np.testing.assert_array_equal(scaled.detach().numpy(), x.numpy() * before)
 
 
+@pytest.mark.filterwarnings("ignore:memory_budget")  # it cannot be kept to
 def test_under_a_budget_the_bits_are_the_same(workers: Any) -> None:
     results = []
     for budget in (None, 400_000):

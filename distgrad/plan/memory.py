@@ -89,6 +89,13 @@ def _roots(program: Program) -> dict[int, int]:
     return roots
 
 
+def _turned(program: Program, roots: dict[int, int]) -> set[int]:
+    """The views whose elements lie in another order than theirs."""
+    steps = (step for fragment in program.fragments for loop in fragment.loops for step in loop.steps)
+    names = {"flip", "permute"}
+    return {slot for step in steps if step.primitive.name in names for slot in step.outs if slot in roots}
+
+
 def _holder(program: Program, roots: dict[int, int], slot: int) -> int:
     """The slot whose memory an escaping slot keeps: a view of little of an array is copied."""
     root = roots.get(slot, slot)
@@ -103,6 +110,7 @@ class _StageMemory:
         self.known = known
         self.program = known.program
         self.roots = _roots(known.program)
+        self.turned = _turned(known.program, self.roots)
         self.workers = workers
         self.worker = worker
 
@@ -182,4 +190,7 @@ class _StageMemory:
         """Bytes that are copied to be sent, those of them that go to the worker itself, and what else it keeps."""
         kept = send.slot in (*self.program.keep, *self.program.inputs)
         slot = self.program.slots[send.slot]
-        return send.what.send_bytes(slot, self.workers, self.worker, send.channel, kept)
+        copied, own, whole = send.what.send_bytes(slot, self.workers, self.worker, send.channel, kept)
+        if send.slot in self.turned:  # no part of it lies in one run, so what goes to others is copied
+            copied = max(copied, -(-send.what.moved(slot, self.workers, send.channel) // self.workers))
+        return copied, own, whole

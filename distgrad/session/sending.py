@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 import weakref
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -10,13 +11,14 @@ from time import perf_counter
 from typing import Any
 
 from distgrad.caching import Cache
+from distgrad.callsites import call_site, origin
 from distgrad.errors import DistgradError, OutOfMemoryError
 from distgrad.graph import Node, RemoteRef, Result
 from distgrad.interrupts import held_back
 from distgrad.plan.build import build
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
-from distgrad.plan.explain import Explanation, explanation
+from distgrad.plan.explain import Choice, Explanation, explanation, nbytes_text
 from distgrad.plan.levels import Form
 from distgrad.plan.plans import Plan, Stage
 from distgrad.plan.rematerialise import Offer
@@ -47,6 +49,8 @@ class Sending(Recording):
         self.left_budget: int | None = None  # of a block that has ended before all of its work was sent
         self._asked: Result | None = None  # a large result that somebody waits for
         self._kept: weakref.WeakSet[Result] = weakref.WeakSet()  # what is stored, and could be made again
+        self._over: Choice | None = None  # of what was sent and needs more than its budget
+        self._told_over: set[int] = set()  # budgets of which a user has read that
         self._refused: set[Node] = set()  # what could not be sent: it waits until somebody asks for it
         self._plans: Cache[Any, Plan] = Cache(PLANS, lambda key, plan: plan.nbytes)
 
@@ -105,7 +109,20 @@ class Sending(Recording):
             elif left is not None:
                 self._send_in_parts([n for n in self._ready() if any(o.awaited for o in n.outputs)])
             self._full, self._asked = PENDING + len(self.pending), None
+            self._tell_over()
             return error
+
+    def _tell_over(self) -> None:
+        """Warn that what was sent needs more than the budget, once for each size of budget."""
+        over, self._over = self._over, None
+        if over is not None and over.budget not in self._told_over:
+            self._told_over.add(over.budget)
+            text = (
+                f"memory_budget: a worker may come to hold {nbytes_text(over.after)} for what is sent now, more than "
+                f"{nbytes_text(over.budget)}: no more of it can be made again instead of kept. explain() shows what is"
+            )
+            where = origin(call_site("memory_budget"))
+            warnings.warn_explicit(text, UserWarning, where.file, where.line)
 
     def _ready(self) -> list[Node]:
         """The pending nodes that somebody needs, but for what was refused and what reads it."""
@@ -138,6 +155,8 @@ class Sending(Recording):
             self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
         self._prune()
         self._refused.difference_update(nodes)
+        if made.choice is not None and made.choice.after > made.choice.budget:
+            self._over = made.choice
         if measure.active is not None:
             measure.active.flushed(begin)
         return None
