@@ -5,12 +5,12 @@ They map pieces to pieces, as those of `regroup.py` do.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from distgrad.caching import remembered
 from distgrad.primitives.base import Attrs, Aval, Layout, Place, Primitive, expect, primitive
 from distgrad.primitives.batching import Batch
 from distgrad.primitives.rules import holding, settled
@@ -112,7 +112,7 @@ def _slice_put_rule(
     return Layout(base.count, (base, *needs), (base,))
 
 
-@functools.lru_cache(maxsize=64)
+@remembered(8 << 20, lambda _, made: 200 + 10 * made[0].nbytes)
 def _bounds(parts: tuple[Slices, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Where the parts begin and end, a row for each; an empty one ends before it begins."""
     triples = np.array(parts, np.int64).reshape(len(parts), len(parts[0]), 3)

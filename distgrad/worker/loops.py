@@ -191,13 +191,14 @@ class LoopRunner(Tiles):
         lengths: tuple[Any, ...] = tuple([hi - lo for grid in bounds for lo, hi in grid])
         if shifted:
             lengths += tuple([_relative(where) for where in shifted.values()])
-        if lengths not in self._extents:
-            self._extents[lengths] = {
+        extents = self._extents.get(lengths) or self._extents.again(lengths)
+        if extents is None:
+            made = {
                 slot: extent(region)
                 for n, step in enumerate(self.steps)
                 for slot, region in zip(step.outs, self._place(n, shard).outs, strict=True)
             }
-        extents = self._extents[lengths]
+            extents = self._extents.keep(lengths, made)
         out = self._escaping(extents, regs, streams, skip)
         piece = shard // (self.count // self.windows[0].count)
         first, end = tiled(self.windows, piece)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad import checks
+from distgrad.caching import Cache
 from distgrad.primitives import Place
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Bounds, Cut, Region
@@ -34,8 +35,11 @@ from distgrad.worker.binding import (
 from distgrad.worker.pool import Pool
 from distgrad.worker.registers import Narrow, Registers, Turn, turn_of
 
+KEPT = 1 << 20  # bytes of what a loop knows of forms of shards
+
 Index = tuple[slice, ...]
 Bound = list[tuple[Step, Call]]
+Ready = tuple[Bound, dict[int, np.ndarray]]  # calls, and the temporaries that registers point to
 Extents = dict[int, tuple[int, ...]]  # the shape of each result
 # What is read or written tile by tile: the register, the array, the index of the dimensions before, the window.
 Stream = tuple[int, Any, Index, int]
@@ -76,34 +80,24 @@ class Tiles(Registers):
             for r in self.reads
             if self.tiled and not self.slots[r.slot].aval.shape
         }
-        self._extents: dict[Any, Extents] = {}  # by the lengths of a shard
-        self._tiles: dict[Form, list[Tile]] = {}
-        # Calls and temporaries, by lengths, parts of the windows, the place in sums, and steps left out.
-        self._ready: dict[Any, tuple[Bound, dict[int, np.ndarray]]] = {}
-        self.grown = 0  # bytes of these, about
+        # By the lengths of a shard; by its form; by lengths, parts of the windows, the turn, and steps left out.
+        self._extents: Cache[Any, Extents] = Cache(KEPT, lambda _, made: 200 + 100 * len(made))
+        self._tiles: Cache[Form, list[Tile]] = Cache(KEPT, _weight)
+        self._ready: Cache[Any, Ready] = Cache(KEPT, lambda _, ready: 1000 + 700 * len(ready[0]))
         self._memory: dict[int, np.ndarray] = {}  # by register: the memory of a partial sum
 
     @property
     def nbytes(self) -> int:
         """Bytes that it takes, about: of its steps, and of what is ready for shards that it has seen."""
-        return 2000 + 2500 * len(self.steps) + self.grown
+        ready = self._extents.nbytes + self._tiles.nbytes + self._ready.nbytes
+        return 2000 + 2500 * len(self.steps) + ready
 
     def tiles(
         self, form: Form, first: int, streams: list[Stream], extents: Extents, places: dict[int, Place]
     ) -> list[Tile]:
         """The tiles of a shard, which begin at `first`. `places` tells where regroupings read and write."""
-        if form not in self._tiles:
-            if len(self._tiles) > 64:
-                self._forget()
-            self._tiles[form] = self._plan(form, first, streams, extents, places)
-        return self._tiles[form]
-
-    def _forget(self) -> None:
-        """Nothing is ready any more."""
-        self._tiles.clear()
-        self._ready.clear()
-        self._extents.clear()
-        self.grown = 0
+        found = self._tiles.get(form) or self._tiles.again(form)
+        return found or self._tiles.keep(form, self._plan(form, first, streams, extents, places))
 
     def _plan(
         self, form: Form, first: int, streams: list[Stream], extents: Extents, places: dict[int, Place]
@@ -122,18 +116,16 @@ class Tiles(Registers):
             inside = [slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(spans, pieces, strict=True)]
             turn = turn_of(number, len(starts))
             key = form.lengths, tuple([(lo - start, hi - start) for lo, hi in spans]), turn, form.skip
-            if key not in self._ready:
-                if len(self._ready) > 64:
-                    self._forget()
-                self._ready[key] = self._calls(turn, spans, extents, form.skip, places)
+            ready = self._ready.get(key) or self._ready.again(key)
+            if ready is None:
+                ready = self._ready.keep(key, self._calls(turn, spans, extents, form.skip, places))
             tiles.append(
                 Tile(
                     [(*before, inside[w]) for _, _, before, w in streams],
                     [(lo - first, hi - first) for lo, hi in spans],
-                    *self._ready[key],
+                    *ready,
                 )
             )
-        self.grown += 1000 + len(tiles) * (400 + 200 * len(streams))
         return tiles
 
     def _calls(
@@ -143,7 +135,7 @@ class Tiles(Registers):
         extents: Extents,
         skip: frozenset[int],
         places: dict[int, Place],
-    ) -> tuple[Bound, dict[int, np.ndarray]]:
+    ) -> Ready:
         """The calls for tiles with these parts of the windows, and the temporaries that registers point to."""
         targets = dict(self.scalars)
         for register in self.part_buffers:
@@ -159,7 +151,6 @@ class Tiles(Registers):
                     made = self._call(n, turn, target, targets)
                 calls += [] if made is None else [(step, made)]
                 calls += [(step, call) for call in self._carries(step.outs[0], turn)]
-        self.grown += 1000 + 700 * len(calls)
         return calls, targets
 
     def _regrouping(
@@ -246,6 +237,11 @@ class Tiles(Registers):
             shape[dim] = hi - lo
         number = self.buffer_of[slot]
         return self.pool.scratch(number, self.buffer_bytes[number], tuple(shape), self.slots[slot].dtype)
+
+
+def _weight(form: Form, tiles: list[Tile]) -> int:
+    """Bytes, about."""
+    return 1000 + len(tiles) * (400 + 200 * len(form.streams))
 
 
 def tile_place(where: Place, narrowed: tuple[list[Narrow], list[Narrow]], spans: list[Bounds]) -> Place:
