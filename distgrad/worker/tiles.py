@@ -71,7 +71,7 @@ class Tiles(Registers):
         super().__init__(loop, program, count, escaping)
         self.pool = pool
         # For kernels that want to know where a tile lies: by step, the register that tells it.
-        placed = [n for n, s in enumerate(self.steps) if "placed" in s.primitive.traits and s.labels]
+        placed = [n for n, s in enumerate(self.steps) if "placed" in s.primitive.traits and s.layout.labels]
         self.told = {n: self.registers + k for k, n in enumerate(placed)}
         self.regs: list[Any] = [None] * (self.registers + len(placed))
         # Scalars that a loop on tiles reads lie always at the same place, so that calls can be bound to them.
