@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+import distgrad
+from distgrad.autograd.function import BackwardCFunction, FunctionCtx
+
 
 def made(torch: ModuleType, forward: Any, backward: Any = None, **more: Any) -> Any:
     members = {"forward": forward, **({} if backward is None else {"backward": backward}), **more}
@@ -355,3 +358,11 @@ def test_a_function_that_raises_leaves_all_usable(anywhere: ModuleType) -> None:
     x.grad = None
     (x * 2).sum().backward()
     assert x.grad.tolist() == [2.0] * 3
+
+
+def test_torchs_names_of_the_module() -> None:
+    seen: list[Any] = []
+    made(distgrad, lambda ctx, x: seen.append(ctx) or x * 1, squares_gradient).apply(leaf(distgrad))
+    assert isinstance(seen[0], BackwardCFunction)
+    assert issubclass(BackwardCFunction, FunctionCtx)
+    assert {"BackwardCFunction", "FunctionCtx"} <= set(distgrad.autograd.function.__all__)

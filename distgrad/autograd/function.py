@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distgrad.autograd.batched import by_own_rule, checked, level_of
-from distgrad.autograd.function_context import BackwardCFunction
+from distgrad.autograd.function_context import BackwardCFunction, FunctionCtx
 from distgrad.autograd.pushing import tangent_at
 from distgrad.autograd.results import Wrapping
 from distgrad.dual import below, forward, give, highest
@@ -28,7 +28,14 @@ from distgrad.record import (
 from distgrad.session import batching
 from distgrad.tensor import Tensor
 
-__all__ = ["Function", "FunctionMeta", "InplaceFunction", "NestedIOFunction"]
+__all__ = [
+    "BackwardCFunction",
+    "Function",
+    "FunctionCtx",
+    "FunctionMeta",
+    "InplaceFunction",
+    "NestedIOFunction",
+]
 __all__ += ["once_differentiable"]
 
 ONCE = "trying to differentiate twice a function that was marked with @once_differentiable"
