@@ -61,6 +61,24 @@ def test_a_part_has_its_shape(torch: ModuleType, x: Any) -> None:
         torch.as_strided_scatter(x, torch.ones(2, 3), (2, 3), (1, 1))
 
 
+def test_a_part_is_a_tensor_at_a_place_that_there_is(torch: ModuleType, x: Any) -> None:
+    for name, *args in (
+        ("select_scatter", 0, 0),
+        ("slice_scatter", 0),
+        ("diagonal_scatter",),
+        ("as_strided_scatter", (2,), (1,)),
+    ):
+        message = rf"{name}\(\): argument 'src' \(position 2\) must be Tensor, not float"
+        with pytest.raises(TypeError, match=message):
+            getattr(torch, name)(x, 1.5, *args)
+    with pytest.raises(TypeError, match=r"argument 'input' \(position 1\) must be Tensor, not int"):
+        torch.select_scatter(1, x, 0, 0)
+    with pytest.raises(IndexError, match=r"range of \[-2, 1\], but got 5"):
+        torch.slice_scatter(x, x, 5, step=0)
+    with pytest.raises(IndexError, match=r"index 7 out of range for tensor of size \[3, 4\] at dimension 0"):
+        torch.select_scatter(x, torch.ones(4), -2, 7)
+
+
 @pytest.mark.parametrize(
     ("shape", "wrap", "places"),
     [

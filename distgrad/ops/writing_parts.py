@@ -22,6 +22,16 @@ from distgrad.ops.windows import PART, strided, strided_path
 __all__ = ["as_strided_scatter", "diagonal_scatter", "select_scatter", "slice_scatter"]
 
 
+def _tensors(name: str, input: Any, src: Any) -> None:
+    """torch's error for what is no tensor."""
+    for position, (argument, x) in enumerate((("input", input), ("src", src)), 1):
+        if not isinstance(x, Tensor):
+            kind = type(x).__name__
+            raise TypeError(
+                f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {kind}"
+            )
+
+
 def _put(input: Tensor, src: Tensor, path: Path, name: str) -> Tensor:
     if tuple(src.shape) != path.shape:
         raise RuntimeError(
@@ -39,22 +49,27 @@ def slice_scatter(
     input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Tensor:
     """`input` with `src` in place of `input[start:end:step]` along `dim`."""
+    _tensors("slice_scatter", input, src)
     if not input.dim():
         raise IndexError("slice() cannot be applied to a 0-dim tensor.")
+    n = input.shape[normal_dim(dim, input.dim())]
     if step <= 0:
         raise RuntimeError("slice step must be positive")
-    first, last, by = slice(start, end, step).indices(input.shape[normal_dim(dim, input.dim())])
+    first, last, by = slice(start, end, step).indices(n)
     slices = _along(tuple(input.shape), dim, first, len(range(first, last, by)), by)
     return _moved(input, src, (Slice(slices),), "SliceScatterBackward0")
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     """`input` with `src` at `index` of dimension `dim`."""
-    return _moved(input, src, _select_moves(tuple(input.shape), dim, index), "SelectScatterBackward0")
+    _tensors("select_scatter", input, src)
+    moves = _select_moves(tuple(input.shape), normal_dim(dim, input.dim()), index)
+    return _moved(input, src, moves, "SelectScatterBackward0")
 
 
 def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """`input` with `src` on the diagonal that `diagonal` gives."""
+    _tensors("diagonal_scatter", input, src)
     move = _diagonal(tuple(input.shape), offset, dim1, dim2)
     return _moved(input, src, (move,), "DiagonalScatterBackward0")
 
@@ -63,6 +78,7 @@ def as_strided_scatter(
     input: Tensor, src: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
 ) -> Tensor:
     """`input` with `src` at the elements that `as_strided` gives."""
+    _tensors("as_strided_scatter", input, src)
     shape, along, offset = strided(input, size, stride, storage_offset)
     if 0 in shape:
         return input.clone()
