@@ -128,6 +128,48 @@ def test_torchs_pivots_and_errors(torch: ModuleType) -> None:
 
 
 @DRIVER
+def test_pivots_and_factors_belong_together(torch: ModuleType) -> None:
+    linalg, b = torch.linalg, torch.tensor(B)
+    lu, p = linalg.lu_factor(torch.tensor(A))
+    twice = torch.stack([p, p])
+    solve, ldl_solve = linalg.lu_solve, linalg.ldl_solve
+    ld, q = linalg.ldl_factor(torch.tensor(A))
+    for call, message in (
+        (
+            lambda: solve(lu, p[:2], b),
+            r"^linalg.lu_solve: Number of pivots per batch should be same as the dim",
+        ),
+        (
+            lambda: torch.lu_solve(b, lu, twice),
+            r"LU.shape\[:-1\] and pivots.shape to .* with shape \[2, 3\] instead",
+        ),
+        (
+            lambda: solve(lu[:, :2], p[:2], b),
+            r"^torch.linalg.lu_solve: .* square matrices, but they are 3 by 2",
+        ),
+        (
+            lambda: torch.lu_unpack(lu[0], p),
+            r"^torch.lu_unpack: Expected tensor with 2 or more .*: \[3\] instead",
+        ),
+        (lambda: ldl_solve(ld, q[:2], b), r"LD.shape\[:-1\] and pivots.shape to .* with shape \[2\] instead"),
+        (lambda: ldl_solve(ld, q[0], b), r"pivots with shape \[\] instead"),
+        (lambda: ldl_solve(ld, q.double(), b), r"ldl_solve: Expected pivots to be integers. Got Double"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            call()
+    assert torch.lu_unpack(lu, p.long(), unpack_pivots=False).P.shape == (0,)
+
+
+@BOTH
+def test_a_nan_is_not_positive_definite(torch: ModuleType) -> None:
+    x = np.tile(np.eye(3), (5, 1, 1))
+    for i, place in enumerate(((0, 0), (1, 0), (2, 1), (2, 0), (0, 2))):
+        x[(i, *place)] = np.nan
+    info = torch.linalg.cholesky_ex(torch.tensor(x)).info
+    assert (info.tolist(), info.dtype) == ([1, 2, 3, 3, 0], torch.int32)
+
+
+@DRIVER
 def test_what_has_none_says_so(torch: ModuleType) -> None:
     linalg = torch.linalg
     x = torch.tensor(np.stack([A, np.array([[1.0, 2, 0], [2, 4, 0], [0, 0, 1]])]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from distgrad import session
 from distgrad.dtype import int32, int64
-from distgrad.ops.base import Tensor, Value, broadcast_to, call, cast, op
+from distgrad.ops.base import Ints, Tensor, Value, broadcast_to, call, cast, op
 from distgrad.ops.declaration import named_tuple
 from distgrad.ops.decompositions import (
     _cholesky_input,
@@ -23,6 +23,7 @@ from distgrad.ops.decompositions import (
     solve,
 )
 from distgrad.ops.gathering import gather
+from distgrad.ops.helpers import title
 from distgrad.ops.joining import cat
 from distgrad.ops.linalg import _turned
 from distgrad.ops.making import arange, eye, zeros
@@ -36,13 +37,17 @@ NO_PIVOTS = "linalg.lu_factor: LU without pivoting is not implemented on the CPU
 PIVOTS = "Note: this function is intended to be used with the output produced by torch.linalg.lu_factor"
 
 
-def _floats(name: str, x: Tensor) -> Tensor:
-    """Matrices to be factored; torch's errors."""
+def _matrix(name: str, x: Tensor) -> None:
     if x.dim() < 2:
         sizes = list(x.shape)
         raise RuntimeError(
             f"torch.{name}: Expected tensor with 2 or more dimensions. Got size: {sizes} instead"
         )
+
+
+def _floats(name: str, x: Tensor) -> Tensor:
+    """Matrices to be factored; torch's errors."""
+    _matrix(name, x)
     if not x.is_floating_point():
         raise NotImplementedError(
             f"\"{name.removesuffix('_factor')}_cpu\" not implemented for '{x.dtype.title}'"
@@ -122,7 +127,8 @@ def lu_unpack(
     LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True
 ) -> Any:
     """(P, L, U) with A = P @ L @ U, from what `lu_factor` gives of A; empty what is not asked for."""
-    if LU_pivots.dtype is not int32:
+    _matrix("lu_unpack", LU_data)
+    if unpack_pivots and LU_pivots.dtype is not int32:
         raise RuntimeError(
             f"torch.lu_unpack: LU_pivots is expected to be a contiguous tensor of torch.int32 dtype.\n{PIVOTS}"
         )
@@ -148,9 +154,7 @@ def linalg_lu_solve(
     LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False
 ) -> Tensor:
     """X with A @ X = B from what `lu_factor` gives of A; X @ A = B if not `left`; of A's transpose if `adjoint`."""
-    if pivots.dtype is not int32:
-        raise RuntimeError("linalg.lu_solve: pivots should be a Tensor of scalar type torch.int32")
-    _check_equations("lu_solve", LU, B, left)
+    _check_equations("lu_solve", LU, pivots, B, left)
     if not left:
         return _turned(linalg_lu_solve(LU, pivots, _turned(B), adjoint=not adjoint))
     rows = _exchanged(pivots.to(LU.dtype), LU.shape[-1])
@@ -160,20 +164,48 @@ def linalg_lu_solve(
     return _solve_triangular(LU, _solve_triangular(LU, _rows(B, rows), False, True), True, False)
 
 
-def _check_equations(name: str, A: Tensor, B: Tensor, left: bool) -> None:
-    """torch's errors, which name the factors LU."""
-    if A.dtype is not B.dtype:
+def _check_equations(name: str, LU: Tensor, pivots: Tensor, B: Tensor, left: bool) -> None:
+    """torch's errors, of which some name the factors LU and others A."""
+    if not LU.is_floating_point():
         raise RuntimeError(
-            f"linalg.{name}: Expected LU and B to have the same dtype, but found LU of type {A.dtype.title} and B of "
+            f"torch.linalg.{name}: Expected a floating point or complex tensor as input. Got {LU.dtype.title}"
+        )
+    if LU.dtype is not B.dtype:
+        raise RuntimeError(
+            f"linalg.{name}: Expected LU and B to have the same dtype, but found LU of type {LU.dtype.title} and B of "
             f"type {B.dtype.title} instead"
+        )
+    if pivots.dtype is not int32:
+        raise RuntimeError(f"linalg.{name}: pivots should be a Tensor of scalar type torch.int32")
+    if LU.dim() < 2:
+        raise RuntimeError(f"torch.linalg.{name}: The input tensor A must have at least 2 dimensions.")
+    m, n = LU.shape[-2:]
+    if m != n:
+        raise RuntimeError(
+            f"torch.linalg.{name}: A must be batches of square matrices, but they are {m} by {n} matrices"
         )
     if B.dim() < 2:
         raise RuntimeError(f"linalg.{name}: The input tensor B must have at least 2 dimensions.")
-    if A.shape[-1] != B.shape[-2 if left else -1]:
-        (m, n), (k, other) = A.shape[-2:], B.shape[-2:]
+    if n != B.shape[-2 if left else -1]:
+        k, other = B.shape[-2:]
         form = "AX" if left else "XA"
         raise RuntimeError(
             f"linalg.{name}: Incompatible shapes of A and B for the equation {form} = B ({m}x{n} and {k}x{other})"
+        )
+    _check_pivots(name, pivots, n, tuple(LU.shape[:-1]))
+
+
+def _check_pivots(name: str, pivots: Tensor, n: int, expected: Ints) -> None:
+    if not pivots.dim():
+        raise IndexError("Dimension specified as -1 but tensor has no dimensions")
+    if pivots.shape[-1] != n:
+        raise RuntimeError(
+            f"linalg.{name}: Number of pivots per batch should be same as the dimension of the matrix"
+        )
+    if tuple(pivots.shape) != expected:
+        raise RuntimeError(
+            f"linalg.{name}: Expected LU.shape[:-1] and pivots.shape to be the same, but got pivots with shape "
+            f"{list(pivots.shape)} instead"
         )
 
 
@@ -289,6 +321,15 @@ def _ldl_factored(A: Value) -> tuple[Value, Value, Value]:
 )
 def _ldl_solved(LD: Value, pivots: Value, B: Value) -> Value:
     factor, right = _equations("ldl_solve", LD, B)
+    if pivots.shape != LD.shape[:-1]:
+        raise RuntimeError(
+            "torch.linalg.ldl_solve: Expected LD.shape[:-1] and pivots.shape to be the same, but got pivots with shape "
+            f"{list(pivots.shape)} instead"
+        )
+    if pivots.dtype.kind not in "iu":
+        raise RuntimeError(
+            f"torch.linalg.ldl_solve: Expected pivots to be integers. Got {title(pivots.dtype)}"
+        )
     places = broadcast_to(cast(pivots, LD.dtype), factor.shape[:-1])
     return session.emit("ldl_solve", factor, places, right)
 

@@ -72,12 +72,17 @@ def solve_ex(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cholesky_ex(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the lower factor, 0); of what is not positive definite as far as it goes, and the first bad minor's order."""
+    """(the lower factor, 0); of what is not positive definite as far as it goes, and the first bad minor's order.
+
+    LAPACK takes a nan for positive in some builds: it is bad here, where it gets to the diagonal first.
+    """
     out, info = np.zeros(x.shape, x.dtype), np.zeros(x.shape[:-2], x.dtype)
     (potrf,) = lapack.get_lapack_funcs(("potrf",), (x,))
     for at, (matrix,) in _each(x):
         with ONE_THREAD:
-            out[at], info[at] = potrf(matrix, lower=True, clean=True)
+            out[at], bad = potrf(matrix, lower=True, clean=True)
+        nans = np.flatnonzero(np.isnan(np.diagonal(out[at])))
+        info[at] = min([n for n in (bad, *(nans[:1] + 1)) if n], default=0)
     return out, info
 
 
