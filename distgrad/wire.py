@@ -240,6 +240,8 @@ class _Reader:
 
 def _tile_labels(primitive: Primitive, layout: Layout) -> Iterable[int]:
     """The labels along which a step can run tile by tile; of a regrouping, the dimensions."""
+    if "whole" in primitive.traits:
+        return ()
     if layout.labels is not None:
         return dict(layout.sizes)
     (need, *_), (out, *_) = layout.needs, layout.outs

@@ -20,16 +20,7 @@ from distgrad.program import Step
 from distgrad.sharding import Bounds, Cut, Region, extent
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import alone, refers
-from distgrad.worker.tiles import Extents, Form, Stream, Tile, Tiles, tile_place, tiled
-
-
-class StepFailed(Exception):
-    """A kernel failed on its data, or there was no memory for its result: the step, and what it raised."""
-
-    def __init__(self, step: Step, error: Exception):
-        super().__init__(step, error)
-        self.step = step
-        self.error = error
+from distgrad.worker.tiles import Extents, Form, StepFailed, Stream, Tile, Tiles, tile_place, tiled
 
 
 class Local(Protocol):

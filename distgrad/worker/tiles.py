@@ -45,6 +45,15 @@ Extents = dict[int, tuple[int, ...]]  # the shape of each result
 Stream = tuple[int, Any, Index, int]
 
 
+class StepFailed(Exception):
+    """A kernel failed on its data, or there was no memory for its result: the step, and what it raised."""
+
+    def __init__(self, step: Step, error: Exception):
+        super().__init__(step, error)
+        self.step = step
+        self.error = error
+
+
 class Form(NamedTuple):
     """What the tiles of a shard follow from: those of the next shard of the same form are the same."""
 
@@ -142,15 +151,19 @@ class Tiles(Registers):
             targets[register] = self._part(register, extents)
         calls: Bound = []
         for n, step in enumerate(self.steps):
-            if step.outs[0] not in skip:
+            if step.outs[0] in skip:
+                continue
+            try:
                 target = self._target(step.outs[0], extents, spans)
                 if step.layout.labels is None:
                     at = tile_place(places[n], self.narrowed[n], spans)
                     made = self._regrouping(n, at, target, targets)
                 else:
                     made = self._call(n, turn, target, targets)
-                calls += [] if made is None else [(step, made)]
-                calls += [(step, call) for call in self._carries(step.outs[0], turn)]
+            except Exception as error:  # a regrouping is tried on its operand's memory
+                raise StepFailed(step, error) from None
+            calls += [] if made is None else [(step, made)]
+            calls += [(step, call) for call in self._carries(step.outs[0], turn)]
         return calls, targets
 
     def _regrouping(
