@@ -35,7 +35,7 @@ from distgrad.program import (
 )
 from distgrad.sharding import Cut, Sharding, sharding_from_wire
 
-VERSION = 1
+VERSION = 2
 LIMIT = 16 << 20  # bytes of a program
 
 

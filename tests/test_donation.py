@@ -18,7 +18,7 @@ from distgrad.primitives import updates
 from distgrad.primitives.updates import RULES
 from distgrad.session import placement
 from distgrad.states import State
-from distgrad.worker import loops
+from distgrad.worker import loops, pool
 
 SIDE = 160  # 100 KiB: more than what the driver keeps beside a call
 
@@ -227,3 +227,54 @@ def test_a_step_that_was_broken_off_is_not_done_twice(workers: Any, monkeypatch:
     with pytest.raises(DistgradError, match="broken off"):
         session.fetch(made)
     np.testing.assert_array_equal(session.fetch(other), 4)
+
+
+def test_what_was_not_sent_is_sent_the_next_time(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    p, g = whole(np.ones((SIDE, SIDE)))._value, whole(np.full((SIDE, SIDE), 2.0))
+    session.settle()
+    made = moved(p, (g + g.reshard(SIDE // 4).sum())._value)  # the sum is there in the second stage
+    del p
+    with monkeypatch.context() as patch:  # the first stage is not even begun
+        patch.setattr(workers, "_submit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            session.flush()
+    np.testing.assert_allclose(session.fetch(made), 1 - 0.1 * (2 * SIDE * SIDE + 2), rtol=1e-6)
+
+
+def test_a_step_that_was_done_needs_no_memory_again(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    p, g = whole(np.ones((SIDE, SIDE)))._value, whole(np.full((SIDE, SIDE), 2.0))._value
+    index = torch.tensor([SIDE]).reshard({})._value
+    made = moved(p, g)
+    bad = session.emit("take", made, index, dim=0, size=SIDE, wrap=False)
+    del p
+    outs, done = loops.LoopRunner._outs, []
+
+    def short(self: Any, n: int, *rest: Any) -> Any:
+        if id(self) in done:
+            raise MemoryError("second time")
+        done.append(id(self))
+        return outs(self, n, *rest)
+
+    monkeypatch.setattr(loops.LoopRunner, "_outs", short)
+    session.settle()
+    with pytest.raises(DistgradError):
+        session.fetch(bad)
+    np.testing.assert_allclose(session.fetch(made), 0.8)
+
+
+def test_memory_that_is_short_before_a_tile_is_the_steps_failure(
+    workers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = whole(np.ones((SIDE, SIDE))).reshard(SIDE // 4)
+    other = (x[:1] * 2)._value
+    session.settle()
+
+    def short(*_: Any) -> Any:
+        raise MemoryError("no memory for temporaries")
+
+    monkeypatch.setattr(pool.Pool, "scratch", short)
+    bad, good = ((x + 1).exp() * 2).sum(), (torch.ones(SIDE, SIDE).reshard({}) + 1)
+    with pytest.raises(DistgradError, match=r"no memory for temporaries in .*, called at File"):
+        bad.item()
+    np.testing.assert_array_equal(session.fetch(other), 2)
+    np.testing.assert_array_equal(good.numpy(), 2)

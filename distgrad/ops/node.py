@@ -233,7 +233,7 @@ def make_view(op: Op, args: tuple[Any, ...], tensor: Tensor, value: Value, index
         base, depth = source, len(steps) - 1
     tensor._storage, tensor._versions = storage, source._counter
     chain = Chain(storage.value.shape, steps, depth)
-    # Of what is only promised the contents are found from the storage, once they are asked for.
+    # Of what is still lazy the contents are found from the storage, once they are asked for.
     generation = storage.generation if value.result.lazy is None else -1
     view = View(chain, value, generation, base, source._counter.number)
     view.creation = before.creation if before is not None else None

@@ -145,7 +145,7 @@ def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _filled_with(tensor: Tensor) -> Any:
-    """The number that is promised for all elements of a large new tensor; else None."""
+    """The number of which a large new tensor, still lazy, is filled; else None."""
     lazy = tensor._value.result.lazy
     if isinstance(lazy, LazyConstant) and lazy.primitive.name == "expand":
         array = lazy.inputs[0].array

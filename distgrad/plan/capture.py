@@ -27,7 +27,7 @@ class Capture:
     externals: list[External]
     ins: list[int]  # of all nodes, one after the other
     wanted: list[bool]
-    forward: int = 0  # the first nodes, up to this number, may be spared
+    forward: int = 0  # the first nodes, up to this number, need not be kept
     again: frozenset[int] = frozenset()  # nodes that run for the second time, as what they make is asked for
     pins: Mapping[tuple[int, str], int] = field(default_factory=dict)  # of these: the rows of their tiles
     asked: int = -1  # a value that must be kept, as somebody waits for it

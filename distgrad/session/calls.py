@@ -89,6 +89,7 @@ class Calls:
         self.passes: set[tuple[Any, int]] = set()  # places at which users have begun backward passes
         self._forward_failed = False  # since the last check
         self._refused: DistgradError | None = None
+        self.waits = True  # whether `run` waits, if too many stages are on their way
 
     def new_id(self, holder: Slot | None) -> int:
         """An id to store a value under; `holder` tells the memory that it takes."""
@@ -138,7 +139,7 @@ class Calls:
         sends: tuple[Send, ...] = (),
         sites: Sequence[CallSite | None] = (),
     ) -> Box:
-        """Send one program to every worker. Waits only if too many stages are on their way.
+        """Send one program to every worker. Waits only if it may, and too many stages are on their way.
 
         `boxes` are (channels, box) of what the program receives, `returns` the channels of what it sends, which
         are the program's `sends`. What is to `donate`, of the inputs, may be written over.
@@ -178,13 +179,13 @@ class Calls:
         for number in donate:
             self.stored.pop(number, None)
         self._in_flight.append(_Call(self._serial, sent.replies, sites, [*freed, *donate], keep))
-        while len(self._in_flight) > IN_FLIGHT:
-            self._collect()
+        if self.waits:
+            self.make_room()
         return sent
 
-    def make_room(self, count: int) -> None:
-        """Wait until so many calls can be sent without waiting."""
-        while self._in_flight and len(self._in_flight) + count > IN_FLIGHT:
+    def make_room(self) -> None:
+        """Wait until no more calls are on their way than may be."""
+        while len(self._in_flight) > IN_FLIGHT:
             self._collect()
 
     def _received(self, boxes: Sequence[tuple[tuple[str, ...], Box]], worker: int) -> list[Any]:

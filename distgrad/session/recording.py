@@ -127,6 +127,8 @@ class Recording(Store):
         if is_there(result):
             if result not in self._remakable and (found := anchors(remat.past)) is not None:
                 self._remakable[result] = remat._replace(anchors=found)
+                for anchor in found:
+                    anchor.anchor = True
             return
         replay = self._replays.nodes({result: remat})
         if replay is None:

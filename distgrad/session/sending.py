@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from time import perf_counter
 from typing import Any
@@ -143,14 +143,8 @@ class Sending(Recording):
             return error
         self._free(made)
         gifts = donated(plan, captured, self.pending)
-        if gifts:
-            self.calls.make_room(len(plan.stages))
-        with held_back() if gifts else contextlib.nullcontext():
-            try:
-                self._run(captured, plan, gifts)
-            except BaseException:
-                self._lose(gifts)
-                raise
+        with self._unbroken() if gifts else contextlib.nullcontext():
+            self._run(captured, plan, gifts)
             self.left_budget = None
             self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
         self._prune()
@@ -161,9 +155,19 @@ class Sending(Recording):
             measure.active.flushed(begin)
         return None
 
-    def _lose(self, gifts: Gifts) -> None:
+    @contextlib.contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """A block without Ctrl-C: what it sends cannot be sent again. It waits for nothing: that is done after it."""
+        self.calls.waits = False
+        try:
+            with held_back():
+                yield
+        finally:
+            self.calls.waits = True
+        self.calls.make_room()
+
+    def _lose(self, lost: set[Result]) -> None:
         """Calls that may write over these results were broken off: what was to be made of them cannot be any more."""
-        lost = {result for results in gifts.values() for result in results}
         left = apart_from({n for n in self.pending if not lost.isdisjoint(n.inputs)}, self.pending)
         for node in set(self.pending).difference(left):
             for out in node.outputs:
@@ -236,11 +240,13 @@ class Sending(Recording):
         boxes: dict[int, Box] = {}
         made: set[int] = set()
         still = {b.stage for b in plan.boxed.values()}
+        given: set[Result] = set()  # to calls that were begun
         try:
             for n, stage in enumerate(plan.stages):
                 for form, holder in zip(stage.keep, stage.holders, strict=True):
                     ids[form] = self.calls.new_id(holder)
                     made.add(ids[form])
+                given.update(gifts.get(n, ()))
                 boxes[n] = self._submit(stage, ids, captured, boxes, gifts.get(n, ()))
                 for result in gifts.get(n, ()):
                     result.becomes_donated()
@@ -253,6 +259,8 @@ class Sending(Recording):
                 self.calls.freed.extend(done)
         except BaseException:
             self.calls.freed.extend(made)
+            if given:
+                self._lose(given)
             raise
         for value, form in plan.stored.items():
             captured.results[value].becomes_stored(ids[form], RemoteRef(self, [ids[form]]))

@@ -67,7 +67,7 @@ class called:
 def here(primitive: Primitive) -> CallSite:
     """The op that is running, or else the primitive, and where the user called it.
 
-    For `Session.record` and its like, which `apply` calls: four frames below the one that may be the user's.
+    For `Session.record` and its like, which `dispatch` calls: four frames below the one that may be the user's.
     """
     name, caller = current_op.name or primitive.name, current_op.caller
     return call_site(name, 4) if caller is None else (name, *caller)

@@ -55,10 +55,18 @@ class LoopRunner(Tiles):
         """
         bounds = [_bounds(cuts, shard) for cuts in self.grids]
         regs = self.regs if self.tiled else [None] * self.registers
-        streams = self._read(local, bounds, regs)
-        if self.tiled:
-            return self._by_tiles(shard, bounds, regs, streams, skip, meter)
-        return self._once(shard, local, regs, skip, onto, meter)
+        try:
+            streams = self._read(local, bounds, regs)
+            if self.tiled:
+                return self._by_tiles(shard, bounds, regs, streams, skip, meter)
+            return self._once(shard, local, regs, skip, onto, meter)
+        except (StepFailed, CheckError):
+            raise
+        except Exception as error:  # no memory to put pieces together, or for temporaries
+            step = next((step for step in self.steps if step.outs[0] not in skip), None)
+            if step is None:
+                raise
+            raise StepFailed(step, error) from None
 
     def _read(self, local: Local, bounds: list[list[Bounds]], regs: list[Any]) -> list[Stream]:
         """Fill the registers that are read whole; what the others are read from."""
@@ -124,6 +132,8 @@ class LoopRunner(Tiles):
     ) -> list[np.ndarray]:
         """What step `n` makes of the whole shard. Memory that is taken for that is noted in `own`."""
         step = self.steps[n]
+        if step.outs[0] in local.spent:  # done before another step failed, and its operands are gone
+            return [local.spent[slot] for slot in step.outs]
         kwargs, traits = dict(step.attrs), step.primitive.traits
         if "placed" in traits or "into" in traits:
             where = self._place(n, shard)
@@ -138,13 +148,10 @@ class LoopRunner(Tiles):
                 if made is None or id(made) not in own:
                     made = self.pool.take(extent(where.outs[0]), self.slots[step.outs[0]].dtype)
                 kwargs["out"] = made
-        if step.outs[0] in local.spent:
-            results = tuple([local.spent[slot] for slot in step.outs])
-        else:
-            results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
-            results = results if isinstance(results, tuple) else (results,)
-            if "over_next" in traits:
-                local.spent.update(zip(step.outs, results, strict=True))
+        results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
+        results = results if isinstance(results, tuple) else (results,)
+        if "over_next" in traits:
+            local.spent.update(zip(step.outs, results, strict=True))
         if checks.ENABLED:
             self._check(n, shard, results)
         arrays = [np.asarray(result) for result in results]  # indexing may have made it a scalar
