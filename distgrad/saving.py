@@ -54,6 +54,15 @@ class Packed:
         self.is_output = is_output
 
 
+class Contents:
+    """What a tensor held when it was saved, where it may change since; None once that is forgotten."""
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: Any):
+        self.tensor: Any = tensor
+
+
 def push(pair: Pair) -> None:
     """Set hooks in this thread; a RuntimeError where they are refused."""
     if hooks.refusal is not None:

@@ -105,6 +105,28 @@ def test_forward_over_reverse_and_reverse_over_forward(torch: ModuleType) -> Non
         assert twice.tolist() == [6, 12, -6, 0]
 
 
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [("cube", [12, 180]), ("overwritten", [12, 180]), ("view", [12, 0]), ("result", [np.e**2, 10 * np.e**3])],
+)
+def test_what_may_change_is_saved_with_its_tangents(torch: ModuleType, name: str, want: list[float]) -> None:
+    """The gradient of x³ is 3x², whose tangent is 6xt; that of exp is exp, with the tangent exp(x)t."""
+    x, t = torch.tensor([2.0, 3.0], requires_grad=True), torch.tensor([1.0, 10.0])
+    with torch.autograd.graph.allow_mutation_on_saved_tensors(), fw.dual_level():
+        d = fw.make_dual(x, t)
+        b = d.exp() if name == "result" else d * 1
+        y = (
+            b * 1
+            if name == "result"
+            else d * d * d
+            if name == "cube"
+            else (b[:1] if name == "view" else b) ** 3
+        )
+        b.mul_(5)
+        (g,) = torch.autograd.grad(y.sum(), x)
+        np.testing.assert_allclose(pair(g)[1], want, rtol=1e-6)
+
+
 def test_gradients_of_the_tangent(torch: ModuleType) -> None:
     t = torch.tensor([1.0, 2.0], requires_grad=True)
     with fw.dual_level():

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad import saving, session
+from distgrad.autograd.pushing import keep_tangents
 from distgrad.handles import RemovableHandle
 from distgrad.ops.inplace import INFERENCE
 from distgrad.record import BackwardNode, grad_mode
+from distgrad.saving import Contents
 from distgrad.tensor import Tensor
 
 __all__ = [
@@ -203,24 +205,16 @@ class _Mutation(threading.local):
         self.block: _Kept | None = None
 
 
-class _Contents:
-    """What a tensor held when it was saved; None once its block has ended."""
-
-    __slots__ = ("__weakref__", "tensor")
-
-    def __init__(self, tensor: Tensor):
-        self.tensor: Tensor | None = tensor
-
-
 class _Kept:
     """All that was saved in one block."""
 
     def __init__(self) -> None:
-        self._items: weakref.WeakSet[_Contents] = weakref.WeakSet()
+        self._items: weakref.WeakSet[Contents] = weakref.WeakSet()
 
-    def pack(self, tensor: Tensor) -> _Contents:
+    def pack(self, tensor: Tensor) -> Contents:
         """Values never change: a tensor of its own on this one is what it was saved as, without a copy."""
-        item = _Contents(Tensor(tensor._value))
+        item = Contents(Tensor(tensor._value))
+        keep_tangents(item.tensor, tensor)
         self._items.add(item)
         return item
 
@@ -237,7 +231,7 @@ OUTSIDE = (
 )
 
 
-def _contents(item: _Contents) -> Tensor:
+def _contents(item: Contents) -> Tensor:
     if _mutation.block is None or item.tensor is None:
         raise AssertionError(OUTSIDE)
     return item.tensor

@@ -24,6 +24,7 @@ from distgrad.ops.inplace import CopySlices
 from distgrad.ops.making import zeros_like
 from distgrad.ops.node import OpNode, SavedList, _like, fitted
 from distgrad.record import AsStridedBackward0, SavedResult, enable_grad, grad_mode
+from distgrad.saving import Contents, Packed
 from distgrad.session import batching
 from distgrad.storage import View
 from distgrad.tensor import Tensor
@@ -197,9 +198,19 @@ def _remember(args: Args, before: Args, outs: list[Tensor]) -> None:
 def _mark(saved: Any, item: Any) -> None:
     if type(saved) is SavedResult:  # of others the tensor itself was saved
         saved.tangents = tangents_of(item)
+    elif type(saved) is Packed and type(saved.item) is Contents:
+        keep_tangents(saved.item.tensor, item)
     elif type(saved) is SavedList:
         for one, its in zip(saved, item, strict=True):
             _mark(one, its)
+
+
+def keep_tangents(kept: Tensor, item: Tensor) -> None:
+    """Give `kept` the tangents of `item` as they are now, whatever is written to them later."""
+    for level in range(len(dual.forward.levels)):
+        tangent = tangent_at(item, level)
+        if tangent is not None:
+            give(kept, level, _as_it_was(tangent, tangent, level))
 
 
 # In place.
