@@ -48,7 +48,7 @@ def _lu(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 case("lu", _lu, normal(4, 3, 3, dtype="float64"), check="lu_factor")
 case("exchanged", lambda p: np.array([[1.0, 2, 0], [0, 2, 1]]), np.array([[2.0, 3], [1, 3]]), m=3)
-case("solve_ex", lambda a, b: (np.linalg.solve(a, b), np.zeros(4)), _square, _right)
+case("solve_ex", lambda a, b: (np.linalg.solve(a, b), np.zeros(4)), _square, _right, turned=False)
 case("cholesky_ex", lambda x: (np.linalg.cholesky(x), np.zeros(4)), _definite)
 _diagonals = np.array([[4.0, 3, 2], [9, 8, 7]])
 _halves = np.array([[1.0, 0, 0], [0.5, 1, 0], [0.25, 0, 1]])

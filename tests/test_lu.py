@@ -161,6 +161,28 @@ def test_pivots_and_factors_belong_together(torch: ModuleType) -> None:
 
 
 @BOTH
+def test_info_is_of_the_matrix_itself(torch: ModuleType) -> None:
+    solve_ex, x = (
+        torch.linalg.solve_ex,
+        torch.tensor([[1.0, 2, 3], [2, 4, 6], [1, 1, 1]], dtype=torch.float64),
+    )
+    found = solve_ex(x, torch.ones(2, 3, dtype=torch.float64), left=False)
+    assert found.info.item() == 3  # its transpose is singular at 2
+    assert np.isnan(found.result.numpy()).all()
+    for check in (False, True):
+        a, b = torch.tensor(A, requires_grad=True), torch.tensor(np.stack([B, -B]))
+        found = solve_ex(a, b, check_errors=check)
+        assert (found.info.shape, found.info.item()) == ((), 0)
+        np.testing.assert_allclose(found.result[1].detach().numpy(), -np.linalg.solve(A, B), atol=1e-12)
+        found = solve_ex(a, b.mT, left=False, check_errors=check)
+        want = np.linalg.solve(A.T, B).T
+        np.testing.assert_allclose(found.result[0].detach().numpy(), want, atol=1e-12)
+        (g,) = torch.autograd.grad(found.result[0].sum(), a)
+        np.testing.assert_allclose(g.numpy(), -want.T @ np.linalg.solve(A, np.ones((3, 2))).T, atol=1e-12)
+    assert solve_ex(x.expand(2, 1, 3, 3), torch.ones(5, 3, 2).double()).info.tolist() == [[3], [3]]
+
+
+@BOTH
 def test_a_nan_is_not_positive_definite(torch: ModuleType) -> None:
     x = np.tile(np.eye(3), (5, 1, 1))
     for i, place in enumerate(((0, 0), (1, 0), (2, 1), (2, 0), (0, 2))):

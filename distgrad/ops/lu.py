@@ -220,16 +220,21 @@ _solve_ex = named_tuple("linalg_solve_ex", ("result", "info"))
 _cholesky_ex = named_tuple("linalg_cholesky_ex", ("L", "info"))
 
 
+def _solved_A(g: Tensor, A: Tensor, B: Tensor, turned: bool) -> Tensor:
+    gb, x = _solved(A, g, not turned)[0], _solved(A, B, turned)[0]
+    return -(_product(x, _turned(gb)) if turned else _product(gb, _turned(x)))
+
+
 @op(
     name="LinalgSolveExBackward0",
-    A=lambda g, A, B: -_product(_solved(_turned(A), g)[0], _turned(_solved(A, B)[0])),
-    B=lambda g, A: _solved(_turned(A), g)[0],
+    A=_solved_A,
+    B=lambda g, A, turned: _solved(A, g, not turned)[0],
     method=False,
     listed=False,
 )
-def _solved(A: Value, B: Value) -> tuple[Value, Value]:
-    """(X with A @ X = B, info as floats)."""
-    x, info = session.dispatch("solve_ex", [*_equations("solve", A, B)], {})
+def _solved(A: Value, B: Value, turned: bool) -> tuple[Value, Value]:
+    """(X with A @ X = B, or with Aᵀ @ X = B if `turned`; info of A as floats)."""
+    x, info = session.dispatch("solve_ex", [*_equations("solve", A, B)], {"turned": turned})
     return x, info
 
 
@@ -245,7 +250,7 @@ def _inverted(A: Value) -> tuple[Value, Value]:
     n = A.shape[-1]
     rows, columns = (session.emit("iota", shape=(n, n), dim=d, cuts=None) for d in (0, 1))
     one = broadcast_to(cast(session.emit("equal", rows, columns), A.dtype), A.shape)
-    x, info = session.dispatch("solve_ex", [A, one], {})
+    x, info = session.dispatch("solve_ex", [A, one], {"turned": False})
     return x, info
 
 
@@ -278,8 +283,10 @@ def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = Fa
         return _solve_ex([call("squeeze", x, -1), info])
     if check_errors:
         x = solve(A, B, left=left)
-        return _solve_ex([x, zeros(x.shape[:-2], dtype=int32)])
-    x, info = _solved(A, B) if left else _solved(_turned(A), _turned(B))
+        return _solve_ex([x, zeros(A.shape[:-2], dtype=int32)])
+    x, info = _solved(A, B, False) if left else _solved(A, _turned(B), True)
+    if info.shape != A.shape[:-2]:  # A was repeated beside the batch of B
+        info = _lu(A.detach(), "")[2]
     return _solve_ex([x if left else _turned(x), info.to(int32)])
 
 

@@ -53,21 +53,31 @@ def exchanged(pivots: np.ndarray, m: int) -> np.ndarray:
     return out
 
 
-def solve_ex(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(x with a @ x = b, 0); of a singular matrix what substitution gives, and where the zero is, from 1 on."""
+def solve_ex(a: np.ndarray, b: np.ndarray, turned: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(x with a @ x = b, 0); of a singular matrix what substitution gives, and where the zero is, from 1 on.
+
+    If `turned`, x with aᵀ @ x = b from the factors of a.
+    """
     out, info = np.empty(b.shape, b.dtype), np.zeros(a.shape[:-2], a.dtype)
-    (gesv,) = lapack.get_lapack_funcs(("gesv",), (a, b))
-    expect(a.shape[-1] == b.shape[-2], "{} beside {}", a.shape, b.shape)  # gesv does not look
+    getrf, getrs = lapack.get_lapack_funcs(("getrf", "getrs"), (a, b))
+    expect(
+        a.shape[-2] == a.shape[-1] == b.shape[-2], "{} beside {}", a.shape, b.shape
+    )  # LAPACK does not look
     for at, (matrix, right) in _each(a, b):
-        if not right.size:
+        if not matrix.size:
             continue
         with ONE_THREAD:
-            lu, places, out[at], info[at] = gesv(matrix, right)
+            lu, places, info[at] = getrf(matrix)
+            if right.size and not info[at]:
+                out[at], _ = getrs(lu, places, right, trans=int(turned))
         if info[at]:
             rows = exchanged(places + 1, len(matrix)).astype(int)
             one = np.tril(lu, -1) + np.eye(len(lu), dtype=lu.dtype)
             with np.errstate(all="ignore"):
-                out[at] = _substituted(lu, _substituted(one, right[rows], False), True)
+                if turned:
+                    out[at][rows] = _substituted(one.T, _substituted(lu.T, right, False), True)
+                else:
+                    out[at] = _substituted(lu, _substituted(one, right[rows], False), True)
     return out, info
 
 
@@ -168,7 +178,7 @@ primitive(
     traits={"whole"},
     flops=lambda ins, outs, attrs: 0,
 )
-_declare("solve_ex", solve_ex, "nn nk -> nk .", 2)
+_declare("solve_ex", solve_ex, "nn nk -> nk .", 2, turned="bool")
 _declare("cholesky_ex", cholesky_ex, "nn -> nn .", 0.33)
 _declare("ldl", ldl, "nn -> nn n .", 0.33)
 primitive(
