@@ -189,6 +189,9 @@ def test_a_nan_is_not_positive_definite(torch: ModuleType) -> None:
         x[(i, *place)] = np.nan
     info = torch.linalg.cholesky_ex(torch.tensor(x)).info
     assert (info.tolist(), info.dtype) == ([1, 2, 3, 3, 0], torch.int32)
+    for call in (torch.linalg.cholesky, lambda x: torch.linalg.cholesky_ex(x, check_errors=True).L):
+        with pytest.raises(Exception, match=r"the leading minor of order 2 is not positive-definite"):
+            call(torch.tensor(x[1])).numpy()
 
 
 @DRIVER

@@ -100,13 +100,20 @@ def cofactors(x: np.ndarray) -> np.ndarray:
     return out
 
 
+def _definite(matrix: np.ndarray) -> tuple[np.ndarray, int]:
+    """(the lower factor, 0 or the first bad minor's order). Some LAPACKs take a nan for positive: it is bad here."""
+    (potrf,) = lapack.get_lapack_funcs(("potrf",), (matrix,))
+    with ONE_THREAD:
+        lower, bad = potrf(matrix, lower=True, clean=True)
+    nans = np.flatnonzero(np.isnan(np.diagonal(lower)))
+    return lower, min([int(n) for n in (bad, *(nans[:1] + 1)) if n], default=0)
+
+
 def cholesky(x: np.ndarray) -> np.ndarray:
     """The lower triangular factor of x = l @ l.T, of which the lower triangle is read."""
     out = np.zeros(x.shape, x.dtype)
-    (potrf,) = lapack.get_lapack_funcs(("potrf",), (x,))
     for at, (matrix,) in _each(x):
-        with ONE_THREAD:
-            out[at], info = potrf(matrix, lower=True, clean=True)
+        out[at], info = _definite(matrix)
         if info > 0:
             raise LinAlgError(
                 f"linalg.cholesky: {_element(at, x.shape[:-2])}The factorization could not be completed because the "

@@ -14,7 +14,7 @@ from distgrad.errors import LinAlgError
 from distgrad.primitives.base import Attrs, Aval, Labels, expect, primitive
 from distgrad.primitives.batching import shifted
 from distgrad.primitives.blas import ONE_THREAD
-from distgrad.primitives.decompositions import _declare, _each, _element, _shapes, _substituted
+from distgrad.primitives.decompositions import _declare, _definite, _each, _element, _shapes, _substituted
 
 
 def lu(x: np.ndarray, check: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,17 +82,10 @@ def solve_ex(a: np.ndarray, b: np.ndarray, turned: bool) -> tuple[np.ndarray, np
 
 
 def cholesky_ex(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the lower factor, 0); of what is not positive definite as far as it goes, and the first bad minor's order.
-
-    LAPACK takes a nan for positive in some builds: it is bad here, where it gets to the diagonal first.
-    """
+    """(the lower factor, 0); of what is not positive definite as far as it goes, and the first bad minor's order."""
     out, info = np.zeros(x.shape, x.dtype), np.zeros(x.shape[:-2], x.dtype)
-    (potrf,) = lapack.get_lapack_funcs(("potrf",), (x,))
     for at, (matrix,) in _each(x):
-        with ONE_THREAD:
-            out[at], bad = potrf(matrix, lower=True, clean=True)
-        nans = np.flatnonzero(np.isnan(np.diagonal(out[at])))
-        info[at] = min([n for n in (bad, *(nans[:1] + 1)) if n], default=0)
+        out[at], info[at] = _definite(matrix)
     return out, info
 
 
