@@ -35,14 +35,13 @@ settings.register_profile(
 settings.load_profile("distgrad")
 
 TIMEOUT = 120
+BUSY = 300  # seconds in which a Ray starts on a machine that has other work, such as a second Ray
 
 
 @pytest.fixture(scope="session")
 def ray_workers() -> Iterator[Transport]:
     """Two Ray workers that all tests of a run share."""
-    distgrad.init(workers=2, timeout=TIMEOUT)
-    transport = door.detach()
-    assert transport is not None
+    transport = start_workers(workers=2, timeout=BUSY)
     yield transport
     transport.close()
 
@@ -120,7 +119,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 @pytest.fixture(scope="module")
 def ours() -> Iterator[Transport]:
     """Three Ray workers that a module's tests share."""
-    transport = start_workers(workers=3, worker=Dummy, worker_options={"start": 7})
+    transport = start_workers(workers=3, worker=Dummy, worker_options={"start": 7}, timeout=BUSY)
     yield transport
     transport.close()
 
