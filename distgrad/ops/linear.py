@@ -256,9 +256,8 @@ def weighted(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     fits = rows.dim() == weight.dim() == 2 and rows.shape[1] == weight.shape[1]
     if not (fits and rows.dtype is weight.dtype is (weight if bias is None else bias).dtype):
-        return (
-            call("mm", rows, weight.t()) if bias is None else addmm(bias, rows, weight.t())
-        )  # which says why not
+        turned = weight.t()  # torch's words for what is wrong are of this product
+        return call("mm", rows, turned) if bias is None else addmm(bias, rows, turned)
     products.check_matrix_types(rows._avals, weight._avals)
     if bias is None:
         return _contract(rows, weight, "mk,nk->mn", "MmBackward0")

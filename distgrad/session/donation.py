@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distgrad.graph import Node, Result
-from distgrad.plan.capture import Capture
+from distgrad.plan.capture import Capture, left_over
 from distgrad.plan.costs import SMALL
 from distgrad.plan.plans import Plan
 
@@ -47,12 +47,9 @@ def donated(plan: Plan, captured: Capture, pending: Sequence[Node]) -> Gifts:
 
 def _still_read(plan: Plan, captured: Capture, pending: Sequence[Node]) -> set[Result]:
     """What nodes read that are not over with this plan: they wait, or may have to run again."""
-    nodes, sent = captured.nodes, set(captured.nodes)
-    waiting = {nodes[n] for n in plan.deferred}
-    read: set[Result] = set()
-    for node in reversed(pending):
-        if node not in sent or node in waiting or not read.isdisjoint(node.outputs):
-            read.update(node.inputs)
+    nodes = captured.nodes
+    waiting = left_over(pending, set(nodes), {nodes[n] for n in plan.deferred})
+    read = {result for node in waiting for result in node.inputs}
     again = {
         n
         for ways in (plan.rematerialised, plan.rematerialisable)

@@ -67,13 +67,7 @@ def grid_sample(
     outside they are "zeros", those of the "border", or mirrored ("reflection"). The ends are the middles of the
     outermost pixels with `align_corners`, else their outer edges.
     """
-    if align_corners is None:
-        warnings.warn(
-            "Default grid_sample and affine_grid behavior has changed to align_corners=False since 1.3.0. Please "
-            "specify align_corners=True if the old behavior is desired. See the documentation of grid_sample for "
-            "details.",
-            stacklevel=2,
-        )
+    _tell_default(align_corners)
     _check_grid(input, grid, mode, padding_mode)
     lengths = tuple(input.shape[2:])
     axes = [_pixels(grid[..., len(lengths) - 1 - d], n, bool(align_corners)) for d, n in enumerate(lengths)]
@@ -149,15 +143,20 @@ def _read(flat: Tensor, place: Tensor, valid: Tensor | None, weight: Tensor | No
     return found if weight is None else found * weight.reshape(n, 1, -1)
 
 
-def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
-    """The places (N, H, W, 2) that `theta` (N, 2, 3) maps the pixels of images of `size` to; (N, 3, 4) for volumes."""
+def _tell_default(align_corners: bool | None) -> None:
+    """Warn of the default, as torch does."""
     if align_corners is None:
         warnings.warn(
             "Default grid_sample and affine_grid behavior has changed to align_corners=False since 1.3.0. Please "
             "specify align_corners=True if the old behavior is desired. See the documentation of grid_sample for "
             "details.",
-            stacklevel=2,
+            stacklevel=3,
         )
+
+
+def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
+    """The places (N, H, W, 2) that `theta` (N, 2, 3) maps the pixels of images of `size` to; (N, 3, 4) for volumes."""
+    _tell_default(align_corners)
     if not theta.is_floating_point():
         raise ValueError(f"Expected theta to have floating point type, but got {theta.dtype}")
     size = tuple(size)
