@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,3 +254,129 @@ def test_index_put_into_what_is_repeated(anywhere: ModuleType) -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(IndexError, match="index 4 is out of"):
             assert repeated.index_put_((picked * 2,), torch.ones(3)).tolist()
+
+
+# What is written through strides of any kind, against NumPy's.
+FILLS = ["fill", "zero", "masked_fill", "index_fill", "tril", "triu", "copy"]
+
+
+def _written(kind: str, shape: tuple[int, ...], random: np.random.Generator) -> tuple[np.ndarray, list[Any]]:
+    """Where an op writes, and its arguments that say so."""
+    mask = np.zeros(shape, bool)
+    if kind == "masked_fill":
+        mask = random.random(shape) < 0.3
+        return mask, [mask]
+    if kind == "index_fill":
+        d = int(random.integers(len(shape)))
+        index = random.integers(-shape[d], shape[d], 2)
+        np.moveaxis(mask, d, 0)[index] = True
+        return mask, [d, index]
+    if kind in ("tril", "triu"):
+        k = int(random.integers(-2, 3))
+        return getattr(np, kind)(np.ones(shape), k) == 0, [k]
+    return ~mask, []
+
+
+def _strides(random: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...], int, np.ndarray]:
+    """Size, strides and offset of a view, and which element of the storage it has where."""
+    size = tuple(int(n) for n in random.integers(1, 5, 3))
+    stride = tuple(int(n) for n in random.integers(0, 4, 3))
+    offset = int(random.integers(0, 3))
+    places = offset + sum(s * i for s, i in zip(stride, np.indices(size), strict=True))
+    return size, stride, offset, places
+
+
+@pytest.mark.filterwarnings("ignore:Use of")
+@pytest.mark.parametrize("kind", FILLS)
+def test_one_number_is_written_wherever_an_element_is_seen(anywhere: ModuleType, kind: str) -> None:
+    """Each element of the storage counts once in the gradient, also that of the number."""
+    torch = anywhere
+    random = np.random.default_rng(FILLS.index(kind))
+    for turn in range(6):
+        size, stride, offset, places = _strides(random)
+        start, weights = random.integers(1, 9, (2, 30)).astype(float)
+        w, v = torch.tensor(start, requires_grad=True), torch.tensor(7.0, requires_grad=True)
+        base = (w * 1).reshape(5, 6)
+        view = base.as_strided(size, stride, offset)
+        mask, args = _written(kind, size, random)
+        args = [torch.tensor(a) if isinstance(a, np.ndarray) else a for a in args]
+        repeats = any(n > 1 and not s for n, s in zip(size, stride, strict=True))
+        if kind not in ("zero", "tril", "triu"):
+            args.append(v if turn % 2 else 7.0)
+        if repeats and (kind == "copy" or (kind == "fill" and turn % 2)):
+            with pytest.raises(RuntimeError, match=OVERLAP):
+                getattr(view, f"{kind}_")(*args)
+            assert base.flatten().tolist() == start.tolist()
+            continue
+        number = 0 if kind in ("zero", "tril", "triu") else 7
+        getattr(view, f"{kind}_")(*args)
+        at = np.unique(places[mask])
+        assert base._version == 1
+        start[at] = number
+        assert base.flatten().tolist() == start.tolist()
+        assert view.tolist() == start[places].tolist()
+        loss = (base.flatten() * torch.tensor(weights)).sum()
+        gradients = torch.autograd.grad(loss, (w, v), allow_unused=True)
+        expected = weights[at].sum() if number and turn % 2 else 0
+        assert (gradients[1].item() if gradients[1] is not None else 0) == expected
+        weights[at] = 0
+        assert gradients[0].tolist() == weights.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:Use of")
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_index_put_through_strides_of_any_kind(anywhere: ModuleType, accumulate: bool) -> None:
+    torch = anywhere
+    random = np.random.default_rng(1)
+    for _ in range(6):
+        size, stride, offset, places = _strides(random)
+        start, new = random.integers(1, 9, 30).astype(float), random.integers(10, 99, 3).astype(float)
+        base = torch.tensor(start).reshape(5, 6)
+        view = base.as_strided(size, stride, offset)
+        at = [random.integers(0, n, 3) for n in size]
+        view.index_put_([torch.tensor(i) for i in at], torch.tensor(new), accumulate)
+        if accumulate:
+            np.add.at(start, places[tuple(at)], new)
+        else:
+            start[places[tuple(at)]] = new
+        assert base.flatten().tolist() == start.tolist()
+        assert base._version == 1
+
+
+def test_windows_are_written_and_watched(torch: ModuleType) -> None:
+    """What is not one number is refused: what becomes of it would depend on the order of the writes."""
+    base = torch.arange(6.0)
+    windows = base.unfold(0, 4, 1)
+    for write in (lambda: windows.add_(1), lambda: windows.copy_(torch.ones(3, 4)), lambda: windows.exp_()):
+        with pytest.raises(RuntimeError, match=OVERLAP):
+            write()
+    windows[1:] = 9.0
+    assert base.tolist() == [0.0] + [9.0] * 5
+    windows.fill_diagonal_(-1)
+    assert base.tolist() == [-1.0, 9.0, -1.0, 9.0, -1.0, 9.0]
+    windows[windows == 9] = torch.arange(6.0)
+    assert base.tolist() == [-1.0, 2.0, -1.0, 4.0, -1.0, 5.0]
+    apart = windows.detach()
+    v = torch.tensor(2.0, requires_grad=True)
+    apart.masked_fill_(torch.eye(3, 4).bool(), v)
+    assert base.tolist() == [2.0, 2.0, 2.0, 4.0, 2.0, 5.0]
+    assert torch.autograd.grad(apart.sum(), v)[0].item() == 6
+
+
+def test_triangles_of_what_is_expanded(torch: ModuleType) -> None:
+    rows, columns = torch.arange(1.0, 4), torch.arange(1.0, 4)
+    rows.expand(4, 3).tril_()
+    columns.unsqueeze(1).expand(3, 4).triu_()
+    assert rows.tolist() == columns.tolist() == [1.0, 0.0, 0.0]
+    number = torch.ones(1)
+    number.expand(3, 3).tril_(2)
+    assert number.item() == 1
+    number.expand(3, 3).triu_()
+    assert number.item() == 0
+
+
+def test_what_is_written_may_be_an_element_of_it(torch: ModuleType) -> None:
+    x = torch.arange(5.0)
+    x.index_fill_(0, torch.tensor([1]), x[2])
+    x.unfold(0, 3, 1)[:2].fill_(x[4])
+    assert x.tolist() == [4.0] * 5

@@ -24,6 +24,7 @@ from distgrad.ops.base import (
     operators,
 )  # fmt: skip
 from distgrad.ops.helpers import as_operand
+from distgrad.ops.inplace import repeated
 from distgrad.ops.samples import positive, real
 from distgrad.scalars import check_held
 
@@ -266,8 +267,19 @@ def pow(input: Operand, exponent: Operand) -> Value:
 
 
 # Writing values.
-def _same(a: Tensor, b: Any) -> bool:
-    return isinstance(b, Tensor) and a._storage is b._storage and a._layout == b._layout
+def _copied(self: Tensor, src: Any, non_blocking: bool) -> tuple[Tensor | None, Any] | None:
+    if isinstance(src, Tensor):
+        if self._storage is src._storage and self._layout == src._layout:
+            return Tensor(constant(False, BOOL)), 0
+        if src.numel() != 1 or src.dim() > self.dim():
+            return None
+        src = src.reshape(())
+    return None if repeated(self) else (None, Tensor(constant(0, self._avals.dtype)).copy_(src))
+
+
+def _filled(self: Tensor, value: Any) -> tuple[None, Any] | None:
+    single = Tensor(constant(0, self._avals.dtype)).fill_(value)
+    return None if isinstance(value, Tensor) and repeated(self) else (None, single)
 
 
 @op(
@@ -276,7 +288,7 @@ def _same(a: Tensor, b: Any) -> bool:
     src=lambda g: g,
     inplace="only",
     fresh=True,
-    alike=lambda self, src, non_blocking: (src, non_blocking) if _same(self, src) else None,
+    fills=_copied,
     samples=lambda: [(real(2, 3), real(3)), (real(2, 3), real(2, 3))],
 )
 def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
@@ -291,7 +303,7 @@ def copy(input: Value, src: Operand, non_blocking: bool = False) -> Value:
     number_edges=False,
     inplace="only",
     fresh=True,
-    alike=lambda self, value: None if isinstance(value, Tensor) else (value,),
+    fills=_filled,
     samples=lambda: [(real(2, 3), 1.5), (real(2, 3), real())],
 )
 def fill(input: Value, value: Operand) -> Value:
@@ -308,7 +320,7 @@ def fill(input: Value, value: Operand) -> Value:
     input=lambda g, like: like.zeros(),
     inplace="only",
     fresh=True,
-    alike=lambda self: (),
+    fills=lambda self: (None, 0),
     samples=lambda: [real(2, 3)],
 )
 def zero(input: Value) -> Value:

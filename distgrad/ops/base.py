@@ -26,9 +26,9 @@
    from the first argument, of this shape; `args` are the others. With several results `index` comes before `args`.
 6. `inplace=True` adds the method `mul_` (`"only"`: and nothing else; `fresh=True`: the first argument's contents do not
    matter, so they are not looked at); `method=` names, or False; the first argument must be a tensor.
-   `alike=lambda self, *args: args`: it may write into a tensor whose elements overlap, with these arguments, which
-   write the same wherever an element is seen (None: not with these). Functions of other ops alone are `@composite`:
-   plain functions on Tensors, in the same table. `listed=False` keeps an op out of it.
+   `fills=lambda self, *args: (mask, value)`: what it writes is one number or 0-d tensor where `mask` is true (None:
+   everywhere), so it may write into a tensor whose elements overlap (None instead: not with these). Functions of other
+   ops alone are `@composite`: plain functions on Tensors, in the same table. `listed=False` keeps an op out of it.
    `operators(__mul__=mul)` and `attach(T=property(...))` add other members.
 """
 
@@ -93,7 +93,7 @@ def op(
     view: Callable[..., Any] | None = None,
     inplace: bool | str = False,
     fresh: bool = False,
-    alike: Callable[..., Any] | None = None,
+    fills: Callable[..., Any] | None = None,
     number_edges: bool = True,
     guard: str | None = None,
     method: bool | str | tuple[str, ...] = True,
@@ -113,7 +113,7 @@ def op(
             view=view,
             inplace=bool(inplace),
             fresh=fresh,
-            alike=alike,
+            fills=fills,
             number_edges=number_edges,
             guard=guard,
             method=method,

@@ -199,11 +199,11 @@ def in_place(op: Op, name: str) -> Callable[..., Any]:
         return changed(self, op.bind((self, *args), kwargs))
 
     def changed(self: Tensor, bound: tuple[Any, ...]) -> Tensor:
+        if self._view is not None and self._view.layout.overlaps:
+            return writing.overlapping(self, op, bound)
         if forward.on and (level := highest(bound)) >= 0:
             return forward.change(op, changed, bound, level)
         writing.check(self)
-        if self._view is not None and self._view.layout.overlaps:
-            bound = writing.alike(self, op, bound)
         writing.check_operands(self, op, bound)
         operands, tracked = unwrap(op, bound)
         before, current_op.name = current_op.name, name

@@ -68,7 +68,7 @@ class Op(Parameters):
         view: Callable[..., Any] | None = None,
         inplace: bool = False,
         fresh: bool = False,
-        alike: Callable[..., Any] | None = None,
+        fills: Callable[..., Any] | None = None,
         number_edges: bool = True,
         guard: str | None = None,
         method: bool | str | tuple[str, ...] = True,
@@ -87,7 +87,7 @@ class Op(Parameters):
         self.view = view
         self.inplace = inplace
         self.fresh = fresh
-        self.alike = alike
+        self.fills = fills
         self.number_edges = number_edges
         self.guard = guard
         self.samples = samples

@@ -104,6 +104,15 @@ def filling(x: Operand, numpy_dtype: np.dtype) -> Value:
     return cast(x, numpy_dtype)
 
 
+def check_single(name: str, value: Operand) -> None:
+    """torch's error for an op that writes one number, and is given a tensor with dimensions."""
+    if type(value) is Value and value.shape:
+        n = len(value.shape)
+        raise RuntimeError(
+            f"{name} only supports a 0-dimensional value tensor, but got tensor with {n} dimension(s)."
+        )
+
+
 def elementwise(primitive: str, *operands: Operand, floating: bool = False, **attrs: Any) -> Value:
     """Apply a primitive to operands brought to their common dtype; shapes broadcast.
 

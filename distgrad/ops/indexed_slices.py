@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from distgrad import session
+from distgrad.dtype import BOOL
 from distgrad.ops.base import (
     Operand,
     Tensor,
     Value,
     broadcast_to,
-    call,
     constant,
     normal_dim,
     op,
 )
 from distgrad.ops.gathering import _index_of, _lifted, _like_shape, check_inside, first_outside, positions
-from distgrad.ops.helpers import filling, title
+from distgrad.ops.helpers import check_single, filling, title
 from distgrad.ops.inplace import warn_expanded
 from distgrad.ops.regrouping import dealt, to_back, to_front
 from distgrad.ops.samples import real
@@ -137,14 +135,13 @@ def index_copy(input: Value, dim: int, index: Value, source: Value) -> Value:
     return _like_shape(_written(base, dim, index, src), input.shape)
 
 
-def _index_alike(self: Tensor, dim: int, index: Tensor, value: Any) -> tuple[Any, ...]:
-    """Along a dimension that sees one element again and again, one position stands for all."""
-    warn_expanded("index_fill_")
-    assert self._view is not None
-    if normal_dim(dim, self.dim()) in self._view.chain.found.path.repeated and index.numel():
-        every = Tensor(session.constant(np.arange(self.shape[dim])))
-        index = call("cat", (index.reshape(-1).long(), every))
-    return dim, index, value
+def _at_index(self: Tensor, dim: int, index: Tensor, value: Any) -> tuple[Tensor, Any]:
+    warn_expanded(self, "index_fill_")
+    if isinstance(value, Tensor):
+        check_single("index_fill_", value._avals)
+        value = value.to(self.dtype)
+    nowhere = Tensor(constant(False, BOOL)).expand(self.shape)
+    return index_fill(nowhere, dim, index, True), value
 
 
 @op(
@@ -153,18 +150,14 @@ def _index_alike(self: Tensor, dim: int, index: Tensor, value: Any) -> tuple[Any
     value=lambda g, dim, index: (g - index_fill(g, dim, index, 0)).sum(),
     number_edges=False,
     inplace=True,
-    alike=_index_alike,
+    fills=_at_index,
     samples=lambda: [(real(3, 4), 0, positions(2, 0), 1.5), (real(3, 4), 1, positions(-1), real())],
 )
 def index_fill(input: Value, dim: int, index: Value, value: Operand) -> Value:
     """`input` with `value`, a number or 0-d tensor, in its slices at the positions `index` along `dim`."""
     dim = normal_dim(dim, len(input.shape))
     index = _vector("index_fill_", index)
-    if type(value) is Value and value.shape:
-        n = len(value.shape)
-        raise RuntimeError(
-            f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {n} dimension(s)."
-        )
+    check_single("index_fill_", value)
     base = _lifted(input)
     check_inside(index, dim, base.shape[dim], -base.shape[dim], IndexError)
     slices = (*base.shape[:dim], index.shape[0], *base.shape[dim + 1 :])

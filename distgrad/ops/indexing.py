@@ -17,8 +17,9 @@ from distgrad.dtype import BOOL, INT64, int64
 from distgrad.ops.advanced import _index, _put_at, _start, _together
 from distgrad.ops.base import Tensor, Value, attach, call, composite, constant, op
 from distgrad.ops.gathering import positions
-from distgrad.ops.inplace import warn_expanded
-from distgrad.ops.making import tensor, zeros
+from distgrad.ops.inplace import OVERLAP, first_places, warn_expanded
+from distgrad.ops.inplace import repeated as repeated_dims
+from distgrad.ops.making import arange, tensor, zeros
 from distgrad.ops.masks import _choose, _put_where
 from distgrad.ops.samples import flags, real
 from distgrad.ops.slices import _along, select, slice_take
@@ -81,40 +82,57 @@ def _chosen(input: Tensor, entries: Entries) -> Tensor:
 def _write(
     input: Tensor, entries: Entries, values: Tensor, accumulate: bool = False, inplace: bool = True
 ) -> Tensor:
+    overlaps = inplace and input._layout.overlaps
     if _mask_alone(entries):
         d, mask = entries[0]
-        if inplace and not values.dim() and not accumulate and input._layout.overlaps:
+        if not overlaps:
+            put = input._put_where_ if inplace else functools.partial(_put_where, input)
+            return put(mask, values, d, accumulate)
+        if not values.dim() and not accumulate:
             more = input.dim() - d - mask.dim()
             return input.masked_fill_(mask.reshape((*mask.shape, *(1,) * more)), values)
-        put = input._put_where_ if inplace else functools.partial(_put_where, input)
-        return put(mask, values, d, accumulate)
     indices, dims = _integers(entries)
-    if inplace and input._layout.overlaps:
-        return _write_repeated(input, indices, dims, values, accumulate)
+    if overlaps:
+        return _write_overlapping(input, indices, dims, values, accumulate)
     put = input._put_at_ if inplace else functools.partial(_put_at, input)
     return put(indices, values, dims, accumulate)
 
 
-def _write_repeated(
+def _write_overlapping(
     input: Tensor, indices: list[Tensor], dims: Ints, values: Tensor, accumulate: bool
 ) -> Tensor:
-    """The same where dimensions are repeated: all places along those are one, to which the last write counts."""
-    warn_expanded("index_put_", "tensor[indices] = tensor")
-    assert input._view is not None
-    repeated = input._view.chain.found.path.repeated
-    shape, at, many = input.shape, _start(dims), _together([index._value for index in indices])
+    """The same where elements are seen several times, of which the last write counts.
+
+    All places along a repeated dimension are one; what windows see is written in the base.
+    """
+    warn_expanded(input, "index_put_", "tensor[indices] = tensor")
+    repeated, shape = repeated_dims(input), input.shape
+    start, many = _start(dims), _together([index._value for index in indices])
     rest = [d for d in range(len(shape)) if d not in dims]
-    values = values.expand((*(shape[d] for d in rest[:at]), *many, *(shape[d] for d in rest[at:])))
+    values = values.expand((*(shape[d] for d in rest[:start]), *many, *(shape[d] for d in rest[start:])))
     for place, d in enumerate(rest):
         if d in repeated:
-            p = place if place < at else place + len(many)
+            p = place if place < start else place + len(many)
             values = values.sum(p, keepdim=True) if accumulate else values.narrow(p, shape[d] - 1, 1)
     once = [  # a look-up, so that an index outside is an error
         _index(zeros(shape[d], dtype=int64), (index,), (0,)) if d in repeated else index
         for index, d in zip(indices, dims, strict=True)
     ]
-    core = input[tuple(slice(0, 1) if d in repeated else slice(None) for d in range(len(shape)))]
-    core._put_at_(once, values, dims, accumulate)
+    core = first_places(input)
+    view = core._view
+    assert view is not None
+    if not view.layout.overlaps:
+        core._put_at_(once, values, dims, accumulate)
+        return input
+    base = view.base
+    if base is None or base._layout.overlaps:
+        raise RuntimeError(OVERLAP)
+    numbers = call("_follow", arange(base.numel()).reshape(base.shape), view.route)
+    at, step, places = _index(numbers, once, dims), base.numel(), []
+    for n in base.shape:
+        step //= n
+        places.append(at // step % n)
+    base._put_at_(places, values, tuple(range(base.dim())), accumulate)
     return input
 
 

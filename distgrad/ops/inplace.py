@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad import session
-from distgrad.callsites import CallSite
-from distgrad.dtype import castable
+from distgrad.callsites import CallSite, call_site
+from distgrad.dtype import BOOL, castable
 from distgrad.graph import Value
 from distgrad.ops.declaration import Op
-from distgrad.ops.helpers import cast, title
+from distgrad.ops.helpers import cast, constant, title
 from distgrad.ops.move_path import Path
 from distgrad.ops.node import Like
 from distgrad.ops.table import call
@@ -33,9 +33,9 @@ PARTIAL = (
     "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
     "location. Please clone() the tensor before performing the operation."
 )
-SAME = {"fill", "zero"}  # write one number everywhere
 READ_FIRST = {
     "fill",
+    "index_fill",
     "masked_fill",
     "masked_scatter",
     "index_copy",
@@ -110,24 +110,55 @@ def check(tensor: Tensor) -> None:
         raise RuntimeError(INFERENCE)
 
 
-def alike(tensor: Tensor, op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments of an op that is to write into a view whose elements overlap; torch's error if it may not.
+def repeated(tensor: Tensor) -> tuple[int, ...]:
+    """The dimensions along which an element is seen again and again: those with a stride of 0."""
+    return () if tensor._view is None else tensor._view.chain.found.path.repeated
 
-    They are such that it writes the same wherever an element is seen.
+
+def overlapping(tensor: Tensor, op: Op, args: tuple[Any, ...]) -> Tensor:
+    """An in-place op on a view whose elements overlap; torch's error if what it writes is not one number.
+
+    An element is written if it is so in one of the places where it is seen. Of repeated dimensions the first place
+    stands for all; what windows see is written in the base, so that each element counts once in the gradient, too.
     """
-    assert tensor._view is not None
-    path = tensor._view.chain.found.path
-    if path.tangled and (op.name not in SAME or not path.repeated):
-        others = args[1:] if op.name in SAME else None
-    else:
-        others = None if op.alike is None else op.alike(tensor, *args[1:])
-    if others is None:
+    check(tensor)
+    written = None if op.fills is None else op.fills(tensor, *args[1:])
+    if written is None:
         raise RuntimeError(OVERLAP)
-    return (tensor, *others)
+    core, (mask, value) = first_places(tensor), written
+    view = tensor._view
+    assert view is not None
+    path = view.chain.found.path
+    if core is not tensor and not core._layout.overlaps:
+        if mask is None:
+            core.fill_(value)
+        else:
+            core.masked_fill_(call("any", mask.expand(tensor.shape), path.repeated, True), value)
+        return tensor
+    mask = (Tensor(constant(True, BOOL)) if mask is None else mask).expand(tensor.shape).long()
+    if view.base is not None:
+        view.base.masked_fill_(call("_pad_along", mask, view.route, view.base.sharding) != 0, value)
+        return tensor
+    seen = call("_pad_along", mask, path, tensor._storage.value.sharding)
+    new = call("masked_fill", tensor, call("_follow", seen, path) != 0, value)
+    write(tensor, new._value, call_site(f"{op.name}_"))
+    if new._node is not None:
+        move(tensor, new._node, new._output)
+    return tensor
 
 
-def warn_expanded(name: str, form: str = "tensor[mask] = scalar") -> None:
+def first_places(tensor: Tensor) -> Tensor:
+    """The view in which no dimension is repeated."""
+    dims = repeated(tensor)
+    if not dims:
+        return tensor
+    return tensor[tuple(slice(0, 1) if d in dims else slice(None) for d in range(tensor.dim()))]
+
+
+def warn_expanded(tensor: Tensor, name: str, form: str = "tensor[mask] = scalar") -> None:
     """torch's warning."""
+    if not repeated(tensor):
+        return
     warnings.warn(
         f"Use of {name} on expanded tensors is deprecated. Please clone() the tensor before performing this operation. "
         f"This also applies to advanced indexing e.g. {form}",

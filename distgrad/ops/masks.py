@@ -25,7 +25,7 @@ from distgrad.ops.base import (
     constant,
     op,
 )
-from distgrad.ops.helpers import filling, title
+from distgrad.ops.helpers import check_single, filling, title
 from distgrad.ops.inplace import warn_expanded
 from distgrad.ops.regrouping import compact, part, reshaped, to_back, to_front
 from distgrad.ops.samples import flags, real
@@ -167,12 +167,9 @@ def _check_mask(name: str, mask: Value) -> None:
         raise RuntimeError(f"{name} only supports boolean masks, but got mask with dtype {kind}")
 
 
-def _mask_alike(self: Tensor, mask: Tensor, value: Any) -> tuple[Any, ...]:
-    """Of an element that is seen several times, the mask is true where it is true for one of them."""
-    warn_expanded("masked_fill_")
-    if mask._avals.dtype == BOOL and broadcast_shape(tuple(mask.shape), tuple(self.shape)) == self.shape:
-        assert self._view is not None
-        mask = call("any", mask.expand(self.shape), self._view.chain.found.path.repeated, True)
+def _where_masked(self: Tensor, mask: Tensor, value: Any) -> tuple[Tensor, Any]:
+    warn_expanded(self, "masked_fill_")
+    _check_mask("masked_fill_", mask._avals)
     return mask, value
 
 
@@ -186,7 +183,7 @@ def _kept(g: Tensor, mask: Tensor) -> Tensor:
     value=lambda g, mask: call("where", mask, g, 0.0),
     number_edges=False,
     inplace=True,
-    alike=_mask_alike,
+    fills=_where_masked,
     samples=lambda: [
         (real(3, 4), flags(3, 4), 1.5),
         (real(3, 4), flags(4), real()),
@@ -196,11 +193,7 @@ def _kept(g: Tensor, mask: Tensor) -> Tensor:
 def masked_fill(input: Value, mask: Value, value: Operand) -> Value:
     """`input` with `value`, a number or 0-d tensor, where `mask` is true. The two are broadcast."""
     _check_mask("masked_fill_", mask)
-    if type(value) is Value and value.shape:
-        n = len(value.shape)
-        raise RuntimeError(
-            f"masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {n} dimension(s)."
-        )
+    check_single("masked_fill_", value)
     broadcast_shape(mask.shape, input.shape)
     return session.emit("where", mask, filling(value, input.dtype), input)
 

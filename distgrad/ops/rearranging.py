@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
-from distgrad.dtype import INT64
+from distgrad.dtype import BOOL, INT64
 from distgrad.ops.base import (
     Ints,
     Like,
@@ -203,13 +203,27 @@ def _triangles() -> list[Any]:
     return [real(3, 3), (real(2, 4), 1), (real(2, 3, 2), -1)]
 
 
-@op(input=lambda g, diagonal: tril(g, diagonal), inplace=True, samples=_triangles)
+def _zeroed(other: Any, shift: int, self: Tensor, diagonal: int) -> tuple[Tensor, int]:
+    return other(Tensor(constant(True, BOOL)).expand(self.shape), diagonal + shift), 0
+
+
+@op(
+    input=lambda g, diagonal: tril(g, diagonal),
+    inplace=True,
+    fills=lambda self, diagonal: _zeroed(triu, 1, self, diagonal),
+    samples=_triangles,
+)
 def tril(input: Value, diagonal: int = 0) -> Value:
     """The elements on and below a diagonal of the last two dimensions, zeros above."""
     return _triangle("tril", "less_equal", input, diagonal)
 
 
-@op(input=lambda g, diagonal: triu(g, diagonal), inplace=True, samples=_triangles)
+@op(
+    input=lambda g, diagonal: triu(g, diagonal),
+    inplace=True,
+    fills=lambda self, diagonal: _zeroed(tril, -1, self, diagonal),
+    samples=_triangles,
+)
 def triu(input: Value, diagonal: int = 0) -> Value:
     """The elements on and above a diagonal of the last two dimensions, zeros below."""
     return _triangle("triu", "greater_equal", input, diagonal)

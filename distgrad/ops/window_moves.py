@@ -1,7 +1,7 @@
 """Windows as a move: views that see an element several times, and strides of any kind as moves.
 
 Of windows that overlap only the gradient has to know: it adds up. To write through them is possible where it comes
-down to slices, `x.unfold(0, 3, 1)[1]`, where no element is seen twice, or where all that is written is the same.
+down to slices, `x.unfold(0, 3, 1)[1]`, where no element is seen twice, or where one number is written (`inplace.py`).
 """
 
 from __future__ import annotations
