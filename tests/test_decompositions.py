@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
 
@@ -67,6 +68,31 @@ def test_batches_are_cut(start: Any) -> None:
         found.append((out.item(), a.grad.numpy()))
     assert found[0][0] == found[1][0]
     np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+FAILS: dict[str, tuple[Any, float]] = {  # and with which number in place of the matrices
+    "linalg.inv: (Batch element {}): The diagonal element 1 is zero": (t.linalg.inv, 0.0),
+    "torch.linalg.solve: (Batch element {}): The solver failed": (
+        lambda x: t.linalg.solve(x, t.ones(x.shape[:-1]).double()),
+        0.0,
+    ),
+    "linalg.cholesky: (Batch element {}): The factorization": (t.linalg.cholesky, -1.0),
+    "torch.linalg.lu_factor: (Batch element {}): U[1,1] is zero": (t.linalg.lu_factor, 0.0),
+    "linalg.svd: (Batch element {}): The algorithm failed": (t.linalg.svdvals, math.nan),
+}
+
+
+@pytest.mark.parametrize("text", FAILS)
+@pytest.mark.parametrize("batch", [(9,), (3, 3)])
+def test_the_first_bad_matrix_is_counted_in_the_whole_batch(
+    anywhere: ModuleType, text: str, batch: tuple[int, ...]
+) -> None:
+    call, bad = FAILS[text]
+    x = np.broadcast_to(np.eye(2), (9, 2, 2)).copy()
+    x[[5, 8]] = bad
+    with pytest.raises(anywhere.linalg.LinAlgError) as caught:
+        print(call(anywhere.tensor(x.reshape(*batch, 2, 2))))
+    assert str(caught.value).startswith(text.format(5))
 
 
 @pytest.mark.parametrize(

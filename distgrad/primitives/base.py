@@ -56,6 +56,7 @@ class Place(NamedTuple):
 
     ins: tuple[Region, ...]
     outs: tuple[Region, ...]
+    shapes: tuple[Shape, ...] = ()  # of the whole operands; not told of a tile
 
 
 class Layout(NamedTuple):

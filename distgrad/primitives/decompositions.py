@@ -10,13 +10,21 @@ from scipy import linalg
 from scipy.linalg import lapack
 
 from distgrad.errors import LinAlgError
-from distgrad.primitives.base import Attrs, Aval, LabelRule, Labels, ShapeRule, expect, primitive
+from distgrad.primitives.base import (
+    Attrs,
+    Aval,
+    LabelRule,
+    Labels,
+    Place,
+    ShapeRule,
+    Trait,
+    expect,
+    primitive,
+)
 from distgrad.primitives.batching import shifted
 from distgrad.primitives.blas import ONE_THREAD
 
-NOT_FINITE = (
-    "linalg.svd: The algorithm failed to converge because the input matrix contained non-finite values."
-)
+NOT_FINITE = "The algorithm failed to converge because the input matrix contained non-finite values."
 
 
 def _each(*stacks: np.ndarray) -> Iterator[tuple[tuple[int, ...], list[np.ndarray]]]:
@@ -25,24 +33,32 @@ def _each(*stacks: np.ndarray) -> Iterator[tuple[tuple[int, ...], list[np.ndarra
         yield at, [stack[at] for stack in stacks]
 
 
-def _element(at: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """Which one it is, as torch's messages say it."""
-    return f"(Batch element {np.ravel_multi_index(at, shape)}): " if at else ""
+def _element(matrix: tuple[int, ...], at: Place) -> str:
+    """Which one it is in the batch of the whole first operand, as torch's messages say it."""
+    if not matrix:
+        return ""
+    number = [i + low for i, (low, _) in zip(matrix, at.ins[0], strict=False)]
+    return f"(Batch element {np.ravel_multi_index(number, at.shapes[0][:-2])}): "
 
 
-def svd(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _check_finite(x: np.ndarray, at: Place) -> None:
+    """torch's error for the first matrix with a nan or an infinity."""
+    good = np.isfinite(x).all((-2, -1))
+    if not good.all():
+        raise LinAlgError(f"linalg.svd: {_element(tuple(np.argwhere(~good)[0]), at)}{NOT_FINITE}")
+
+
+def svd(x: np.ndarray, at: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x = u * s @ vh, with s falling, of the last two dimensions; as many columns of u and rows of vh as s is long."""
-    if not np.isfinite(x).all():
-        raise LinAlgError(NOT_FINITE)
+    _check_finite(x, at)
     with ONE_THREAD:
         u, s, vh = np.linalg.svd(x, full_matrices=False)
     return u, s, vh
 
 
-def svd_full(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def svd_full(x: np.ndarray, at: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same with square u and vh."""
-    if not np.isfinite(x).all():
-        raise LinAlgError(NOT_FINITE)
+    _check_finite(x, at)
     with ONE_THREAD:
         u, s, vh = np.linalg.svd(x, full_matrices=True)
     return u, s, vh
@@ -51,7 +67,7 @@ def svd_full(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def eigh(x: np.ndarray, lower: bool) -> tuple[np.ndarray, np.ndarray]:
     """x = v * w @ v.T, with w rising, of symmetric matrices of which one triangle is read."""
     if not np.isfinite(x).all():
-        raise LinAlgError(NOT_FINITE.replace("svd", "eigh"))
+        raise LinAlgError(f"linalg.eigh: {NOT_FINITE}")
     with ONE_THREAD:
         w, v = np.linalg.eigh(x, "L" if lower else "U")
     return w, v
@@ -109,48 +125,48 @@ def _definite(matrix: np.ndarray) -> tuple[np.ndarray, int]:
     return lower, min([int(n) for n in (bad, *(nans[:1] + 1)) if n], default=0)
 
 
-def cholesky(x: np.ndarray) -> np.ndarray:
+def cholesky(x: np.ndarray, at: Place) -> np.ndarray:
     """The lower triangular factor of x = l @ l.T, of which the lower triangle is read."""
     out = np.zeros(x.shape, x.dtype)
-    for at, (matrix,) in _each(x):
-        out[at], info = _definite(matrix)
+    for i, (matrix,) in _each(x):
+        out[i], info = _definite(matrix)
         if info > 0:
             raise LinAlgError(
-                f"linalg.cholesky: {_element(at, x.shape[:-2])}The factorization could not be completed because the "
+                f"linalg.cholesky: {_element(i, at)}The factorization could not be completed because the "
                 f"input is not positive-definite (the leading minor of order {info} is not positive-definite)."
             )
     return out
 
 
-def solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def solve(a: np.ndarray, b: np.ndarray, at: Place) -> np.ndarray:
     """x with a @ x = b, by LU with row exchanges."""
     out = np.empty(b.shape, b.dtype)
     (gesv,) = lapack.get_lapack_funcs(("gesv",), (a, b))
-    for at, (matrix, right) in _each(a, b):
+    for i, (matrix, right) in _each(a, b):
         if not right.size:
             continue
         with ONE_THREAD:
-            *_, out[at], info = gesv(matrix, right)
+            *_, out[i], info = gesv(matrix, right)
         if info > 0:
             raise LinAlgError(
-                f"torch.linalg.solve: {_element(at, a.shape[:-2])}The solver failed because the input matrix is "
+                f"torch.linalg.solve: {_element(i, at)}The solver failed because the input matrix is "
                 "singular."
             )
     return out
 
 
-def inverse(a: np.ndarray) -> np.ndarray:
+def inverse(a: np.ndarray, at: Place) -> np.ndarray:
     """x with a @ x = 1, by LU with row exchanges."""
     out, one = np.empty(a.shape, a.dtype), np.eye(a.shape[-1], dtype=a.dtype)
     (gesv,) = lapack.get_lapack_funcs(("gesv",), (a, one))
-    for at, (matrix,) in _each(a):
+    for i, (matrix,) in _each(a):
         if not matrix.size:
             continue
         with ONE_THREAD:
-            *_, out[at], info = gesv(matrix, one)
+            *_, out[i], info = gesv(matrix, one)
         if info > 0:
             raise LinAlgError(
-                f"linalg.inv: {_element(at, a.shape[:-2])}The diagonal element {info} is zero, the inversion could "
+                f"linalg.inv: {_element(i, at)}The diagonal element {info} is zero, the inversion could "
                 "not be completed because the input matrix is singular."
             )
     return out
@@ -222,7 +238,9 @@ def _labels(signature: str) -> LabelRule:
     return rule
 
 
-def _declare(name: str, kernel: Callable[..., Any], signature: str, flops: float, **attrs: str) -> None:
+def _declare(
+    name: str, kernel: Callable[..., Any], signature: str, flops: float, *traits: Trait, **attrs: str
+) -> None:
     """`flops` are for each element of the first operand, times its last length."""
     primitive(
         name,
@@ -231,21 +249,21 @@ def _declare(name: str, kernel: Callable[..., Any], signature: str, flops: float
         labels=_labels(signature),
         batch=shifted(),
         attrs=attrs,
-        traits={"whole"},
+        traits={"whole", *traits},
         flops=lambda ins, outs, attrs: flops * ins[0].size * ins[0].shape[-1],
     )
 
 
-_declare("svd", svd, "mn -> mk k kn", 20)
-_declare("svd_full", svd_full, "mn -> mm k nn", 40)
+_declare("svd", svd, "mn -> mk k kn", 20, "placed")
+_declare("svd_full", svd_full, "mn -> mm k nn", 40, "placed")
 _declare("qr_full", qr_full, "mn -> mm mn", 8)
 _declare("lstsq", lstsq, "mn ml -> nl . k", 20, rcond="float")
 _declare("cofactors", cofactors, "nn -> nn", 3)
 _declare("eigh", eigh, "nn -> n nn", 9, lower="bool")
 _declare("qr", qr, "mn -> mk kn", 4)
-_declare("cholesky", cholesky, "nn -> nn", 0.33)
-_declare("solve", solve, "nn nk -> nk", 2)
-_declare("inverse", inverse, "nn -> nn", 2)
+_declare("cholesky", cholesky, "nn -> nn", 0.33, "placed")
+_declare("solve", solve, "nn nk -> nk", 2, "placed")
+_declare("inverse", inverse, "nn -> nn", 2, "placed")
 _declare("solve_triangular", solve_triangular, "nn nk -> nk", 1, upper="bool", unit="bool")
 _declare("slogdet", slogdet, "nn -> . .", 0.67)
 _declare("expm", expm, "nn -> nn", 20)

@@ -11,13 +11,13 @@ import numpy as np
 from scipy.linalg import lapack
 
 from distgrad.errors import LinAlgError
-from distgrad.primitives.base import Attrs, Aval, Labels, expect, primitive
+from distgrad.primitives.base import Attrs, Aval, Labels, Place, expect, primitive
 from distgrad.primitives.batching import shifted
 from distgrad.primitives.blas import ONE_THREAD
 from distgrad.primitives.decompositions import _declare, _definite, _each, _element, _shapes, _substituted
 
 
-def lu(x: np.ndarray, check: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lu(x: np.ndarray, check: str, at: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(both factors in one, row exchanges from 1 on, place of the first zero on the diagonal of U from 1 on or 0).
 
     Where there is one it is an error, if `check` says in whose name.
@@ -25,15 +25,15 @@ def lu(x: np.ndarray, check: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     batch, k = x.shape[:-2], min(x.shape[-2:])
     out, pivots, info = np.empty(x.shape, x.dtype), np.empty((*batch, k), x.dtype), np.zeros(batch, x.dtype)
     (getrf,) = lapack.get_lapack_funcs(("getrf",), (x,))
-    for at, (matrix,) in _each(x):
+    for i, (matrix,) in _each(x):
         if not matrix.size:
             continue
         with ONE_THREAD:
-            out[at], places, zero = getrf(matrix)
-        pivots[at], info[at] = places + 1, zero
+            out[i], places, zero = getrf(matrix)
+        pivots[i], info[i] = places + 1, zero
         if zero and check:
             raise LinAlgError(
-                f"torch.linalg.{check}: {_element(at, batch)}U[{zero},{zero}] is zero and using it on lu_solve would "
+                f"torch.linalg.{check}: {_element(i, at)}U[{zero},{zero}] is zero and using it on lu_solve would "
                 "result in a division by zero. If you still want to perform the factorization, consider calling "
                 "linalg.lu(A, pivot) or linalg.lu_factor_ex(A, pivot)"
             )
@@ -160,7 +160,7 @@ def _columns(avals: Sequence[Aval], attrs: Attrs) -> Labels:
     return Labels(((*batch, None, None), (*batch, None), right), (right,))
 
 
-_declare("lu", lu, "mn -> mn k .", 0.67, check="str")
+_declare("lu", lu, "mn -> mn k .", 0.67, "placed", check="str")
 primitive(
     "exchanged",
     exchanged,

@@ -254,7 +254,7 @@ def place(
             (*layout_.labels.ins, *layout_.labels.outs), (*in_shapes, *out_shapes), strict=True
         )
     ]
-    return Place(tuple(regions[: len(in_shapes)]), tuple(regions[len(in_shapes) :]))
+    return Place(tuple(regions[: len(in_shapes)]), tuple(regions[len(in_shapes) :]), tuple(in_shapes))
 
 
 def _cell(sharding: Sharding, shard: int, count: int) -> tuple[tuple[int, int], ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from distgrad.callsites import Origin
-from distgrad.errors import WorkerError
+from distgrad.errors import LinAlgError, WorkerError
 from distgrad.exchange import Failure
 
 E = TypeVar("E", bound=BaseException)
@@ -19,7 +19,7 @@ WORDED: dict[str, Callable[[str, str], tuple[str, str]]] = {}
 def worker_error(
     failure: Failure, origin: Origin | None, member: Callable[[], str] | None = None
 ) -> WorkerError:
-    """The exception for a failure; it is also of the builtin type that the kernel raised, such as IndexError.
+    """The exception for a failure; it is also of the type that the kernel raised, such as IndexError.
 
     Where that depends on the machine, as with files, `member` says which worker it was, and where.
     """
@@ -44,7 +44,7 @@ _KINDS: dict[str, type[Exception]] = {
     e.__name__: e
     for e in (
         *(IndexError, ValueError, ZeroDivisionError, MemoryError, TypeError, OSError, FileNotFoundError),
-        *(PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError),
+        *(PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, LinAlgError),
     )
 }
 _error_types: dict[type[Exception], type[WorkerError]] = {}

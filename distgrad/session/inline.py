@@ -155,7 +155,8 @@ def run_kernel(
 ) -> tuple[np.ndarray, ...]:
     """The arrays of the results `outs`."""
     if "placed" in primitive.traits:
-        at = Place(tuple(_all(a.shape) for a in arrays), tuple(_all(out.aval.shape) for out in outs))
+        shapes = tuple(a.shape for a in arrays)
+        at = Place(tuple(map(_all, shapes)), tuple(_all(out.aval.shape) for out in outs), shapes)
         attrs = {**attrs, "at": at}
     if len(outs) > 1 and "into" in primitive.traits:
         attrs = {**attrs, "out": tuple([_pool.take(out.aval.shape, out.aval.dtype) for out in outs])}
