@@ -200,7 +200,8 @@ def _expanded(shape: Ints, size: Ints, kind: str = "torch.FloatTensor") -> Ints:
             f"must be greater or equal to the number of dimensions in the tensor ({len(shape)})"
         )
     result = []
-    for d, n in enumerate(size):
+    for d in reversed(range(len(size))):  # the last that does not fit is told of
+        n = size[d]
         old = shape[d - more] if d >= more else None
         if n == -1 and old is None:
             raise RuntimeError(
@@ -213,7 +214,7 @@ def _expanded(shape: Ints, size: Ints, kind: str = "torch.FloatTensor") -> Ints:
                 f"{d}.  Target sizes: {list(size)}.  Tensor sizes: {list(shape)}"
             )
         result.append(old if n == -1 else n)
-    return tuple(result)  # type: ignore[arg-type]
+    return tuple(result[::-1])  # type: ignore[arg-type]
 
 
 @op(

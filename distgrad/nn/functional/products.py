@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from distgrad.ops.base import Tensor, call
 from distgrad.ops.linear import weighted
+from distgrad.session import batching
 
 __all__ = [
     "bilinear",
@@ -12,24 +15,38 @@ __all__ = [
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input @ weight.T + bias, with input (..., in), weight (out, in) or (in,), bias (out,) or ()."""
+    """input @ weight.T + bias, with input (..., in), weight (out, in) or (in,), and a bias that broadcasts."""
     if not input.dim() or not weight.dim():
         raise RuntimeError(
             f"both arguments to linear need to be at least 1D, but they are {input.dim()}D and {weight.dim()}D"
         )
+    if bias is None or not (input.dim() == 2 or _is_fused(input, bias)):
+        out = _product(input, weight)
+        if bias is None:
+            return out
+        return out + bias if batching.is_batched(bias._avals) else out.add_(bias)
     if weight.dim() == 1:
-        if bias is not None and (bias.dim() or input.dim() == 2):
-            raise RuntimeError("mat2 must be a matrix, got 1-D tensor")
-        out = call("matmul", input, weight)
-        return out if bias is None else out + bias
-    if bias is None and input.dim() == 1:
+        raise RuntimeError("mat2 must be a matrix, got 1-D tensor")
+    out = weighted(_rows(input), weight, bias)
+    return out if input.dim() == 2 else out.reshape((*input.shape[:-1], weight.shape[0]))
+
+
+def _is_fused(input: Tensor, bias: Tensor) -> bool:
+    """Whether torch adds the bias to rows, not to the product in the shape that it has in the end."""
+    return (bias.dim() == 1 or sum(n != 1 for n in bias.shape) == 1) and input.is_contiguous()
+
+
+def _rows(input: Tensor) -> Tensor:
+    """As a matrix, the last dimension along its rows."""
+    return input if input.dim() == 2 else input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
+
+
+def _product(input: Tensor, weight: Tensor) -> Tensor:
+    """input @ weight.T, in which the weights keep the order of their dimensions if there are rows."""
+    if weight.dim() == 1 or input.dim() == 1:
         return call("matmul", input, weight.t())
-    rows = input if input.dim() == 2 else input.reshape(-1, input.shape[-1])
-    out = weighted(rows, weight, bias)
-    if input.dim() == 2:
-        return out
-    shape = (*input.shape[:-1], weight.shape[0])
-    return call("_unsafe_view", out, shape) if bias is None else out.reshape(shape)
+    out = weighted(_rows(input), weight, None)
+    return out if input.dim() == 2 else call("_unsafe_view", out, (*input.shape[:-1], weight.shape[0]))
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
