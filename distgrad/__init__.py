@@ -179,6 +179,7 @@ from distgrad.record import (
 from distgrad.serialization import load, save
 from distgrad.session import init, is_initialized, memory, memory_budget, profile, shutdown, synchronize
 from distgrad.tensor import Tensor
+from distgrad.warned import is_warn_always_enabled, set_warn_always
 
 float, double, int, long, bool = float32, float64, int32, int64, bool_
 

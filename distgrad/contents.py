@@ -17,6 +17,12 @@ from distgrad.session import batching
 from distgrad.sharding import Sharding
 from distgrad.storage import Storage, View
 from distgrad.strided import Strided
+from distgrad.warned import warn_once
+
+LOSES_GRADIENT = (
+    "Converting a tensor with requires_grad=True to a scalar may lead to unexpected behavior.\n"
+    "Consider using tensor.detach() first."
+)
 
 
 class Contents:
@@ -58,7 +64,8 @@ class Contents:
             )
         if id(self) in memo:
             return memo[id(self)]
-        copy: Any = type(self)(self._value)  # values never change: the copy costs nothing
+        copy: Any = type(self)(self._value)
+        copy._storage, copy._view = deepcopy(self._storage, memo), self._view and self._view.alone()
         memo[id(self)] = copy
         copy._requires_grad = self._requires_grad
         if self._grad is not None:
@@ -219,6 +226,8 @@ class Contents:
         return self._array().item()
 
     def __float__(self) -> float:
+        if self.requires_grad:
+            warn_once(LOSES_GRADIENT)
         return float(self._number())
 
     def __int__(self) -> int:
@@ -227,6 +236,8 @@ class Contents:
     __long__ = __int__
 
     def __complex__(self) -> complex:
+        if self.requires_grad:
+            warn_once(LOSES_GRADIENT)
         return complex(self._number())
 
     def __index__(self) -> int:

@@ -50,6 +50,12 @@ class Storage:
         self.value = value
         self.generation = 0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Storage:
+        """One for all tensors on it that are copied together. Values never change, so it costs nothing."""
+        copy = Storage(self.value)
+        copy.generation = self.generation
+        return copy
+
     def replace(self, value: Value) -> None:
         """Put a new value in. Views find it at their next use."""
         self.value = value
@@ -86,6 +92,10 @@ class View:
         """How the view is found in its base."""
         before = self.base._view
         return self.chain.route(None if before is None else before.chain)
+
+    def alone(self) -> View:
+        """The same place in a storage, without a base that it would be a differentiable view of."""
+        return View(self.chain, self.value, self.generation, None, 0)
 
     def refresh(self, storage: Storage) -> Value:
         """The contents now."""

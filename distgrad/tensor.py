@@ -328,9 +328,7 @@ class Tensor(Contents):
         alias = Tensor(self._value)
         alias._storage = self._storage
         alias._versions = self._versions if self.is_inference() else None
-        view = self._view
-        if view is not None:
-            alias._view = View(view.chain, view.value, view.generation, None, 0)
+        alias._view = self._view and self._view.alone()
         return alias
 
     def detach(self) -> Tensor:
@@ -382,7 +380,14 @@ def _old_constructor(data: tuple[Any, ...]) -> Value:
         raise TypeError("new() received an invalid combination of arguments")
     if isinstance(data[0], Tensor):
         return data[0]._value
-    return session.constant(np.array(data[0], default))
+    return session.constant(np.array(_plain(data[0]), default))
+
+
+def _plain(data: Any) -> Any:
+    """What stands in lists, with numbers in place of tensors."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(x) for x in data]
+    return float(data) if isinstance(data, Tensor) else data
 
 
 def _unpickle(array: np.ndarray, requires_grad: bool) -> Tensor:

@@ -54,7 +54,7 @@ FLOORS = {  # the longest name that fits counts
             "scalars",
         )
     ]
-    + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts", "missing")],
+    + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts", "missing", "warned")],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 OTHERS = {"numpy", "scipy", "msgpack", "threadpoolctl"}  # what may be imported beside the standard library

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad.autograd import drivers
+from distgrad import warned
 
 
 def test_nodes_that_are_no_ops_have_the_names_of_their_classes(anywhere: ModuleType) -> None:
@@ -71,7 +71,7 @@ def test_hooks_on_what_a_function_saves(anywhere: ModuleType) -> None:
 
 def test_a_cycle_is_warned_of_once(anywhere: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = anywhere
-    monkeypatch.setattr(drivers, "_warned", [])
+    monkeypatch.setattr(warned, "_given", set())
     w = torch.ones(3, requires_grad=True)
     with pytest.warns(
         UserWarning, match=r"Using backward\(\) with create_graph=True will create a reference cycle"

@@ -15,6 +15,7 @@ from distgrad.ops.making import ones_like, zeros_like
 from distgrad.record import Edge
 from distgrad.session import batching, fresh
 from distgrad.tensor import Tensor
+from distgrad.warned import warn_once
 
 Tensors = Tensor | GradientEdge | Sequence[Any] | dict[str, Tensor]
 
@@ -103,7 +104,7 @@ def backward(
     outputs = _tuple(tensors)
     roots, gradients = _roots(outputs, _gradients(grad_tensors, len(outputs)))
     if create_graph:
-        _warn_of_cycle()
+        warn_once(CYCLE)
     keep = retain_variables if retain_graph is None else retain_graph
     keep_graph = create_graph if keep is None else bool(keep)
     edges = None if targets is None else [_accumulating(tensor) for tensor in targets]
@@ -117,14 +118,6 @@ CYCLE = (
     "have to use this function, make sure to reset the .grad fields of your parameters to None after use to break the "
     "cycle and avoid the leak."
 )
-_warned: list[bool] = []  # whether users have read it
-
-
-def _warn_of_cycle() -> None:
-    """Once in a process, as torch does."""
-    if not _warned:
-        _warned.append(True)
-        warnings.warn(CYCLE, stacklevel=3)
 
 
 def _accumulating(tensor: Any) -> Edge:
