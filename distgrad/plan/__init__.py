@@ -1,1 +1,1 @@
-"""From pending nodes to programs: capture, levels and stages, fusing."""
+"""From pending nodes to programs: capture, passes, stages, fusing."""

@@ -9,11 +9,11 @@ from distgrad.plan import rematerialise as remat
 from distgrad.plan.capture import Capture
 from distgrad.plan.ir import STORED, Graph
 from distgrad.plan.late import deferrable, late
-from distgrad.plan.levels import Levels
 from distgrad.plan.lower import lower
 from distgrad.plan.pipeline import optimise
 from distgrad.plan.plans import NodeRows, Plan
 from distgrad.plan.rematerialise import Offer
+from distgrad.plan.schedule import Schedule
 from distgrad.plan.write import Repeats
 
 
@@ -24,25 +24,25 @@ def build(captured: Capture, remade: Sequence[Offer] = (), lasts: bool = False) 
     """
     graph = captured.graph()
     cheap = remat.rematerialised(graph, captured.forward, captured.again)
-    levels, deferred = _staged(graph, cheap)
+    schedule, deferred = _staged(graph, cheap)
     rows: NodeRows = {}
     second: set[int] = set()  # values that are made for the second time
     ways: dict[int, list[int]] = {}
     ranks: dict[int, Any] = {}
     if remade or lasts or captured.pins:
         second = _made_by(graph, captured.again)
-        rows = _rows(captured, graph, cheap) if captured.again else lower(levels).rows()
+        rows = _rows(captured, graph, cheap) if captured.again else lower(schedule).rows()
     if lasts:
         graph, ways, ranks = _with_makers(graph, cheap, deferred, remade)
         cheap |= {v: ways[v] for offer in remade if not offer.later for v in offer.values if v in ways}
-        levels, deferred = _staged(graph, cheap, deferred)
-    passing = [o for o in remade if o.later and not any(levels.values[v].wanted for v in o.values)]
+        schedule, deferred = _staged(graph, cheap, deferred)
+    passing = [o for o in remade if o.later and not any(schedule.values[v].wanted for v in o.values)]
     if passing:
-        first = len(levels.values)
-        graph, at = remat.made_between(levels, passing)
-        levels = Levels(graph, at)
+        first = len(schedule.values)
+        graph, at = remat.made_between(schedule, passing)
+        schedule = Schedule(graph, at)
         second |= {*range(first, len(graph.values))}
-    plan = lower(levels, Repeats(captured.again, second, rows))
+    plan = lower(schedule, Repeats(captured.again, second, rows))
     plan.deferred = sorted(deferred)
     plan.rematerialised = cheap
     plan.rematerialisable = {v: numbers for v, numbers in ways.items() if v in plan.stored}
@@ -53,22 +53,24 @@ def build(captured: Capture, remade: Sequence[Offer] = (), lasts: bool = False) 
     return plan
 
 
-def _staged(graph: Graph, cheap: Container[int], deferred: set[int] | None = None) -> tuple[Levels, set[int]]:
+def _staged(
+    graph: Graph, cheap: Container[int], deferred: set[int] | None = None
+) -> tuple[Schedule, set[int]]:
     """The nodes in their stages; and the numbers of those that are deferred. What is `cheap` is not stored."""
     values, nodes = graph.values, graph.nodes
     values = [info._replace(wanted=False) if v in cheap else info for v, info in enumerate(values)]
     if deferred is None:
         graph = Graph(values, nodes)
-        deferred = deferrable(graph, Levels(graph).stages())
+        deferred = deferrable(graph, Schedule(graph).stages())
     if deferred:
         read = {v for node in nodes if node.number in deferred for v in node.ins}
         values = [info._replace(wanted=info.wanted or v in read) for v, info in enumerate(values)]
         nodes = [node for node in nodes if node.number not in deferred]
     graph = Graph(values, nodes)
     optimise(graph)
-    levels = Levels(graph)
-    put_off = late(graph, levels.stages(), levels.leaving())
-    return (Levels(graph, put_off) if put_off else levels), deferred
+    schedule = Schedule(graph)
+    put_off = late(graph, schedule.stages(), schedule.leaving())
+    return (Schedule(graph, put_off) if put_off else schedule), deferred
 
 
 def _made_by(graph: Graph, numbers: Container[int]) -> set[int]:
@@ -84,8 +86,8 @@ def _rows(captured: Capture, graph: Graph, cheap: Container[int]) -> NodeRows:
         info._replace(wanted=False, external=STORED if v in read else None) if v in second else info
         for v, info in enumerate(graph.values)
     ]
-    levels, _ = _staged(Graph(there, rest), cheap)
-    return {**lower(levels).rows(), **captured.pins}
+    schedule, _ = _staged(Graph(there, rest), cheap)
+    return {**lower(schedule).rows(), **captured.pins}
 
 
 def _with_makers(
@@ -111,5 +113,5 @@ def offers(captured: Capture) -> list[Offer]:
     if found:  # what is not kept in the end may be kept from stage to stage
         graph, ways, _ = _with_makers(graph, cheap, deferred, found)
         cheap |= ways
-    levels, _ = _staged(graph, cheap, deferred)
-    return sorted([*found, *remat.offers_between(levels)], key=lambda offer: offer.rank)
+    schedule, _ = _staged(graph, cheap, deferred)
+    return sorted([*found, *remat.offers_between(schedule)], key=lambda offer: offer.rank)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distgrad.plan.capture import Capture
-from distgrad.plan.levels import Form
-from distgrad.plan.memory import Footprint, footprints, peak
+from distgrad.plan.ir import Instance
+from distgrad.plan.memory import footprints, peak
 from distgrad.plan.plans import Plan, Stage
 from distgrad.plan.rematerialise import Offer
 from distgrad.program import Fragment, Program, Send, Step
@@ -56,10 +56,10 @@ class Choice:
         if self.names:
             lines.append(
                 f"  freed and made again, since earlier work has kept it: {nbytes_text(self.freed)}, "
-                f"by {_counted(self.names)}"
+                f"by {counted(self.names)}"
             )
         if self.remade:
-            what = _counted(name for offer in self.remade for name in offer.names)
+            what = counted(name for offer in self.remade for name in offer.names)
             lines.append(
                 f"  made again instead of kept: {what}; {nbytes_text(self.nbytes)} less to keep, "
                 f"{number_text(self.flops)}flop more"
@@ -140,11 +140,10 @@ class Held(NamedTuple):
 
 
 class Predicted(NamedTuple):
-    """What is predicted of a stage: for each step operations and bytes of results, then bytes moved and held."""
+    """What is predicted of a stage: for each step operations and bytes of results, then bytes moved."""
 
     steps: tuple[tuple[float, int], ...]
     moved: int
-    footprints: tuple[Footprint, ...]
 
 
 def predicted(stage: Stage, workers: int) -> Predicted:
@@ -155,33 +154,22 @@ def predicted(stage: Stage, workers: int) -> Predicted:
         copies = workers if fragment.count == 1 else 1
         nbytes = sum(program.slots[i].aval.nbytes for i in step.outs)
         steps.append((copies * _flops(program, step), copies * nbytes))
-    moved = sum(_moved(program, d, workers) for d in program.sends)
-    return Predicted(tuple(steps), moved, footprints(program, stage.holders, workers))
+    return Predicted(tuple(steps), sum(_moved(program, send, workers) for send in program.sends))
 
 
-def peaks(plan: Plan, stages: Sequence[Predicted], now: Sequence[Held]) -> tuple[int, ...]:
+def peaks(plan: Plan, now: Sequence[Held]) -> tuple[int, ...]:
     """The most bytes that each worker will hold while the plan runs, from what it holds before."""
+    if plan.footprints is None:
+        plan.footprints = [footprints(stage.program, stage.holders, len(now)) for stage in plan.stages]
     found = []
     for worker, before in enumerate(now):
         needs = []
-        kept: dict[Form, int] = {}
-        for stage, costs in zip(plan.stages, stages, strict=True):
-            kept.update(zip(stage.keep, costs.footprints[worker].kept, strict=True))
-            needs.append((costs.footprints[worker], sum(kept[form] for form in stage.last_use)))
+        kept: dict[Instance, int] = {}
+        for stage, every in zip(plan.stages, plan.footprints, strict=True):
+            kept.update(zip(stage.keep, every[worker].kept, strict=True))
+            needs.append((every[worker], sum(kept[instance] for instance in stage.last_use)))
         found.append(peak(before.stored, before.freed, needs))
     return tuple(found)
-
-
-def most(plan: Plan, workers: int) -> list[int]:
-    """The most bytes that each worker holds for a plan, beside what was there before."""
-    return list(told(plan, [Held(0, 0)] * workers))
-
-
-def told(plan: Plan, now: Sequence[Held]) -> tuple[int, ...]:
-    """`peaks`; what it takes to tell is worked out once for a plan."""
-    if plan.footprints is None:
-        plan.footprints = [footprints(stage.program, stage.holders, len(now)) for stage in plan.stages]
-    return peaks(plan, [Predicted((), 0, found) for found in plan.footprints], now)
 
 
 def explanation(
@@ -208,7 +196,7 @@ def explanation(
         flops = sum(flops for flops, _ in cost.steps)
         computed = sum(nbytes for _, nbytes in cost.steps)
         stages.append(StageCost(tuple(lines), flops, computed, stored, cost.moved))
-    return Explanation(workers, tuple(stages), peaks(plan, costs, now), choice)
+    return Explanation(workers, tuple(stages), peaks(plan, now), choice)
 
 
 def _flops(program: Program, step: Step) -> float:
@@ -217,8 +205,7 @@ def _flops(program: Program, step: Step) -> float:
 
 
 def _line(fragment: Fragment, rows: int, steps: list[tuple[Step, int]], captured: Capture) -> str:
-    names = [step.primitive.name for step, _ in steps]
-    text = _counted(names)
+    text = counted(step.primitive.name for step, _ in steps)
     places: dict[tuple[str, int], None] = {}
     for _, number in steps:
         origin = captured.nodes[number].origin if number >= 0 else None
@@ -229,7 +216,8 @@ def _line(fragment: Fragment, rows: int, steps: list[tuple[Step, int]], captured
     return f"{fragment.count} shard{'s' * (fragment.count > 1)}{tiles}: {text}{where}"
 
 
-def _counted(names: Iterable[str]) -> str:
+def counted(names: Iterable[str]) -> str:
+    """Names, each with how often it stands there."""
     return ", ".join(f"{n} {name}" if n > 1 else name for name, n in Counter(names).items())
 
 

@@ -30,7 +30,7 @@ def fuse(
     tiles of so many rows. 0: the step is made again, and has no say in how many there are.
     """
     fragments = []
-    groups = _schedule(
+    groups = _groups(
         steps, lambda s: s.layout.shards, lambda count: count == 1, lambda key, maker, step, slot: True
     )
     for n, (count, group) in enumerate(groups):
@@ -65,14 +65,14 @@ def _loops(
         return pace if pace is None or not pins.get(step.outs) else (pace, pins[step.outs])
 
     loops = []
-    for key, group in _schedule(steps, kind, lambda k: k is None, streams):
+    for key, group in _groups(steps, kind, lambda k: k is None, streams):
         own = [step for step in group if pins.get(step.outs) != 0] or group
         rows = 0 if key is None else pins.get(group[0].outs) or _rows(own, slots)
         loops.append(Loop(rows, tuple(group)))
     return tuple(loops)
 
 
-def _schedule(
+def _groups(
     steps: Sequence[Step],
     kind: Callable[[Step], Hashable],
     first: Callable[[Any], bool],

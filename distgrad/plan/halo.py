@@ -78,7 +78,7 @@ def cut_as_read(graph: Graph) -> None:
             if made is not None:
                 values[out] = values[out]._replace(sharding=made.layout.outs[0])
                 node = made
-        for value, need in zip(node.ins, node.layout.needs, strict=True):
+        for value, need in node.operands:
             needs.setdefault(value, set()).add(need)
         done.append(node)
     graph.replace(done[::-1])
@@ -107,7 +107,7 @@ def _recut(
     made = graph.cut_like(node, target)
     if made.layout.outs != (target,):
         return None
-    pairs = set(zip(node.ins, made.layout.needs, strict=True))
+    pairs = set(made.operands)
     moved = sum(need != graph.values[v].sharding and need not in needs.get(v, ()) for v, need in pairs)
     return made if near or moved <= 1 else None
 

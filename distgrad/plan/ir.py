@@ -36,6 +36,13 @@ class ValueInfo(NamedTuple):
     haloed: Sharding | None = None
 
 
+class Instance(NamedTuple):
+    """A value, by its number, in certain cuts."""
+
+    value: int
+    cuts: Sharding
+
+
 class NodeInfo(NamedTuple):
     """A node as the planner sees it: `ins` and `outs` are numbers of values."""
 
@@ -51,10 +58,19 @@ class NodeInfo(NamedTuple):
         """Of its primitive."""
         return self.primitive.name
 
+    @property
+    def operands(self) -> list[Instance]:
+        """What it reads, cut as it needs that."""
+        return [Instance(v, need) for v, need in zip(self.ins, self.layout.needs, strict=True)]
 
-Change = (
-    NodeInfo | tuple[int, ...] | None
-)  # another node, the values that are the same as its results, or nothing
+    @property
+    def results(self) -> list[Instance]:
+        """What it makes."""
+        return [Instance(v, cuts) for v, cuts in zip(self.outs, self.layout.outs, strict=True)]
+
+
+# Another node, the values that are the same as its results, or nothing.
+Change = NodeInfo | tuple[int, ...] | None
 
 
 class Graph:

@@ -6,8 +6,9 @@ from collections import Counter
 
 from distgrad.exchange import Reshard
 from distgrad.plan import costs
-from distgrad.plan.levels import Form, Levels
+from distgrad.plan.ir import Instance
 from distgrad.plan.plans import Boxed, Plan, Stage
+from distgrad.plan.schedule import Schedule
 from distgrad.plan.write import Positions, Repeats, StageWriter, Traffic
 
 # A stored value is kept in other cuts too if it has at most 1/4 of the bytes of the largest around; and whole on every
@@ -19,119 +20,116 @@ COPY_WHOLE = 64 << 20
 NOTHING = Repeats()
 
 
-def lower(levels: Levels, repeats: Repeats = NOTHING) -> Plan:
+def lower(schedule: Schedule, repeats: Repeats = NOTHING) -> Plan:
     """Write the programs."""
-    stored, boxed = _wanted(levels)
-    told = _told(levels, stored)
+    stored, boxed = _wanted(schedule)
+    told = _told(schedule, stored)
     boxed.update(told)
-    copies = _copies(levels)
+    copies = _copies(schedule)
     lasting = {*stored.values(), *copies}
     kept = {*stored.values(), *copies}
-    for form in copies:
-        levels.uses[form].add(levels.level[form])
-    for form, used in levels.uses.items():
-        if max(used) > levels.level[form] and levels.kind(form) not in ("feed", "stored"):
-            kept.add(form)
+    for instance in copies:
+        schedule.uses[instance].add(schedule.ready[instance])
+    for instance, used in schedule.uses.items():
+        if max(used) > schedule.ready[instance] and schedule.kind(instance) not in ("feed", "stored"):
+            kept.add(instance)
     stages: list[Stage] = []
     positions: Positions = {}
-    for level, traffic in enumerate(_traffic(levels, kept, boxed, told)):
-        stages.append(StageWriter(levels, level, traffic, repeats).write(positions))
+    for stage, traffic in enumerate(_traffic(schedule, kept, boxed, told)):
+        stages.append(StageWriter(schedule, stage, traffic, repeats).write(positions))
     for value, pieces in boxed.items():
-        pieces.channel, pieces.position = positions[pieces.stage, levels.base(value)]
-    for form in kept - lasting:
-        stages[max(levels.uses[form])].last_use.append(form)
-    held = (*stored.values(), *(copy for copy in copies if not levels.is_halo(copy)))
-    whole = sum(levels.nbytes(form[0]) for form in held if form[1].count == 1)
-    cut = sum(levels.nbytes(form[0]) for form in held if form[1].count > 1)
-    return Plan(stages, stored, boxed, cut, whole, _passing(levels), copies)
+        pieces.channel, pieces.position = positions[pieces.stage, schedule.base(value)]
+    for instance in kept - lasting:
+        stages[max(schedule.uses[instance])].last_use.append(instance)
+    held = (*stored.values(), *(copy for copy in copies if not schedule.is_halo(copy)))
+    whole = sum(schedule.nbytes(instance.value) for instance in held if instance.cuts.count == 1)
+    cut = sum(schedule.nbytes(instance.value) for instance in held if instance.cuts.count > 1)
+    return Plan(stages, stored, boxed, cut, whole, _passing(schedule), copies)
 
 
-def _wanted(levels: Levels) -> tuple[dict[int, Form], dict[int, Boxed]]:
+def _wanted(schedule: Schedule) -> tuple[dict[int, Instance], dict[int, Boxed]]:
     """Where each wanted value is: it is stored if it is there whole, or read, else left in its box."""
-    stored: dict[int, Form] = {}
+    stored: dict[int, Instance] = {}
     boxed: dict[int, Boxed] = {}
-    for value, info in enumerate(levels.values):
-        form = levels.base(value)
+    for value, info in enumerate(schedule.values):
+        instance = schedule.base(value)
         if not info.wanted or (info.external is not None and info.external.kind != "boxed"):
             continue
-        if form not in levels.level:
+        if instance not in schedule.ready:
             continue  # made by a node that is deferred
-        whole = form not in levels.uses and form[1].count == 1
-        if value in levels.merged and whole:
-            boxed[value] = Boxed(levels.partial_level[value], levels.merged[value], "", -1)
-        elif form in levels.how and whole:
-            boxed[value] = Boxed(levels.level[form] - 1, levels.how[form], "", -1)
-        elif info.external is None or form in levels.uses:
-            stored[value] = form
-            levels.uses.setdefault(form, set()).add(levels.level[form])
+        whole = instance not in schedule.uses and instance.cuts.count == 1
+        if value in schedule.merged and whole:
+            boxed[value] = Boxed(schedule.partial_stage[value], schedule.merged[value])
+        elif instance in schedule.how and whole:
+            boxed[value] = Boxed(schedule.ready[instance] - 1, schedule.how[instance])
+        elif info.external is None or instance in schedule.uses:
+            stored[value] = instance
+            schedule.uses.setdefault(instance, set()).add(schedule.ready[instance])
     return stored, boxed
 
 
-def _told(levels: Levels, stored: dict[int, Form]) -> dict[int, Boxed]:
+def _told(schedule: Schedule, stored: dict[int, Instance]) -> dict[int, Boxed]:
     """Small results that the driver is told at once, such as a loss: reading one takes no call then."""
     told: dict[int, Boxed] = {}
     total = 0
-    for value, form in stored.items():
-        nbytes = levels.nbytes(value)
-        if form[1].count == 1 and total + nbytes <= costs.SMALL:
+    for value, instance in stored.items():
+        nbytes = schedule.nbytes(value)
+        if instance.cuts.count == 1 and total + nbytes <= costs.SMALL:
             total += nbytes
-            told[value] = Boxed(levels.level[form], Reshard(form[1], form[1]), "", -1)
+            told[value] = Boxed(schedule.ready[instance], Reshard(instance.cuts, instance.cuts))
     return told
 
 
-def _copies(levels: Levels) -> list[Form]:
-    """Moved forms to keep: of values that are stored, and small beside what they are used with, or gathered.
+def _copies(schedule: Schedule) -> list[Instance]:
+    """Moved instances to keep: of values that are stored, and small beside what they are used with, or gathered.
 
     Labels beside a matrix are cut otherwise by default. They are moved once, not at every step.
     """
     kept = []
-    for (value, _), form in levels.moves:
-        info = levels.values[value]
-        if info.external is None or info.external.kind != "stored" or not info.wanted:
+    for (value, _), instance in schedule.moves:
+        info = schedule.values[value]
+        if not schedule.is_stored(value) or instance.value != value:  # another value: a slice
             continue
-        if form[0] != value:
-            continue  # a slice
-        readers = [
-            n for n in levels.graph.readers.get(value, ()) if form in zip(n.ins, n.layout.needs, strict=True)
-        ]
-        beside = max(levels.nbytes(v) for n in readers for v in (*n.ins, *n.outs))
-        largest = max(other.aval.nbytes for other in levels.values if other.external is not None)
+        readers = [n for n in schedule.graph.readers.get(value, ()) if instance in n.operands]
+        beside = max(schedule.nbytes(v) for n in readers for v in (*n.ins, *n.outs))
+        largest = max(other.aval.nbytes for other in schedule.values if other.external is not None)
         nbytes, limit = info.aval.nbytes, max(beside, largest)
         if (
             nbytes <= limit // COPY_SHARE
-            or (form[1].count == 1 and nbytes <= min(limit, COPY_WHOLE))
-            or levels.is_halo(form)
+            or (instance.cuts.count == 1 and nbytes <= min(limit, COPY_WHOLE))
+            or schedule.is_halo(instance)
         ):
-            kept.append(form)
+            kept.append(instance)
     return kept
 
 
 def _traffic(
-    levels: Levels, kept: set[Form], boxed: dict[int, Boxed], told: dict[int, Boxed]
+    schedule: Schedule, kept: set[Instance], boxed: dict[int, Boxed], told: dict[int, Boxed]
 ) -> list[Traffic]:
     """For each stage what it uses, keeps and sends."""
-    last = max([levels.level[f] for f in levels.uses] + [b.stage for b in boxed.values()], default=-1)
-    found = [Traffic() for _ in range(max(last + 1, len(levels.by_level)))]
-    for form, used in levels.uses.items():
-        for level in used | {levels.level[form]} if form in kept else used:
-            found[level].here.append(form)
-    for form in kept:
-        found[levels.level[form]].keep.append(form)
-    for value, level in levels.partial_level.items():
-        if levels.base(value) in levels.uses or value in boxed:
-            found[level].sums.append(value)
-    for source, to in levels.moves:
-        found[levels.level[to] - 1].moves.append((source, to))
+    last = max([schedule.ready[f] for f in schedule.uses] + [b.stage for b in boxed.values()], default=-1)
+    found = [Traffic() for _ in range(max(last + 1, len(schedule.by_stage)))]
+    for instance, used in schedule.uses.items():
+        for stage in used | {schedule.ready[instance]} if instance in kept else used:
+            found[stage].here.append(instance)
+    for instance in kept:
+        found[schedule.ready[instance]].keep.append(instance)
+    for value, stage in schedule.partial_stage.items():
+        if schedule.base(value) in schedule.uses or value in boxed:
+            found[stage].sums.append(value)
+    for source, to in schedule.moves:
+        found[schedule.ready[to] - 1].moves.append((source, to))
     for value, pieces in told.items():
         found[pieces.stage].told.append(value)
     return found
 
 
-def _passing(levels: Levels) -> int:
+def _passing(schedule: Schedule) -> int:
     """Bytes that every worker has for a while: sent to it whole, or its part of a sum; at the most."""
     passing: Counter[int] = Counter()
-    for _, form in levels.moves:
-        passing[levels.level[form]] += levels.nbytes(form[0]) if form[1].count == 1 else 0
-    for value in levels.merged:
-        passing[levels.partial_level[value]] += levels.nbytes(value)
+    for _, instance in schedule.moves:
+        if instance.cuts.count == 1:
+            passing[schedule.ready[instance]] += schedule.nbytes(instance.value)
+    for value in schedule.merged:
+        passing[schedule.partial_stage[value]] += schedule.nbytes(value)
     return max(passing.values(), default=0)

@@ -91,9 +91,8 @@ def _roots(program: Program) -> dict[int, int]:
 
 def _turned(program: Program, roots: dict[int, int]) -> set[int]:
     """The views whose elements lie in another order than theirs."""
-    steps = (step for fragment in program.fragments for loop in fragment.loops for step in loop.steps)
-    names = {"flip", "permute"}
-    return {slot for step in steps if step.primitive.name in names for slot in step.outs if slot in roots}
+    steps = (step for _, _, step in program.steps() if step.primitive.name in ("flip", "permute"))
+    return {slot for step in steps for slot in step.outs if slot in roots}
 
 
 def _holder(program: Program, roots: dict[int, int], slot: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distgrad.graph import Pins
-from distgrad.plan.levels import Form
+from distgrad.plan.ir import Instance
 from distgrad.plan.memory import Footprint
 from distgrad.plan.rematerialise import Offer
 from distgrad.program import Exchange, Program, Slot
@@ -25,18 +25,20 @@ class BoxRef:
 
 @dataclass
 class Stage:
-    """One program and what it is bound to. `keep` and `inputs` are forms; `feeds` numbers of values."""
+    """One program and what it is bound to. `keep` and `inputs` are instances; `feeds` numbers of values."""
 
     program: Program
     data: bytes
-    inputs: list[Form]
+    inputs: list[Instance]
     feeds: list[int]
-    keep: list[Form]
+    keep: list[Instance]
     boxes: list[BoxRef]
     nodes: list[int]  # of each step, in order: the number of its node (-1: it is the planner's own)
     returns: tuple[str, ...]
     holders: list[Slot | None]  # whose memory each of `keep` takes
-    last_use: list[Form] = field(default_factory=list)  # kept forms that nothing needs after this stage
+    last_use: list[Instance] = field(
+        default_factory=list
+    )  # kept instances that nothing needs after this stage
 
 
 @dataclass
@@ -45,8 +47,8 @@ class Boxed:
 
     stage: int
     what: Exchange
-    channel: str
-    position: int
+    channel: str = ""  # this and the next are known once the stage is written
+    position: int = -1
 
 
 @dataclass
@@ -54,12 +56,14 @@ class Plan:
     """Stages in order, and where each wanted value is afterwards: stored, boxed or both."""
 
     stages: list[Stage]
-    stored: dict[int, Form]
+    stored: dict[int, Instance]
     boxed: dict[int, Boxed]
     held_cut: int = 0  # bytes of what is kept, cut over the workers
     held_whole: int = 0  # bytes of what is kept on every worker
     passing: int = 0  # bytes at most that every worker has for a while: sent to it whole, or a part of a sum
-    copies: list[Form] = field(default_factory=list)  # stored values cut otherwise, kept for the next time
+    copies: list[Instance] = field(
+        default_factory=list
+    )  # stored values cut otherwise, kept for the next time
     deferred: list[int] = field(default_factory=list)  # nodes that stay pending
     # Values that are wanted and not stored, and those that are but could be made again: by which nodes.
     rematerialised: dict[int, list[int]] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from distgrad.plan.costs import SMALL
 from distgrad.plan.ir import Graph, NodeInfo
-from distgrad.plan.levels import Levels
+from distgrad.plan.schedule import Schedule
 from distgrad.primitives import Layout
 
 LIMIT = 1_000  # nodes that are run again for one value
@@ -181,11 +181,11 @@ def makers_after(
 class _Stages:
     """In which stages the values of a plan are made and read."""
 
-    def __init__(self, levels: Levels):
-        self.graph = levels.graph
-        self.made = levels.stages()
+    def __init__(self, schedule: Schedule):
+        self.graph = schedule.graph
+        self.made = schedule.stages()
         self.read: dict[int, set[int]] = {}
-        for (value, _), stages in levels.uses.items():
+        for (value, _), stages in schedule.uses.items():
             self.read.setdefault(value, set()).update(stages)
 
     def later(self, value: int) -> list[int]:
@@ -214,9 +214,9 @@ class _Stages:
         return max(self.read.get(v, ()), default=-1)
 
 
-def offers_between(levels: Levels) -> list[Offer]:
+def offers_between(schedule: Schedule) -> list[Offer]:
     """What could be made again in later stages, from what is there then."""
-    stages, graph = _Stages(levels), levels.graph
+    stages, graph = _Stages(schedule), schedule.graph
     values, makers, kept = graph.values, graph.makers, stages.kept()
     groups: dict[frozenset[int], list[int]] = {}
     flops: dict[int, float] = {}
@@ -245,10 +245,10 @@ def offers_between(levels: Levels) -> list[Offer]:
     return offers
 
 
-def made_between(levels: Levels, chosen: Sequence[Offer]) -> tuple[Graph, dict[int, int]]:
+def made_between(schedule: Schedule, chosen: Sequence[Offer]) -> tuple[Graph, dict[int, int]]:
     """The graph with nodes that make what is chosen again; and the stages of these, by their results."""
-    stages, makers = _Stages(levels), levels.graph.makers
-    values, at = list(levels.values), dict(levels.put_off)
+    stages, makers = _Stages(schedule), schedule.graph.makers
+    values, at = list(schedule.values), dict(schedule.put_off)
     wanted = dict.fromkeys(v for offer in chosen for v in offer.values)
     roots = {r for offer in chosen for r in offer.roots}
     copies: dict[tuple[int, int], int] = {}  # (value, stage): the copy that is read there
@@ -259,7 +259,7 @@ def made_between(levels: Levels, chosen: Sequence[Offer]) -> tuple[Graph, dict[i
             def stop(v: int, stage: int = stage) -> bool:
                 return v not in wanted and (stages.held(v) or v in roots or stages.until(v) >= stage)
 
-            made, missing = _walk(levels.graph, value, stop, _repeatable)
+            made, missing = _walk(schedule.graph, value, stop, _repeatable)
             if not missing.issubset(wanted):  # what cannot be made again after all is kept
                 continue
             for v in made:
@@ -272,7 +272,7 @@ def made_between(levels: Levels, chosen: Sequence[Offer]) -> tuple[Graph, dict[i
                 copies.update(((out, stage), new) for out, new in zip(node.outs, outs, strict=True))
                 at.update(dict.fromkeys(outs, stage))
     reading = []
-    for node in levels.graph.nodes:
+    for node in schedule.graph.nodes:
         stage = max((stages.made[v] for v in node.outs if v in stages.made), default=-1)
         reading.append(node._replace(ins=_at(copies, node.ins, stage)))
     return Graph(values, _ordered([*reading, *added])), at

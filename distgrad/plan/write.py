@@ -10,29 +10,29 @@ from typing import NamedTuple
 from distgrad.exchange import Reshard
 from distgrad.plan import costs
 from distgrad.plan.fuse import fuse
-from distgrad.plan.levels import Form, Levels
+from distgrad.plan.ir import Instance
 from distgrad.plan.memory import holders
 from distgrad.plan.plans import BoxRef, NodeRows, Stage
 from distgrad.plan.rematerialise import is_light
+from distgrad.plan.schedule import Schedule
 from distgrad.primitives import Aval
 from distgrad.program import CHANNELS, Exchange, Program, Recv, Send, Slot, Step
 from distgrad.sharding import Sharding
 from distgrad.wire import encode
 
-Positions = dict[
-    tuple[int, Form], tuple[str, int]
-]  # of what a stage sends: the channel, and which it is there
+# Of what each stage sends: the channel, and which it is there.
+Positions = dict[tuple[int, Instance], tuple[str, int]]
 
 
 @dataclass
 class Traffic:
-    """Of one stage: the forms it uses and those it keeps, values whose sums leave, (from, to) of what is moved, and
+    """Of one stage: the instances it uses and those it keeps, values whose sums leave, (from, to) of what is moved, and
     values that the driver is told."""
 
-    here: list[Form] = field(default_factory=list)
-    keep: list[Form] = field(default_factory=list)
+    here: list[Instance] = field(default_factory=list)
+    keep: list[Instance] = field(default_factory=list)
     sums: list[int] = field(default_factory=list)
-    moves: list[tuple[Form, Form]] = field(default_factory=list)
+    moves: list[tuple[Instance, Instance]] = field(default_factory=list)
     told: list[int] = field(default_factory=list)
 
 
@@ -47,33 +47,33 @@ class Repeats(NamedTuple):
 class StageWriter:
     """Writes the program of one stage."""
 
-    def __init__(self, levels: Levels, level: int, traffic: Traffic, repeats: Repeats):
-        self.levels = levels
-        self.level = level
+    def __init__(self, schedule: Schedule, number: int, traffic: Traffic, repeats: Repeats):
+        self.schedule = schedule
+        self.number = number
         self.traffic = traffic
         self.repeats = repeats
         self.slots: list[Slot] = []
-        self.slot_of: dict[Form, int] = {}
+        self.slot_of: dict[Instance, int] = {}
 
-    def slot(self, form: Form) -> int:
-        """The slot of a form: a new one if it has none."""
-        if form not in self.slot_of:
-            self.slot_of[form] = len(self.slots)
-            self.slots.append(Slot(self.levels.values[form[0]].aval.dtype, form[1]))
-        return self.slot_of[form]
+    def slot(self, instance: Instance) -> int:
+        """The slot of an instance: a new one if it has none."""
+        if instance not in self.slot_of:
+            self.slot_of[instance] = len(self.slots)
+            self.slots.append(Slot(self.schedule.values[instance.value].aval.dtype, instance.cuts))
+        return self.slot_of[instance]
 
     def write(self, positions: Positions) -> Stage:
         """The stage. Notes in `positions` what it sends, and finds there what the stage before has sent."""
-        levels, keep = self.levels, self.traffic.keep
-        feeds = [form for form in self.traffic.here if levels.kind(form) == "feed"]
-        inputs = [form for form in self.traffic.here if self._stored(form)]
+        schedule, keep = self.schedule, self.traffic.keep
+        feeds = [instance for instance in self.traffic.here if schedule.kind(instance) == "feed"]
+        inputs = [instance for instance in self.traffic.here if self._stored(instance)]
         boxes, recvs = self._recvs(positions)
-        feed_slots = tuple(self.slot(form) for form in feeds)
-        input_slots = tuple(self.slot(form) for form in inputs)
+        feed_slots = tuple(self.slot(instance) for instance in feeds)
+        input_slots = tuple(self.slot(instance) for instance in inputs)
         numbers, steps = self._steps()
         leaving = self._leaving()
-        keep_slots = tuple(self.slot(form) for form in keep)
-        outside = {*keep_slots, *(self.slot(form) for form, _, _ in leaving)}
+        keep_slots = tuple(self.slot(instance) for instance in keep)
+        outside = {*keep_slots, *(self.slot(instance) for instance, _, _ in leaving)}
         fragments = fuse(steps, self.slots, outside, self._pins(numbers, steps))
         sends = self._sends(leaving, positions)
         used = [{recv.channel for recv in recvs if recv.box == n} for n in range(len(boxes))]
@@ -91,45 +91,46 @@ class StageWriter:
             boxes,
             [number_of[s.outs] for f in fragments for loop in f.loops for s in loop.steps],
             program.channels(),
-            [None if levels.is_halo(f) else slot for f, slot in zip(keep, holders(program), strict=True)],
+            [None if schedule.is_halo(f) else slot for f, slot in zip(keep, holders(program), strict=True)],
         )
 
-    def _stored(self, form: Form) -> bool:
-        """Whether a form is stored when this stage begins."""
-        kind = self.levels.kind(form)
-        return kind == "stored" or (kind != "feed" and self.levels.level[form] < self.level)
+    def _stored(self, instance: Instance) -> bool:
+        """Whether an instance is stored when this stage begins."""
+        kind = self.schedule.kind(instance)
+        return kind == "stored" or (kind != "feed" and self.schedule.ready[instance] < self.number)
 
     def _recvs(self, positions: Positions) -> tuple[list[BoxRef], tuple[Recv, ...]]:
         """The boxes that are read, and the slots of sums and moves that are filled from them."""
-        levels, before = self.levels, self.level - 1
+        schedule, before = self.schedule, self.number - 1
         boxes: list[BoxRef] = []
         recvs: list[Recv] = []
-        for form in self.traffic.here:
-            if levels.level[form] != self.level:
+        for instance in self.traffic.here:
+            if schedule.ready[instance] != self.number:
                 continue
-            external = levels.values[form[0]].external
-            if levels.kind(form) == "boxed":
+            external = schedule.values[instance.value].external
+            if schedule.kind(instance) == "boxed":
                 assert external is not None
                 assert external.what is not None
                 ref, what = BoxRef("external", external.box), external.what
                 channel, position = external.channel, external.position
-            elif (before, form) in positions:
-                ref, what = BoxRef("stage", before), levels.how.get(form) or levels.merged[form[0]]
-                channel, position = positions[before, form]
+            elif (before, instance) in positions:
+                ref = BoxRef("stage", before)
+                what = schedule.how.get(instance) or schedule.merged[instance.value]
+                channel, position = positions[before, instance]
             else:
                 continue
             if ref not in boxes:
                 boxes.append(ref)
-            recvs.append(Recv(self.slot(form), what, boxes.index(ref), channel, position))
+            recvs.append(Recv(self.slot(instance), what, boxes.index(ref), channel, position))
         return boxes, tuple(recvs)
 
     def _steps(self) -> tuple[list[int], list[Step]]:
         """The numbers of the nodes, and their steps."""
         numbers, steps = [], []
-        nodes = self.levels.by_level[self.level] if self.level < len(self.levels.by_level) else []
+        nodes = self.schedule.by_stage[self.number] if self.number < len(self.schedule.by_stage) else []
         for node in nodes:
-            ins = tuple(self.slot((v, need)) for v, need in zip(node.ins, node.layout.needs, strict=True))
-            outs = tuple(self.slot((v, s)) for v, s in zip(node.outs, node.layout.outs, strict=True))
+            ins = tuple(self.slot(operand) for operand in node.operands)
+            outs = tuple(self.slot(result) for result in node.results)
             numbers.append(node.number)
             steps.append(Step(node.primitive, ins, outs, node.attrs, node.layout))
         return numbers, steps
@@ -153,33 +154,37 @@ class StageWriter:
             read.update(dict.fromkeys(s.ins, pin))
         return pins
 
-    def _leaving(self) -> list[tuple[Form, Form, Exchange]]:
-        """(form here, form that is made of it, how) of all that leaves at the end of this stage."""
-        levels, traffic = self.levels, self.traffic
-        base = levels.base
-        leaving: list[tuple[Form, Form, Exchange]] = []
-        leaving += [(base(levels.scattered.get(v, v)), base(v), levels.merged[v]) for v in traffic.sums]
-        leaving += [(source, to, levels.how[to]) for source, to in traffic.moves]
-        return leaving + [(base(v), base(v), Reshard(base(v)[1], base(v)[1])) for v in traffic.told]
+    def _leaving(self) -> list[tuple[Instance, Instance, Exchange]]:
+        """(what is here, what is made of it, how) of all that leaves at the end of this stage."""
+        schedule, traffic = self.schedule, self.traffic
+        base = schedule.base
+        leaving: list[tuple[Instance, Instance, Exchange]] = []
+        leaving += [(base(schedule.scattered.get(v, v)), base(v), schedule.merged[v]) for v in traffic.sums]
+        leaving += [(source, to, schedule.how[to]) for source, to in traffic.moves]
+        return leaving + [(base(v), base(v), Reshard(base(v).cuts, base(v).cuts)) for v in traffic.told]
 
-    def _sends(self, leaving: list[tuple[Form, Form, Exchange]], positions: Positions) -> tuple[Send, ...]:
+    def _sends(
+        self, leaving: list[tuple[Instance, Instance, Exchange]], positions: Positions
+    ) -> tuple[Send, ...]:
         """Each in its channel: cut values to each owner, small ones in the reply, large ones as objects."""
         sends = []
         total = 0
         count = dict.fromkeys(CHANNELS, 0)
-        for form, to, what in leaving:
-            nbytes = self.levels.values[to[0]].aval.nbytes
+        for instance, to, what in leaving:
+            nbytes = self.schedule.values[to.value].aval.nbytes
             small = nbytes <= costs.SMALL and total + nbytes <= costs.SMALL_TOTAL
-            if to[1].count > 1:
+            if to.cuts.count > 1:
                 channel = "each"
-            elif small or (form == to and to[0] in self.traffic.told):  # what is told has a limit of its own
+            elif small or (
+                to.value in self.traffic.told and instance == to
+            ):  # what is told has its own limit
                 channel = "small"
                 total += nbytes
             else:
                 channel = "large"
-            positions[self.level, to] = (channel, count[channel])
+            positions[self.number, to] = (channel, count[channel])
             count[channel] += 1
-            sends.append(Send(self.slot(form), what, channel))
+            sends.append(Send(self.slot(instance), what, channel))
         return tuple(sends)
 
 

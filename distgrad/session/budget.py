@@ -11,7 +11,7 @@ from typing import NamedTuple
 from distgrad.graph import Node, Remat, Result
 from distgrad.plan.build import offers
 from distgrad.plan.capture import Capture, capture
-from distgrad.plan.explain import Choice, Held, told
+from distgrad.plan.explain import Choice, Held, peaks
 from distgrad.plan.memory import stored_bytes
 from distgrad.plan.plans import Plan
 from distgrad.program import Slot
@@ -116,7 +116,7 @@ class Chooser:
         inside = set(captured.results)
         gone: list[Result] = []
         for result in can_go(r for r in kept if not (r in inside or r in remakable or r in later)):
-            if max(told(found.plan, now)) <= self.budget:
+            if max(peaks(found.plan, now)) <= self.budget:
                 break
             if result.remat is not None and anchors(result.remat.past, gone) is not None:
                 gone.append(result)
@@ -189,7 +189,7 @@ def choose(
     planned: Planned,
 ) -> tuple[Plan, Choice]:
     """The plan for a capture that makes the least again. `base` makes nothing again, `now` is what the workers hold."""
-    before = max(told(base, now))
+    before = max(peaks(base, now))
     if before <= budget // ROOMY:
         return base, Choice(budget, before, before, ())
     if base.offers is None:
@@ -198,14 +198,14 @@ def choose(
     lasts = any(not offer.later for offer in found)
 
     def most(count: int) -> int:
-        return max(told(planned(captured, found[:count], lasts), now))
+        return max(peaks(planned(captured, found[:count], lasts), now))
 
     key = (budget, *now)
     count = base.choices.get(key)
     if count is None:
         count = base.choices[key] = _least(most, len(found), budget)
     plan = planned(captured, found[:count], lasts)
-    return plan, Choice(budget, before, max(told(plan, now)), tuple(found[:count]))
+    return plan, Choice(budget, before, max(peaks(plan, now)), tuple(found[:count]))
 
 
 def _least(most: Callable[[int], int], count: int, budget: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter, time
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from distgrad.callsites import CallSite, Origin, origin
 from distgrad.plan.capture import Capture
-from distgrad.plan.explain import Predicted, peaks, predicted
+from distgrad.plan.explain import Predicted, counted, peaks, predicted
 from distgrad.plan.plans import Plan, Stage
 from distgrad.worker.transport import Handle, Transport
 
@@ -116,11 +116,10 @@ class Measure:
         now = perf_counter()
         self.plan += now - begin
         self.event("plan", DRIVER, begin, now - begin, nodes=len(captured.nodes), stages=len(plan.stages))
-        known = self._plans.get(id(plan))
-        if known is None:
+        if id(plan) not in self._plans:
             workers = session.transport.workers
-            known = self._plans[id(plan)] = plan, [predicted(stage, workers) for stage in plan.stages]
-        for worker, most in enumerate(peaks(plan, known[1], session.calls.held())):
+            self._plans[id(plan)] = plan, [predicted(stage, workers) for stage in plan.stages]
+        for worker, most in enumerate(peaks(plan, session.calls.held())):
             self.peak[0][worker] = max(self.peak[0][worker], most)
         self.own += perf_counter() - now
 
@@ -187,8 +186,7 @@ class Measure:
         for fragment, loop, shard, start, seconds in told["spans"]:
             assert sent is not None
             steps = sent.stage.program.fragments[fragment].loops[loop].steps
-            names = Counter(step.primitive.name for step in steps)
-            name = ", ".join(f"{n} {name}" if n > 1 else name for name, n in names.items())
+            name = counted(step.primitive.name for step in steps)
             self.event(name, worker, start + offset, seconds, shard=shard)
 
 

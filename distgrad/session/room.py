@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from distgrad.errors import OutOfMemoryError
 from distgrad.plan.capture import Capture
-from distgrad.plan.explain import most
+from distgrad.plan.explain import Held, peaks
 from distgrad.plan.plans import Plan
 from distgrad.session.calls import Calls
 
@@ -34,7 +35,7 @@ def check_room(
         short = _shortage(calls, _needs(calls, cut, whole))
     if short is None and plan is not None and captured is not None and not plan.fits:
         if sum(r.spec.nbytes for r in captured.results) >= ROOM_CHECKED:
-            short = _shortage(calls, most(plan, calls.workers))
+            short = _shortage(calls, peaks(plan, [Held(0, 0)] * calls.workers))
         plan.fits = short is None
     if short is not None:
         largest = "" if captured is None or plan is None else _largest(captured, plan)
@@ -55,7 +56,7 @@ def _needs(calls: Calls, cut: int, whole: int) -> list[int]:
     return [-(-cut // calls.workers) + whole] * calls.workers
 
 
-def _shortage(calls: Calls, needs: list[int]) -> _Short | None:
+def _shortage(calls: Calls, needs: Sequence[int]) -> _Short | None:
     """The node that has least room for the bytes that its workers need, if it has too little.
 
     First by what is free as far as it is known here. If that is not enough the workers are waited for: then what they
@@ -68,7 +69,7 @@ def _shortage(calls: Calls, needs: list[int]) -> _Short | None:
     return short
 
 
-def _least(calls: Calls, needs: list[int], extra: list[int]) -> _Short | None:
+def _least(calls: Calls, needs: Sequence[int], extra: list[int]) -> _Short | None:
     """The same, with bytes of each worker to be added to what its node has free."""
     places = calls.transport.nodes()
     by_node: dict[str, list[int]] = {}

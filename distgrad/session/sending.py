@@ -19,7 +19,6 @@ from distgrad.plan.build import build
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
 from distgrad.plan.costs import SMALL
 from distgrad.plan.explain import Choice, Explanation, explanation, nbytes_text
-from distgrad.plan.levels import Form
 from distgrad.plan.plans import Plan, Stage
 from distgrad.plan.rematerialise import Offer
 from distgrad.program import Program
@@ -31,6 +30,7 @@ from distgrad.session.placement import waits_for_more
 from distgrad.session.recording import PENDING, Recording
 from distgrad.session.rematerialise import give_up, note
 from distgrad.session.room import check_room, too_large
+from distgrad.sharding import Sharding
 from distgrad.wire import encode
 
 NOTHING = encode(Program((), (), (), (), (), (), (), ()))  # a call that only frees
@@ -38,6 +38,7 @@ BROKEN_OFF = "this tensor's contents were lost when a call to the workers was br
 PLANS = 64 << 20  # bytes of plans that are kept
 PASSES = 1_000  # call sites at which passes begin that are known
 COPIES = 4  # other cuts in which one value is kept
+Ids = dict[tuple[int, Sharding], int]  # of the instances that workers store
 
 
 class Sending(Recording):
@@ -229,7 +230,7 @@ class Sending(Recording):
         return plan
 
     def _run(self, captured: Capture, plan: Plan, gifts: Gifts) -> None:
-        ids: dict[Form, int] = {}
+        ids: Ids = {}
         for value, external in enumerate(captured.externals):
             result = captured.results[value]
             if external.kind == "stored":
@@ -243,9 +244,9 @@ class Sending(Recording):
         given: set[Result] = set()  # to calls that were begun
         try:
             for n, stage in enumerate(plan.stages):
-                for form, holder in zip(stage.keep, stage.holders, strict=True):
-                    ids[form] = self.calls.new_id(holder)
-                    made.add(ids[form])
+                for instance, holder in zip(stage.keep, stage.holders, strict=True):
+                    ids[instance] = self.calls.new_id(holder)
+                    made.add(ids[instance])
                 given.update(gifts.get(n, ()))
                 boxes[n] = self._submit(stage, ids, captured, boxes, gifts.get(n, ()))
                 for result in gifts.get(n, ()):
@@ -254,7 +255,7 @@ class Sending(Recording):
                     measure.active.sent(self.calls.epoch, boxes[n].serial, plan, n)
                 if n - 1 not in still:  # the next stage is the only one to read it
                     boxes.pop(n - 1, None)
-                done = [ids[form] for form in stage.last_use]
+                done = [ids[instance] for instance in stage.last_use]
                 made.difference_update(done)
                 self.calls.freed.extend(done)
         except BaseException:
@@ -262,8 +263,8 @@ class Sending(Recording):
             if given:
                 self._lose(given)
             raise
-        for value, form in plan.stored.items():
-            captured.results[value].becomes_stored(ids[form], RemoteRef(self, [ids[form]]))
+        for value, instance in plan.stored.items():
+            captured.results[value].becomes_stored(ids[instance], RemoteRef(self, [ids[instance]]))
         kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in plan.boxed.values()}
         for value, b in plan.boxed.items():
             result = captured.results[value]
@@ -282,7 +283,7 @@ class Sending(Recording):
     def _submit(
         self,
         stage: Stage,
-        ids: dict[Form, int],
+        ids: Ids,
         captured: Capture,
         boxes: dict[int, Box],
         gifts: Sequence[Result],
