@@ -168,6 +168,7 @@ from distgrad.ops.vision import *
 from distgrad.ops.windows import *
 from distgrad.ops.writing_parts import *
 from distgrad.printing import get_printoptions, printoptions, set_printoptions
+from distgrad.profiling import profile
 from distgrad.record import (
     enable_grad,
     inference_mode,
@@ -177,7 +178,7 @@ from distgrad.record import (
     set_grad_enabled,
 )
 from distgrad.serialization import load, save
-from distgrad.session import init, is_initialized, memory, memory_budget, profile, shutdown, synchronize
+from distgrad.session import init, is_initialized, memory, memory_budget, shutdown, synchronize
 from distgrad.tensor import Tensor
 from distgrad.warned import is_warn_always_enabled, set_warn_always
 

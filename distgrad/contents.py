@@ -24,6 +24,12 @@ LOSES_GRADIENT = (
     "Consider using tensor.detach() first."
 )
 
+NO_BRANCH = (
+    "vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We don't support that "
+    "yet, please file an issue at https://github.com/pytorch/pytorch/issues ."
+)
+NO_STORAGE = "Cannot access data pointer of Tensor that doesn't have storage"
+
 
 class Contents:
     """The part of `Tensor` that reads contents."""
@@ -183,7 +189,7 @@ class Contents:
 
     def tolist(self) -> Any:
         """The elements as (nested lists of) Python numbers."""
-        self._of_one_sample(batching.NO_STORAGE)
+        self._of_one_sample(NO_STORAGE)
         return self._array().tolist()
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
@@ -192,7 +198,7 @@ class Contents:
             raise RuntimeError(
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
             )
-        self._of_one_sample(batching.NO_STORAGE)
+        self._of_one_sample(NO_STORAGE)
         return session.fetch_own(self._value)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -215,7 +221,7 @@ class Contents:
         if n != 1:
             what = "more than one value" if n else "no values"
             raise RuntimeError(f"Boolean value of Tensor with {what} is ambiguous")
-        self._of_one_sample(batching.NO_BRANCH)
+        self._of_one_sample(NO_BRANCH)
         return bool(self._array().item())
 
     __nonzero__ = __bool__

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from cases import CASES, Case
 
-from distgrad import session
+from distgrad import session, vmaps
 from distgrad.graph import Value
 from distgrad.primitives import TABLE
 from distgrad.primitives.batching import Refused
-from distgrad.session import batching, door
+from distgrad.session import door
 from distgrad.sharding import Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.worker import Worker
@@ -59,25 +59,25 @@ def subsets(name: str, count: int) -> Iterator[tuple[bool, ...]]:
     return itertools.islice((flags for flags in itertools.product(*free) if any(flags)), 12)
 
 
-def batched(arrays: Sequence[np.ndarray], flags: Sequence[bool], level: batching.Level) -> list[Value]:
+def batched(arrays: Sequence[np.ndarray], flags: Sequence[bool], level: vmaps.Level) -> list[Value]:
     values = []
     for array, flag in zip(arrays, flags, strict=True):
         if not flag:
             values.append(session.constant(array))
             continue
         value = session.constant(np.stack([sample(array, k) for k in range(B)]))
-        values.append(batching.split(value, 0, level.number, B, session.below()))
+        values.append(vmaps.split(value, 0, level.number, B))
     return values
 
 
 def check(name: str, one: Case) -> None:
     for flags in subsets(name, len(one.arrays)):
-        level = batching.enter(B, "error")
+        level = vmaps.enter(B, "error")
         try:
             outs = session.emit_all(name, *batched(one.arrays, flags, level), **one.attrs)
-            joined = [batching.join(out, 0, level.number, B, session.below()) for out in outs]
+            joined = [vmaps.join(out, 0, level.number, B) for out in outs]
         finally:
-            batching.leave(level)
+            vmaps.leave(level)
         for k in range(B):
             arrays = [sample(a, k) if flag else a for a, flag in zip(one.arrays, flags, strict=True)]
             wants = session.emit_all(name, *map(session.constant, arrays), **one.attrs)

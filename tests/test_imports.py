@@ -32,6 +32,8 @@ FLOORS = {  # the longest name that fits counts
             "dual",
             "saving",
             "restoring",
+            "vmaps",
+            "profiling",
         )
     ],
     6: ["distgrad.session"],

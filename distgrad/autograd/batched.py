@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from distgrad import vmaps
 from distgrad.ops.batching import enter_level, left
 from distgrad.session import batching
 from distgrad.tensor import Tensor
@@ -18,10 +19,10 @@ class VmapInfo(NamedTuple):
     randomness: str
 
 
-def level_of(args: tuple[Any, ...]) -> batching.Level | None:
+def level_of(args: tuple[Any, ...]) -> vmaps.Level | None:
     """The highest running level at which one of these is batched."""
     found = {level for a in args if isinstance(a, Tensor) for level in batching.levels(a._avals)}
-    for level in reversed(batching.active.levels):
+    for level in reversed(vmaps.active.levels):
         if (level.number, level.size) in found:
             return level
     return None
@@ -47,17 +48,17 @@ def checked(cls: Any, own: bool, sets_context: bool) -> None:
         )
 
 
-def by_own_rule(cls: Any, args: tuple[Any, ...], level: batching.Level) -> Any:
+def by_own_rule(cls: Any, args: tuple[Any, ...], level: vmaps.Level) -> Any:
     """The results of the function's `vmap` method, which gets tensors with the batch in dimension 0."""
     flags = [isinstance(a, Tensor) and (level.number, level.size) in batching.levels(a._avals) for a in args]
     given = [left(a, 0, level) if flag else a for a, flag in zip(args, flags, strict=True)]
-    batching.leave(level)
+    vmaps.leave(level)
     try:
         made = cls.vmap(
             VmapInfo(level.size, level.randomness), tuple(0 if flag else None for flag in flags), *given
         )
     finally:
-        batching.active.levels.append(level)
+        vmaps.active.levels.append(level)
     if not isinstance(made, tuple) or len(made) != 2:
         raise RuntimeError(
             f"Expected the vmap staticmethod to have two returns, an output and out_dims with pytree structure "
@@ -70,7 +71,7 @@ def by_own_rule(cls: Any, args: tuple[Any, ...], level: batching.Level) -> Any:
     return tuple(_entered(out, dim, level) for out, dim in zip(outputs, dims, strict=True))
 
 
-def _entered(out: Any, dim: int | None, level: batching.Level) -> Any:
+def _entered(out: Any, dim: int | None, level: vmaps.Level) -> Any:
     if dim is None or not isinstance(out, Tensor):
         return out
     return enter_level(out, dim % out.dim(), level.number, level.size)

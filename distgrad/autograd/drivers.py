@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from distgrad import vmaps
 from distgrad.autograd.engine import finish, run
 from distgrad.autograd.graph import GradientEdge
 from distgrad.ops.base import attach
@@ -13,7 +14,7 @@ from distgrad.ops.batching import enter_level, left
 from distgrad.ops.helpers import constant
 from distgrad.ops.making import ones_like, zeros_like
 from distgrad.record import Edge
-from distgrad.session import batching, fresh
+from distgrad.session import fresh
 from distgrad.tensor import Tensor
 from distgrad.warned import warn_once
 
@@ -214,7 +215,7 @@ def _of_each(outputs: Tensors, inputs: Tensors, grad_outputs: Any, *rest: Any) -
             f"{sizes} for the mapped dimension"
         )
     retain_graph, create_graph, allow_unused, materialize_grads = rest
-    with batching.running(sizes[0]) as level:
+    with vmaps.running(sizes[0]) as level:
         each = [enter_level(g, 0, level.number, level.size) if isinstance(g, Tensor) else g for g in given]
         found: tuple[Any, ...] = grad(
             wanted,

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distgrad import vmaps
 from distgrad.autograd.batched import by_own_rule, checked, level_of
 from distgrad.autograd.function_context import BackwardCFunction, FunctionCtx
 from distgrad.autograd.pushing import tangent_at
@@ -25,7 +26,6 @@ from distgrad.record import (
     grad_mode,
     no_grad,
 )
-from distgrad.session import batching
 from distgrad.tensor import Tensor
 
 __all__ = [
@@ -138,7 +138,7 @@ class Function(metaclass=FunctionMeta):
             args = _by_position(cls.forward, args, kwargs, sets_context)
         if forward.on and (level := highest(args)) >= 0:
             return _pushed(cls, args, level)
-        if batching.active.levels and (inside := level_of(args)) is not None:
+        if vmaps.active.levels and (inside := level_of(args)) is not None:
             own = cls.vmap is not Function.vmap
             checked(cls, own, sets_context)
             if own:

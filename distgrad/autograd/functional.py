@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distgrad import vmaps
 from distgrad.autograd.drivers import grad
 from distgrad.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from distgrad.autograd.points import (
@@ -23,7 +24,6 @@ from distgrad.ops.joining import stack
 from distgrad.ops.making import eye, zeros_like
 from distgrad.ops.views import reshape
 from distgrad.record import enable_grad, set_grad_enabled
-from distgrad.session import batching
 from distgrad.tensor import Tensor
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
@@ -234,7 +234,7 @@ def _columns(func: Function, inputs: Tensors, k: int) -> tuple[bool, Tensors]:
     """Whether `func` gives a tuple, and the derivatives of its outputs for all elements of input k."""
     one, n = inputs[k], inputs[k].numel()
     units = eye(n, dtype=one.dtype).reshape((n, *one.shape))
-    with batching.running(n) as level:
+    with vmaps.running(n) as level:
         many_out, found = _pushed(func, inputs, k, enter_level(units, 0, level.number, n))
         return many_out, tuple(reshape(left(t, t.dim(), level), t.shape + one.shape) for t in found)
 

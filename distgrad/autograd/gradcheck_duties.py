@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from distgrad import vmaps
 from distgrad.autograd.drivers import grad
 from distgrad.autograd.gradcheck_messages import (
     FAILED_BATCHED_FORWARD,
@@ -25,7 +26,6 @@ from distgrad.ops.joining import stack
 from distgrad.ops.making import zeros_like
 from distgrad.ops.random import randn_like
 from distgrad.record import BackwardNode
-from distgrad.session import batching
 from distgrad.tensor import Tensor
 
 __all__: list[str] = []
@@ -117,7 +117,7 @@ def _check_batched_forward(check: Check) -> None:
         tangents = [randn_like(x.detach()) for _ in range(2)]
         alone = [pushed(check, j, by) for by in tangents]
         try:
-            with batching.running(2) as level:
+            with vmaps.running(2) as level:
                 each = enter_level(stack(tangents), 0, level.number, level.size)
                 batch = [left(made, 0, level) for made in pushed(check, j, each)]
         except RuntimeError as error:

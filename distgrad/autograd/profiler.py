@@ -9,9 +9,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from distgrad.profiling import profile as _profile
 from distgrad.session import measure
 from distgrad.session.measure import DRIVER
-from distgrad.session.profiling import profile as _profile
 
 __all__ = ["profile", "record_function"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distgrad import dual
+from distgrad import dual, vmaps
 from distgrad.autograd.engine import run
 from distgrad.dtype import OF_NUMPY
 from distgrad.dual import below, give, has, tangents_of
@@ -134,7 +134,7 @@ def _zeros(out: Tensor) -> Tensor:
     """Like a result, for each sample of `vmap` that it belongs to: else gradients would be summed over them."""
     zeros = zeros_like(out)
     if batching.used and batching.is_batched(out._avals):
-        return Tensor(batching.mark_all(zeros._value, batching.levels(out._avals)))
+        return Tensor(vmaps.mark_all(zeros._value, batching.levels(out._avals)))
     return zeros
 
 

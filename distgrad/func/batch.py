@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from distgrad import vmaps
 from distgrad.func.tree import Tree, flatten, mapped, spread, unflatten
 from distgrad.ops.batching import enter_level, left
 from distgrad.ops.joining import cat
@@ -71,7 +72,7 @@ def run(
     kwargs: dict[str, Any],
 ) -> Any:
     """Apply `func` to all samples at a new level."""
-    with batching.running(size, randomness) as level:
+    with vmaps.running(size, randomness) as level:
         inside = [
             leaf if dim is None else enter_level(leaf, dim, level.number, size)
             for leaf, dim in zip(leaves, dims, strict=True)
@@ -160,7 +161,7 @@ def _in_dim(name: str, in_dims: Any, leaf: Any, dim: Any) -> int | None:
 
 
 # What comes out.
-def _outputs(func: Function, outputs: Any, out_dims: Any, level: batching.Level) -> Any:
+def _outputs(func: Function, outputs: Any, out_dims: Any, level: vmaps.Level) -> Any:
     """The results with their batch where `out_dims` says; torch's errors."""
     leaves, tree = flatten(outputs)
     if not isinstance(outputs, Tensor):
@@ -185,7 +186,7 @@ def _incompatible(func: Function, out_dims: Any, tree: Tree) -> NoReturn:
     )
 
 
-def _out(name: str, leaf: Any, dim: int | None, level: batching.Level) -> Any:
+def _out(name: str, leaf: Any, dim: int | None, level: vmaps.Level) -> Any:
     if dim is None:
         if isinstance(leaf, Tensor) and batching.is_batched(leaf._value):
             raise ValueError(

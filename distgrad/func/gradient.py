@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from distgrad import vmaps
 from distgrad.autograd.engine import finish
 from distgrad.autograd.engine import run as walk
 from distgrad.func.arguments import Argnums, checked, chosen, replaced
@@ -48,7 +49,7 @@ class Copies:
         history = self.recorded and tensor.requires_grad
         with inference_mode(False), set_grad_enabled(history):
             made = clone(tensor)
-            for level in batching.active.levels:
+            for level in vmaps.active.levels:
                 if (level.number, level.size) not in batching.levels(made._avals):
                     made = mark_level(made, level.number, level.size)
         return made if history else made.requires_grad_()

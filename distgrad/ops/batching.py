@@ -6,7 +6,7 @@ in with the node that it comes from (`OpNode.levels`): there, each has used the 
 
 from __future__ import annotations
 
-from distgrad import session
+from distgrad import vmaps
 from distgrad.ops.base import Tensor, Value, op
 from distgrad.session import batching
 
@@ -21,7 +21,7 @@ __all__: list[str] = []
 )
 def enter_level(input: Value, dim: int, level: int, size: int) -> Value:
     """Each sample of a level sees its own part of `input` along `dim`."""
-    return batching.split(input, dim, level, size, session.below())
+    return vmaps.split(input, dim, level, size)
 
 
 @op(
@@ -32,7 +32,7 @@ def enter_level(input: Value, dim: int, level: int, size: int) -> Value:
 )
 def leave_level(input: Value, dim: int, level: int, size: int) -> Value:
     """The samples of a level, side by side along `dim`."""
-    return batching.join(input, dim, level, size, session.below())
+    return vmaps.join(input, dim, level, size)
 
 
 @op(
@@ -43,7 +43,7 @@ def leave_level(input: Value, dim: int, level: int, size: int) -> Value:
 )
 def mark_level(input: Value, level: int, size: int) -> Value:
     """`input`, the same for each sample of a level, but with a gradient of its own for each."""
-    return batching.mark(input, level, size)
+    return vmaps.mark(input, level, size)
 
 
 @op(
@@ -54,15 +54,15 @@ def mark_level(input: Value, level: int, size: int) -> Value:
 )
 def sum_level(input: Value, level: int, size: int) -> Value:
     """The sum over the samples of a level."""
-    return batching.summed(input, level, size, session.below())
+    return vmaps.summed(input, level, size)
 
 
-def left(tensor: Tensor, dim: int, level: batching.Level) -> Tensor:
+def left(tensor: Tensor, dim: int, level: vmaps.Level) -> Tensor:
     """What comes out of a level; what all samples share is repeated."""
     made = mark_level(tensor, level.number, level.size) if not inside(tensor, level) else tensor
     return leave_level(made, dim, level.number, level.size)
 
 
-def inside(tensor: Tensor, level: batching.Level) -> bool:
+def inside(tensor: Tensor, level: vmaps.Level) -> bool:
     """Whether a tensor is batched at a level."""
     return (level.number, level.size) in batching.levels(tensor._avals)

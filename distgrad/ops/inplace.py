@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad import session
+from distgrad import session, vmaps
 from distgrad.callsites import CallSite, call_site
 from distgrad.dtype import BOOL, castable
 from distgrad.graph import Value
@@ -231,7 +231,7 @@ def _of_samples(value: Value, target: Value) -> Value:
             f"{session.current_op.name}. If said operator is being called inside the PyTorch framework, please file a "
             "bug report instead."
         )
-    return batching.mark_all(value, mine)
+    return vmaps.mark_all(value, mine)
 
 
 def rebase(tensor: Tensor, node: BackwardNode, output: int = 0, place: int | None = None) -> None:

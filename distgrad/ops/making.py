@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import session
+from distgrad import session, vmaps
 from distgrad.cutting import sharding_of
 from distgrad.dtype import (
     BOOL,
@@ -183,7 +183,7 @@ def of_samples(value: Value, input: Tensor) -> Value:
     """A new value that every sample of a `vmap` which `input` belongs to has for itself, so that it may write there."""
     if not batching.used:
         return value
-    return batching.mark_all(value, batching.levels(input._avals))
+    return vmaps.mark_all(value, batching.levels(input._avals))
 
 
 def _like(input: Tensor, dtype: Any, sharding: Any) -> tuple[tuple[int, ...], np.dtype, Any]:

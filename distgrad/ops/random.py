@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import session
+from distgrad import session, vmaps
 from distgrad.cutting import sharding_of
 from distgrad.dtype import INT64, NAMES, default_numpy, dtype_of
 from distgrad.dtype import device as Device
@@ -17,7 +17,6 @@ from distgrad.ops.base import Tensor, attach
 from distgrad.ops.helpers import hint
 from distgrad.ops.making import _only_size, finished, integer, shape_of
 from distgrad.scalars import C_NAMES, holds
-from distgrad.session import batching
 
 
 class Generator:
@@ -143,7 +142,7 @@ def drawn(
         )
 
     with session.called(name):
-        return batching.drawn(shape, cuts, draw) if batching.active.levels else draw(shape, cuts)
+        return vmaps.drawn(shape, cuts, draw) if vmaps.active.levels else draw(shape, cuts)
 
 
 def _float(name: str, wanted: Any, otherwise: np.dtype) -> np.dtype:

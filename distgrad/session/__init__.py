@@ -35,7 +35,6 @@ from distgrad.session.door import (
 from distgrad.session.failures import WORDED, fresh
 from distgrad.session.limited import memory_budget
 from distgrad.session.parts import part, put
-from distgrad.session.profiling import profile
 from distgrad.session.signature import called, current_op
 
 __all__ = [
@@ -66,7 +65,6 @@ __all__ = [
     "memory",
     "memory_budget",
     "part",
-    "profile",
     "put",
     "settle",
     "shard_bytes",

@@ -5,15 +5,13 @@ primitive's batching rule say what to do with that. So every op, its formulas an
 is the same for all samples need not be repeated (`spread` is false): it is marked as belonging to each of them, which
 is all that a gradient asks for.
 
-Levels are numbered as they are entered. A physical value may be batched in its turn, at a lower level.
+Levels are numbered as they are entered (`distgrad/vmaps.py`). A physical value may be batched in its turn, at a lower
+level.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,23 +36,6 @@ Levels = tuple[tuple[int, int], ...]  # numbers and sizes, rising
 NO_LEVELS: Levels = ()
 
 used = False  # whether there was ever a batched value: else nothing looks for one
-
-
-class Level(NamedTuple):
-    """A `vmap` that is running."""
-
-    number: int
-    size: int
-    randomness: str
-
-
-class _Active(threading.local):
-    def __init__(self) -> None:
-        self.levels: list[Level] = []
-
-
-active = _Active()
-_numbers = itertools.count(1)
 
 
 class BatchedSpec(Spec):
@@ -86,30 +67,6 @@ class Batched(Result):
         self.physical, self.level, self.size, self.spread = physical, level, size, spread
 
 
-def enter(size: int, randomness: str) -> Level:
-    """Begin a `vmap` over so many samples."""
-    global used
-    used = True
-    level = Level(next(_numbers), size, randomness)
-    active.levels.append(level)
-    return level
-
-
-def leave(level: Level) -> None:
-    """End it."""
-    active.levels.remove(level)
-
-
-@contextlib.contextmanager
-def running(size: int, randomness: str = "error") -> Iterator[Level]:
-    """Inside there is a level for so many samples."""
-    level = enter(size, randomness)
-    try:
-        yield level
-    finally:
-        leave(level)
-
-
 def is_batched(value: Value) -> bool:
     """Whether a value stands for many."""
     return type(value.result) is Batched
@@ -132,78 +89,11 @@ def innermost(value: Value) -> Value:
     return value
 
 
-def _wrapped(physical: Value, level: int, size: int, spread: bool) -> Value:
+def wrapped(physical: Value, level: int, size: int, spread: bool) -> Value:
+    """A value for each sample of a level."""
     return Value(Batched(physical, level, size, spread))
 
 
-def mark(value: Value, level: int, size: int) -> Value:
-    """The same for each sample of a level."""
-    result = value.result
-    if type(result) is Batched:
-        if result.level == level:
-            return value
-        if result.level > level:
-            return _wrapped(mark(result.physical, level, size), result.level, result.size, result.spread)
-    return _wrapped(value, level, size, False)
-
-
-def mark_all(value: Value, wanted: Levels) -> Value:
-    """A value that belongs to the samples of all these levels."""
-    if wanted and levels(value) != wanted:
-        for number, size in wanted:
-            value = mark(value, number, size)
-    return value
-
-
-# Into a level and out of it, with dimensions as values of lower levels see them.
-def split(value: Value, dim: int, level: int, size: int, below: Below | None) -> Value:
-    """Dimension `dim` becomes the batch of a level."""
-    result = value.result
-    if type(result) is Batched and result.level > level:
-        inner = split(result.physical, dim + result.spread, level, size, below)
-        return _wrapped(inner, result.level, result.size, result.spread)
-    if dim:
-        order = (dim, *(d for d in range(len(value.shape)) if d != dim))
-        assert below is not None
-        (value,) = below.dispatch("permute", (value,), {"dims": order})
-    return _wrapped(value, level, size, True)
-
-
-def join(value: Value, dim: int, level: int, size: int, below: Below) -> Value:
-    """The batch of a level becomes dimension `dim`."""
-    result = value.result
-    if type(result) is Batched and result.level > level:
-        inner = join(result.physical, dim + result.spread, level, size, below)
-        return _wrapped(inner, result.level, result.size, result.spread)
-    if type(result) is not Batched or result.level != level:
-        physical, spread = value, False
-    else:
-        physical, spread = result.physical, result.spread
-    if not spread:
-        physical = _batch(size, [physical], [False], below).full(physical, False)
-    if dim:
-        n = len(physical.shape)
-        (physical,) = below.dispatch(
-            "permute", (physical,), {"dims": (*range(1, dim + 1), 0, *range(dim + 1, n))}
-        )
-    return physical
-
-
-def summed(value: Value, level: int, size: int, below: Below) -> Value:
-    """The sum over the samples of a level."""
-    result = value.result
-    if type(result) is Batched and result.level >= level:
-        if result.level > level:
-            inner = summed(result.physical, level, size, below)
-            return _wrapped(inner, result.level, result.size, result.spread)
-        value = result.physical
-        if result.spread:
-            attrs = {"dims": (0,), "keepdim": False, "dtype": str(value.dtype)}
-            return below.dispatch("sum", (value,), attrs)[0]
-    return below.dispatch("multiply", (value, Value.known(np.array(size, value.dtype))), {})[0]
-
-
-# Primitives of batched values.
 def apply_batched(
     primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any], below: Below
 ) -> Sequence[Value]:
@@ -212,11 +102,11 @@ def apply_batched(
     operands, flags = _stripped(inputs, level)
     if True not in flags:
         outs = below.dispatch(primitive.name, operands, attrs)
-        return tuple([_wrapped(out, level, size, False) for out in outs])
+        return tuple([wrapped(out, level, size, False) for out in outs])
     if primitive.batch is None:
         raise NotImplementedError(f"vmap: there is no batching rule for {primitive.name} yet")
     outs = primitive.batch(_batch(size, operands, flags, below), primitive, operands, flags, attrs)
-    return tuple([_wrapped(out, level, size, True) for out in outs])
+    return tuple([wrapped(out, level, size, True) for out in outs])
 
 
 def _stripped(inputs: Sequence[Value], level: int) -> tuple[list[Value], list[bool]]:
@@ -242,6 +132,11 @@ def _batch(size: int, operands: Sequence[Value], flags: Sequence[bool], below: B
     return Batch(size, cut, below.dispatch, _number, below.shard_bytes)
 
 
+def repeated(value: Value, size: int, below: Below) -> Value:
+    """A value with so many samples in front, which are all the same."""
+    return _batch(size, [value], [False], below).full(value, False)
+
+
 def _number(number: Any, dtype: np.dtype) -> Value:
     return Value.known(np.array(number, dtype))
 
@@ -253,39 +148,17 @@ def put_batched(
     level, size = max(levels(v)[-1] for v in (base, source) if type(v.result) is Batched)
     (old, new), flags = _stripped((base, source), level)
     if True not in flags:
-        return _wrapped(put(old, new, slices), level, size, False)
+        return wrapped(put(old, new, slices), level, size, False)
     batch = _batch(size, (old, new), flags, below)
     if flags[1] and not source.shape and slices:
         new = batch.by("expand", (new,), (True,), shape=tuple(n for _, n, _ in slices), cuts=None)
     elif new.shape:
         new = batch.full(new, flags[1])
-    return _wrapped(put(batch.full(old, flags[0]), new, ((0, size, 1), *slices)), level, size, True)
+    return wrapped(put(batch.full(old, flags[0]), new, ((0, size, 1), *slices)), level, size, True)
 
 
-def drawn(shape: tuple[int, ...], cuts: Sharding | None, draw: Callable[..., Value]) -> Value:
-    """Random numbers inside of `vmap`, as its `randomness` asks for: other ones for each sample, or the same."""
-    if any(level.randomness == "error" for level in active.levels):
-        raise RuntimeError(NO_RANDOMNESS)
-    different = [level for level in active.levels if level.randomness == "different"]
-    if not different:
-        return draw(shape, cuts)
-    value = draw((*(level.size for level in different), *shape), None)
-    for level in different:  # the batch of the lowest level is the first dimension, and is wrapped first
-        value = split(value, 0, level.number, level.size, None)
-    return value
-
-
-NO_RANDOMNESS = (
-    "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' "
-    "randomness flags on vmap or perform the randomness operation out of vmap"
-)
 NO_ITEM = (
     "vmap: It looks like you're calling .item() on a Tensor. We don't support vmap over calling .item() on a Tensor, "
     "please try to rewrite what you're doing with other operations. If error is occurring somewhere inside PyTorch "
     "internals, please file a bug report."
 )
-NO_BRANCH = (
-    "vmap: It looks like you're attempting to use a Tensor in some data-dependent control flow. We don't support that "
-    "yet, please file an issue at https://github.com/pytorch/pytorch/issues ."
-)
-NO_STORAGE = "Cannot access data pointer of Tensor that doesn't have storage"
