@@ -15,7 +15,7 @@ from distgrad.cutting import SHARDS
 from distgrad.errors import WireError
 from distgrad.exchange import rows
 from distgrad.exchange.base import Reading, contiguous, held, inside, sizes, stored_bytes
-from distgrad.exchange.tree import Axes, Take, Tree, leaves, subtrees
+from distgrad.exchange.tree import Axes, Counting, Take, Tree, leaves, subtrees
 from distgrad.fields import DIMS, check, check_array, read_int, read_list, read_sharding, show
 from distgrad.primitives import MERGES, Layout
 from distgrad.program import FAR, Exchange, Slot
@@ -187,7 +187,28 @@ class Reduce(Exchange):
         merged = sum(n for w in range(workers) for _, n in self.sent(workers, w, mine)) > len(mine)
         others = [w for w in range(workers) if w != worker or channel != "each"]
         parts = sum(self.part_bytes(slot, workers, w, mine) for w in others)
-        return parts + merged * stored_bytes(slot, workers, worker)
+        if not merged:
+            return parts
+        largest = int(sizes(slot.sharding)[mine.start : mine.stop].max())
+        return (
+            parts
+            + stored_bytes(slot, workers, worker)
+            + self._waiting(workers, mine) * largest * slot.dtype.itemsize
+        )
+
+    def _waiting(self, workers: int, mine: range) -> int:
+        """How many arrays one of the sums takes while it is merged, beside that for the result."""
+        trees = [self.subtrees(workers, w) for w in range(workers)]
+        most = 1
+        for nodes in {
+            tuple(node for t in trees for node in t.get(kept, ())) for kept in mine if not self.exact
+        }:
+            made = Counting(None)
+            for level, i in nodes:
+                made.push(level, i, False)
+            made.finish()
+            most = max(most, made.most)
+        return most - 1
 
     def send_bytes(
         self, slot: Slot, workers: int, worker: int, channel: str, kept: bool

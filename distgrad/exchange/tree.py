@@ -68,6 +68,18 @@ class Tree:
         return array
 
 
+class Counting(Tree):
+    """Counts the arrays that are taken to merge others; a node says whether it lies in one of these."""
+
+    now = most = 0
+
+    def _join(self, left: Any, own: bool, right: Any) -> Any:
+        self.now += not own
+        self.most = max(self.most, self.now)
+        self.now -= bool(right)
+        return True
+
+
 def leaves(axes: Axes, shards: range) -> Iterator[tuple[int, int, int]]:
     """For each of the shards: its number, the number of the sum it belongs to, and its place in that sum."""
     for shard in shards:

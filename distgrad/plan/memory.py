@@ -7,6 +7,7 @@ What a kernel allocates for itself, and gives up before it returns, is not count
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from distgrad.exchange.base import sizes, stored_bytes
 from distgrad.program import Fragment, Program, Recv, Send, Slot
 from distgrad.sharding import Sharding
 from distgrad.worker.analysis import Analysis, Registers
+from distgrad.worker.registers import Read
 
 
 class Footprint(NamedTuple):
@@ -25,7 +27,8 @@ class Footprint(NamedTuple):
 
     received: int  # what it has received and made of that before it runs
     most: int  # at the worst moment from then on
-    aside: int  # what it has sent to itself: there until the next stage has read it
+    aside: tuple[int, ...]  # of each value what it has sent to itself, for the next stage to read
+    pieces: tuple[int, ...]  # which of those of the stage before it reads piece by piece, until it is over
     kept: tuple[int, ...]  # of each value that is stored when it is over
 
 
@@ -42,11 +45,11 @@ def peak(stored: int, freed: int, stages: Iterable[tuple[Footprint, int]]) -> in
     one frees.
     """
     most = stored
-    aside = 0
+    aside: tuple[int, ...] = ()
     for stage, done in stages:
-        most = max(most, stored + aside + stage.received)
+        most = max(most, stored + sum(aside) + stage.received)
         stored -= freed
-        most = max(most, stored + stage.most)
+        most = max(most, stored + stage.most + sum(aside[n] for n in stage.pieces if aside))
         stored += sum(stage.kept)
         aside, freed = stage.aside, done
     return most
@@ -81,10 +84,10 @@ def holders(program: Program) -> list[Slot | None]:
 
 
 def _roots(program: Program) -> dict[int, int]:
-    """What each view is a view of. In tiles nothing stays a view."""
+    """What each view is a view of. In tiles nothing stays a view; what a kernel may also write counts as written."""
     roots: dict[int, int] = {}
     for _, loop, step in program.steps():
-        if "view" in step.primitive.traits and loop.rows == 0:
+        if step.primitive.traits & {"view", "into"} == {"view"} and loop.rows == 0:
             roots.update((slot, roots.get(step.ins[0], step.ins[0])) for slot in step.outs)
     return roots
 
@@ -122,13 +125,16 @@ class _StageMemory:
             made, worst = self.fragment(fragment, loops, escaping)
             most = max(most, there + worst)
             there += made
-        copied = aside = 0
+        copied, aside = 0, []
         for send in program.sends:
             every, own, whole = self.send(send)
             copied += every
-            aside += own + whole
+            if send.channel == "each":
+                aside.append(own + whole)
+        pieces = [r.position for r in program.recvs if r.channel == "each" and r.slot in self.known.in_pieces]
         kept = tuple(self.stored(slot) if slot is not None else 0 for slot in holders)
-        return Footprint(received, max(most, there + copied) + self.known.scratch, aside, kept)
+        most = max(most, there + copied) + self.known.scratch
+        return Footprint(received, most, tuple(aside), tuple(pieces), kept)
 
     def stored(self, slot: Slot) -> int:
         return stored_bytes(slot, self.workers, self.worker)
@@ -158,7 +164,8 @@ class _StageMemory:
         size: dict[int, int] = {}  # bytes of the largest shard of what has memory of its own
         now = worst = 0
         for loop in loops:
-            inside = 0
+            inside = sum(self.joined(loop, read) for read in loop.reads if read.slot in self.known.in_pieces)
+            staying = {self.roots.get(slot, slot) for slot in loop.escaping}  # views keep what they see
             for n, step in enumerate(loop.steps):
                 for slot in step.outs:
                     if slot in self.roots:
@@ -166,7 +173,7 @@ class _StageMemory:
                     size[slot] = self.largest(slot)
                     if n in loop.over:  # the memory of an operand, which is counted
                         inside -= size.get(step.ins[loop.over[n]], 0)
-                    if slot in loop.escaping:
+                    if slot in staying:
                         now += size[slot]
                     elif not loop.tiled:
                         inside += size[slot]
@@ -184,6 +191,16 @@ class _StageMemory:
             waiting = _waiting(what, slots[slot].sharding, mine.start, mine.stop)
             there = there + waiting * slots[slot].dtype.itemsize
         return made + trees, int(there.max()) + worst
+
+    def joined(self, loop: Registers, read: Read) -> int:
+        """Bytes of tiles that lie across the borders of the pieces of a shard: one is read while another is made."""
+        slot = self.program.slots[read.slot]
+        if not loop.tiled or read.dim is None or read.window is None:
+            return 0
+        lengths = [cut.longest for cut in slot.sharding.cuts]
+        tile = 2 * (loop.rows + loop.windows[read.window].overlap)
+        lengths[read.dim] = min(lengths[read.dim], tile)
+        return slot.dtype.itemsize * math.prod(lengths)
 
     def send(self, send: Send) -> tuple[int, int, int]:
         """Bytes that are copied to be sent, those of them that go to the worker itself, and what else it keeps."""
