@@ -92,6 +92,7 @@ from distgrad.ops.einsum import *
 from distgrad.ops.embedding import embedding
 from distgrad.ops.factors import *
 from distgrad.ops.files import *
+from distgrad.ops.floats import *
 from distgrad.ops.gathering import *
 from distgrad.ops.indexed_slices import *
 from distgrad.ops.indexing import *

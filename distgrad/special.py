@@ -1,8 +1,9 @@
 """Special functions under torch's names of them: `distgrad.special`, as `torch.special`."""
 
 from distgrad.ops.activations import log_softmax, softmax
+from distgrad.ops.floats import sinc
 from distgrad.ops.norms import logsumexp
-from distgrad.ops.pointwise import expm1, log1p, round
+from distgrad.ops.pointwise import exp2, expm1, log1p, round
 from distgrad.ops.probability import (
     entr,
     erfcx,
@@ -40,6 +41,7 @@ __all__ = [
     "erfc",
     "erfcx",
     "erfinv",
+    "exp2",
     "expit",
     "expm1",
     "gammainc",
@@ -60,6 +62,7 @@ __all__ = [
     "polygamma",
     "psi",
     "round",
+    "sinc",
     "softmax",
     "xlog1py",
     "xlogy",

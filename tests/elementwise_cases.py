@@ -75,6 +75,20 @@ for _n in range(8):
 for _decimals in (-1, 0, 2):
     case("round_decimals", lambda x, n=_decimals: np.round(x, n), normal(6, 3) * 20, decimals=_decimals)
 
+for _name, _want in {"exp2": np.exp2, "signbit": np.signbit, "mantissa": lambda x: np.frexp(x)[0]}.items():
+    case(_name, _want, normal(7, 5))
+    case(_name, _want, normal(40, dtype="float64"))
+case("exponent", lambda x: np.frexp(x)[1], normal(7, 5) * 1000)
+case("signbit", np.signbit, integers(7, 5))
+for _name in words("copysign fmax fmin nextafter"):
+    case(_name, getattr(np, _name), normal(7, 5), normal(5))
+    case(_name, getattr(np, _name), normal(7, 1, dtype="float64"), normal(5, dtype="float64"))
+for _name in words("gcd lcm"):
+    case(_name, getattr(np, _name), integers(7, 5), integers(5))
+    case(_name, getattr(np, _name), integers(7, 5, dtype="int32"), integers(7, 1, dtype="int32"))
+for _name in words("fmax fmin"):
+    case(_name, getattr(np, _name), integers(7, 5), integers(5))
+
 FLOATS = words("add subtract multiply divide arctan2 hypot maximum minimum remainder floor_divide fmod")
 COMPARISONS = words("equal not_equal less less_equal greater greater_equal")
 LOGICAL = words("logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor")
@@ -104,7 +118,9 @@ for _zero in (np.zeros((), np.float32), np.array(-0.0, np.float32)):
 same(**numpys(
     "exp expm1 log log1p log2 log10 sqrt square abs sign positive sin cos tan sinh cosh tanh floor ceil trunc isnan "
     "isinf isfinite logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
-    "maximum minimum hypot fmod remainder floor_divide nan_to_num isclose"
+    "maximum minimum hypot fmod remainder floor_divide nan_to_num isclose "
+    "exp2 deg2rad rad2deg signbit copysign isposinf isneginf isreal angle fmax fmin frexp nextafter "
+    "gcd lcm sinc"
 ))  # fmt: skip
 same(
     add=lambda a, b, alpha=1: a + alpha * b,
@@ -126,6 +142,8 @@ same(
     acosh=np.arccosh,
     atanh=np.arctanh,
     atan2=np.arctan2,
+    heaviside=lambda x, values: np.where(x == 0, values, x > 0).astype(x.dtype),
+    ldexp=lambda x, n: x * 2.0**n,
     frac=lambda x: x - np.trunc(x),
     round=lambda x, decimals=0: np.round(x, decimals),
     eq=np.equal,

@@ -28,7 +28,18 @@ WITHOUT = {  # ops that take no `out` in torch, beside those whose results are v
         "flip",
         "index_fill",
     ),
-    *("isfinite", "isinf", "isnan", "masked_fill", "masked_scatter", "relu", "roll", "selu", "trace"),
+    *(
+        "isfinite",
+        "isinf",
+        "isnan",
+        "isreal",
+        "masked_fill",
+        "masked_scatter",
+        "relu",
+        "roll",
+        "selu",
+        "trace",
+    ),
 }
 COMPOSITES = {  # functions of other ops that do
     *(

@@ -1,4 +1,4 @@
-"""Functions of one variable, element by element: exponentials, roots, angles, rounding, special functions."""
+"""Functions of one variable, element by element: exponentials, roots, angles, rounding."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def _fractions() -> list[Any]:
 def exp(input: Value) -> Value:
     """e to the power of `input`."""
     return floating("exp", input)
+
+
+@op(input=lambda g, out: g * (out * math.log(2)), inplace=True, samples=_reals)
+def exp2(input: Value) -> Value:
+    """2 to the power of `input`."""
+    return floating("exp2", input)
 
 
 @op(input=lambda g, out: g * (out + 1), inplace=True, samples=_reals)
@@ -227,6 +233,18 @@ def atanh(input: Value) -> Value:
     return floating("arctanh", input)
 
 
+@op(name="Deg2RadBackward0", input=lambda g: g * (math.pi / 180), inplace=True, samples=_reals)
+def deg2rad(input: Value) -> Value:
+    """Degrees as radians."""
+    return elementwise("multiply", input, math.pi / 180, floating=True)
+
+
+@op(name="Rad2DegBackward0", input=lambda g: g * (180 / math.pi), inplace=True, samples=_reals)
+def rad2deg(input: Value) -> Value:
+    """Radians as degrees."""
+    return elementwise("multiply", input, 180 / math.pi, floating=True)
+
+
 # Rounding: flat between its steps, so the gradient is 0.
 def _rounded(primitive: str, input: Value, kernel: str) -> Value:
     refuse(input, "b", kernel)
@@ -294,7 +312,9 @@ __all__ = [
     "ceil",
     "cos",
     "cosh",
+    "deg2rad",
     "exp",
+    "exp2",
     "expm1",
     "fix",
     "floor",
@@ -304,6 +324,7 @@ __all__ = [
     "log2",
     "log10",
     "positive",
+    "rad2deg",
     "reciprocal",
     "round",
     "rsqrt",
