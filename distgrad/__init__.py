@@ -41,6 +41,13 @@ from distgrad.dtype import (
     set_default_device,
     set_default_dtype,
 )
+from distgrad.formats import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    memory_format,
+    preserve_format,
+)
 from distgrad.func import vmap
 from distgrad.modes import (
     are_deterministic_algorithms_enabled,
@@ -92,6 +99,7 @@ from distgrad.ops.einsum import *
 from distgrad.ops.embedding import embedding
 from distgrad.ops.factors import *
 from distgrad.ops.files import *
+from distgrad.ops.flat_places import *
 from distgrad.ops.floats import *
 from distgrad.ops.gathering import *
 from distgrad.ops.indexed_slices import *
@@ -127,6 +135,7 @@ from distgrad.ops.masks import *
 from distgrad.ops.matrix_functions import chain_matmul
 from distgrad.ops.methods import *
 from distgrad.ops.norms import *
+from distgrad.ops.old import *
 from distgrad.ops.ordering import *
 from distgrad.ops.padding import *
 from distgrad.ops.paths import *
@@ -163,6 +172,7 @@ from distgrad.ops.slices import narrow, select
 from distgrad.ops.special import *
 from distgrad.ops.statistics import *
 from distgrad.ops.sums import mean, sum
+from distgrad.ops.tapers import *
 from distgrad.ops.turning import *
 from distgrad.ops.views import permute, reshape, squeeze, t, transpose, unsqueeze
 from distgrad.ops.vision import *
@@ -184,6 +194,7 @@ from distgrad.tensor import Tensor
 from distgrad.warned import is_warn_always_enabled, set_warn_always
 
 float, double, int, long, bool = float32, float64, int32, int64, bool_
+newaxis = None
 
 missing.announce(
     sys.modules[__name__],

@@ -11,6 +11,7 @@ import numpy as np
 from distgrad import session
 from distgrad.dtype import CPU, OF_NUMPY, Size, device, dtype
 from distgrad.dual import forward, highest
+from distgrad.formats import check_format, contiguous_format, preserve_format
 from distgrad.graph import Value
 from distgrad.printing import edge_indices, format_array
 from distgrad.session import batching
@@ -173,8 +174,11 @@ class Contents:
     def _layout(self) -> Strided:
         return Strided.contiguous(self._storage.value.shape) if self._view is None else self._view.layout
 
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in C order, in a tensor of one process."""
+    def is_contiguous(self, memory_format: Any = contiguous_format) -> bool:
+        """Whether the elements lie in C order, in a tensor of one process; in another order they never lie."""
+        if memory_format not in (contiguous_format, preserve_format):
+            check_format("is_contiguous", memory_format)
+            return False
         return self._view is None or self._view.layout.is_contiguous
 
     def data_ptr(self) -> int:

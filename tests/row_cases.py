@@ -178,3 +178,44 @@ same(
     cross=lambda a, b, dim=-1: np.cross(a, b, axis=dim),
     corrcoef=np.corrcoef,
 )
+
+
+def commonest(x: Array, dim: int = -1, keepdim: bool = False) -> tuple[Array, Array]:
+    """Row by row, in Python."""
+    if not x.ndim:
+        return x, np.zeros((), np.int64)
+    rows = np.moveaxis(x, dim, -1)
+    found = np.empty(rows.shape[:-1], x.dtype), np.empty(rows.shape[:-1], np.int64)
+    for at in np.ndindex(rows.shape[:-1]):
+        row = rows[at].tolist()
+        found[0][at] = min(row, key=lambda v: (-row.count(v), v))
+        found[1][at] = max(i for i, v in enumerate(row) if v == found[0][at])
+    return tuple(np.expand_dims(a, dim) if keepdim else a for a in found)  # type: ignore[return-value]
+
+
+reference("mode")(commonest)
+for _dim in (0, 1):
+    case("mode", lambda x, d=_dim: commonest(x, d), integers(7, 6, low=0, high=3), dim=_dim, keepdim=False)
+    case("mode", lambda x, d=_dim: commonest(x, d, True), normal(4, 5).round(), dim=_dim, keepdim=True)
+case("mode", lambda x: commonest(x, 1), flags(4, 6), dim=1, keepdim=False)
+
+
+@reference("renorm")
+def _(x: Array, p: float, dim: int, most: float) -> Array:
+    rows = np.moveaxis(x, dim, 0).reshape(x.shape[dim], -1)
+    size = np.linalg.norm(rows, p, axis=1)
+    shape = [-1 if d == dim % x.ndim else 1 for d in range(x.ndim)]
+    return x * np.where(size > most, most / (size + 1e-7), 1).reshape(shape)
+
+
+@reference("put")
+def _(x: Array, index: Array, source: Array, accumulate: bool = False) -> Array:
+    out = x.copy()
+    if accumulate:
+        np.add.at(out.reshape(-1), index, source)
+    else:
+        np.put(out, index, source)
+    return out
+
+
+same(diagflat=np.diagflat)

@@ -56,7 +56,10 @@ FLOORS = {  # the longest name that fits counts
             "scalars",
         )
     ]
-    + [f"distgrad.{name}" for name in ("errors", "arguments", "handles", "interrupts", "missing", "warned")],
+    + [
+        f"distgrad.{name}"
+        for name in ("errors", "arguments", "handles", "interrupts", "missing", "warned", "formats")
+    ],
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 OTHERS = {"numpy", "scipy", "msgpack", "threadpoolctl"}  # what may be imported beside the standard library

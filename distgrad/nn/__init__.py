@@ -13,6 +13,7 @@ from distgrad.nn.adaptive import *
 from distgrad.nn.attention import *
 from distgrad.nn.containers import *
 from distgrad.nn.conv import *
+from distgrad.nn.data_parallel import *
 from distgrad.nn.distance import *
 from distgrad.nn.dropping import *
 from distgrad.nn.flattening import *

@@ -13,6 +13,7 @@ from typing import Any
 from distgrad.dtype import check_device
 from distgrad.dtype import device as Device
 from distgrad.dtype import dtype as Dtype
+from distgrad.formats import check_format
 from distgrad.handles import RemovableHandle
 from distgrad.nn.calls import (
     Called,
@@ -288,7 +289,7 @@ class Module(Tree, Stateful, Called):
                     f"to() received an invalid combination of arguments - got ({type(item).__name__})"
                 )
         kwargs.pop("non_blocking", None)
-        kwargs.pop("memory_format", None)
+        check_format("to", kwargs.pop("memory_format", None))
         if "tensor" in kwargs:
             target = kwargs.pop("tensor").dtype
         if kwargs:

@@ -18,6 +18,7 @@ from distgrad.dtype import (
     int32,
     int64,
 )
+from distgrad.formats import check_format
 from distgrad.ops.base import Tensor, Value, attach, composite, op
 from distgrad.ops.samples import real, whole
 
@@ -35,6 +36,7 @@ def _to_copy(input: Value, dtype: dtype) -> Value:
 @op(input=lambda g: g, samples=lambda: [real(2, 3), real()])
 def clone(input: Value, *, memory_format: Any = None) -> Value:
     """The same elements on a storage of their own. Values never change, so nothing is copied."""
+    check_format("clone", memory_format, len(input.shape))
     return input
 
 
@@ -51,8 +53,8 @@ def to(input: Tensor, *args: Any, copy: bool = False, **more: Any) -> Tensor:
     check_device(more.pop("device", None))
     if "other" in more:
         target = more.pop("other").dtype
-    for name in ("non_blocking", "memory_format"):
-        more.pop(name, None)
+    more.pop("non_blocking", None)
+    check_format("to", more.pop("memory_format", None), input.dim())
     if more:
         raise TypeError(f"to() got an unexpected keyword argument '{next(iter(more))}'")
     for item in args:
@@ -104,6 +106,7 @@ attach(type=_type, type_as=lambda self, other: to(self, other.dtype))
 @composite(samples=lambda: [real(2, 3)])
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor itself if torch would have its elements in C order, else a clone."""
+    check_format("contiguous", memory_format, input.dim())
     return input if input.is_contiguous() else clone(input)
 
 

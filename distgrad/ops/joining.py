@@ -26,6 +26,7 @@ __all__ = [
     "concatenate",
     "dstack",
     "hstack",
+    "row_stack",
     "split",
     "split_with_sizes",
     "stack",
@@ -140,6 +141,9 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors one below another: along dimension 0, vectors as rows."""
     return cat([atleast_2d(x) for x in _several(tensors)], 0)
+
+
+row_stack = vstack
 
 
 @composite(method=False, samples=_pair)

@@ -20,6 +20,7 @@ from distgrad.dtype import (
     from_numpy_dtype,
     scalar_dtype,
 )
+from distgrad.formats import check_format
 from distgrad.graph import Value
 from distgrad.ops.base import Tensor, attach, broadcast_to, cast, constant
 from distgrad.ops.data import numbers
@@ -136,7 +137,8 @@ def _filler(name: str, fill: int, doc: str) -> Any:
 
 def _only_size(name: str, more: dict[str, Any]) -> Any:
     given = more.pop("size", None)
-    for harmless in ("layout", "pin_memory", "out", "memory_format", "names"):
+    check_format(name, more.pop("memory_format", None))
+    for harmless in ("layout", "pin_memory", "out", "names"):
         more.pop(harmless, None)
     if more:
         raise TypeError(f"{name}() got an unexpected keyword argument '{next(iter(more))}'")
@@ -203,6 +205,7 @@ def full_like(
     memory_format: Any = None,
 ) -> Tensor:
     """`fill_value` everywhere, in the shape, dtype and sharding of `input`."""
+    check_format("full_like", memory_format, input.dim())
     shape, numpy_dtype, cuts = _like(input, dtype, sharding)
     value = number("full_like", "fill_value", 2, fill_value)
     made = of_samples(filled(shape, value, numpy_dtype, cuts), input)

@@ -14,10 +14,12 @@ from distgrad.ops.base import (
     Like,
     Tensor,
     Value,
+    attach,
     call,
     cast,
     composite,
     constant,
+    normal_dim,
     normal_dims,
     op,
     reduce,
@@ -26,7 +28,7 @@ from distgrad.ops.reductions import _reductions, kept, numpy_names, shared_with_
 from distgrad.ops.samples import real
 from distgrad.ops.sums import mean, spread, sum
 
-__all__ = ["logsumexp", "nanmean", "nansum", "std", "std_mean", "var", "var_mean"]
+__all__ = ["logsumexp", "nanmean", "nansum", "renorm", "std", "std_mean", "var", "var_mean"]
 
 INF = float("inf")
 
@@ -278,6 +280,33 @@ def logsumexp(input: Value, dim: Dims, keepdim: bool = False) -> Value:
 
 def _nansum_input(g: Tensor, input: Tensor, dim: Dims, keepdim: bool, like: Like) -> Tensor:
     return call("where", call("isnan", input), 0.0, spread(g, dim, keepdim, like))
+
+
+@composite(samples=lambda: [(real(2, 3), 2, 0, 0.7), (real(2, 3), 1, 1, 2.0), (real(2, 2, 2), INF, -1, 0.5)])
+def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
+    """Each slice along `dim` scaled down so that its p-norm is at most `maxnorm`."""
+    if p <= 0:
+        raise RuntimeError("renorm: non-positive-norm not supported")
+    if maxnorm < 0:
+        raise RuntimeError(f"renorm: expected maxnorm to be >= 0 but got {maxnorm:g}")
+    if input.dim() < 2:
+        raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {input.dim()} dimensions")
+    along = normal_dim(dim, input.dim())
+    if not input.is_floating_point():
+        raise RuntimeError(
+            "linalg.vector_norm: Expected a floating point or complex tensor as input. "
+            f"Got {input.dtype.title}"
+        )
+    size = call("norm", input, float(p), tuple(d for d in range(input.dim()) if d != along), True)
+    return input * call("where", size > maxnorm, maxnorm / (size + 1e-7), 1.0)
+
+
+def _renorm_(self: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
+    """`renorm`, written into the tensor."""
+    return self.copy_(renorm(self, p, dim, maxnorm))
+
+
+attach(renorm_=_renorm_)
 
 
 @op(input=_nansum_input, samples=_reductions)

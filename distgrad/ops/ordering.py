@@ -1,7 +1,8 @@
-"""Sorting and running totals: sort, argsort, topk, kthvalue, median, cumsum, cumprod."""
+"""Sorting and running totals: sort, argsort, topk, kthvalue, median, mode, cumsum, cumprod."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from distgrad import session
@@ -17,7 +18,7 @@ from distgrad.ops.regrouping import compact, reshaped
 from distgrad.ops.samples import positive, real
 from distgrad.ops.slices import _along
 
-__all__ = ["argsort", "cumprod", "cumsum", "kthvalue", "median", "msort", "sort", "topk"]
+__all__ = ["argsort", "cumprod", "cumsum", "kthvalue", "median", "mode", "msort", "nanmedian", "sort", "topk"]
 
 
 # Sorting.
@@ -164,6 +165,79 @@ _Median = named_tuple("median", ("values", "indices"))
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower median of all elements, or (values, indices) along `dim`."""
     return _median_whole(input) if dim is None else _Median(_median_dim(input, dim, keepdim))
+
+
+# The middle one of those that are numbers.
+def _of_numbers(input: Value, d: int, keepdim: bool) -> tuple[Value, Value]:
+    """The median along `d` of what is not nan, and its position: nan is sorted behind all numbers."""
+    if input.dtype.kind != "f" or not input.shape:
+        return _ranked(input, ((input.shape or (1,))[d if input.shape else 0] - 1) // 2, d, keepdim)
+    values, order = _sorted(input, d, False)
+    known = session.emit("logical_not", session.emit("isnan", input))
+    count = session.emit("sum", known, dims=(d,), keepdim=True, dtype="int64")
+    last = session.emit("maximum", session.emit("subtract", count, constant(1, INT64)), constant(0, INT64))
+    rank = session.emit("right_shift", last, constant(1, INT64))
+    found = [session.emit("gather", x, rank, dim=d, size=x.shape[d]) for x in (values, order)]
+    if not keepdim:
+        found = [session.emit("squeeze_dims", x, dims=(d,)) for x in found]
+    return found[0], found[1]
+
+
+def _shared_by_equal(g: Tensor, input: Tensor, out: Tensor) -> Tensor:
+    hit = call("where", call("isnan", out), call("isnan", input), input == out)
+    return call("where", hit, g / call("sum", hit), 0.0)
+
+
+@op(
+    name="NanmedianBackward0",
+    input=_shared_by_equal,
+    method=False,
+    samples=lambda: [real(5), real(2, 2)],
+)
+def _nanmedian_whole(input: Value) -> Value:
+    refuse(input, "b", "median_cpu")
+    n = math.prod(input.shape)
+    if not n:
+        return constant(float("nan") if input.dtype.kind == "f" else -(2**63), input.dtype)
+    return _of_numbers(reshaped(input, (n,)), 0, False)[0]
+
+
+@op(
+    name="NanmedianBackward1",
+    input=_ranked_gradient,
+    method=False,
+    samples=lambda: [(real(2, 4), 1), (real(3, 2), 0, True)],
+)
+def _nanmedian_dim(input: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
+    check_not_empty("median", input.shape, dim)
+    refuse(input, "b", "median_out")
+    return _of_numbers(input, normal_dim(dim, len(input.shape)), keepdim)
+
+
+_Nanmedian = named_tuple("nanmedian", ("values", "indices"))
+
+
+@composite(samples=lambda: [(real(5),), (real(2, 4), 1)])
+@numpy_names
+def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The lower median of all elements that are numbers, or (values, indices) along `dim`."""
+    return _nanmedian_whole(input) if dim is None else _Nanmedian(_nanmedian_dim(input, dim, keepdim))
+
+
+# The commonest one.
+@op(
+    returns=("values", "indices"),
+    input=_ranked_gradient,
+    samples=lambda: [(real(2, 4),), (real(3, 2), 0, True), (real(),)],
+)
+def mode(input: Value, dim: int = -1, keepdim: bool = False) -> tuple[Value, Value]:
+    """(values, indices) of the commonest along `dim`: of equally common ones the smallest, at its last place."""
+    d = normal_dim(dim, len(input.shape))
+    check_not_empty("mode", input.shape, d)
+    if not input.shape:
+        return input, constant(0, INT64)
+    values, places = session.emit_all("mode", input, dim=d, keepdim=bool(keepdim))
+    return values, places
 
 
 # Running totals.

@@ -35,6 +35,7 @@ from distgrad.ops.views import expand, reshape, unsqueeze
 __all__ = [
     "diag",
     "diag_embed",
+    "diagflat",
     "diagonal",
     "flip",
     "fliplr",
@@ -294,6 +295,12 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     if input.dim() not in (1, 2):
         raise RuntimeError(f"diag(): Supports 1D or 2D tensors. Got {input.dim()}D")
     return diag_embed(input, diagonal) if input.dim() == 1 else _diagonal_copy(input, diagonal)
+
+
+@composite(samples=lambda: [(real(3),), (real(2, 2), 1), (real(), -1)])
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
+    """A matrix with all elements, in C order, on a diagonal."""
+    return diag_embed(call("reshape", input, (-1,)), offset)
 
 
 @op(

@@ -1,5 +1,5 @@
-"""Places in sorted rows, and running extremes with their positions: searchsorted, running_max, running_min,
-logcumsumexp.
+"""Places in sorted rows, what stands most often, running extremes with their positions: searchsorted, mode,
+running_max, running_min, logcumsumexp.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, expect, primitive
 from distgrad.primitives.batching import Batch, shifted
-from distgrad.primitives.rowwise import INT64, _floats, _same, _whole, _whole_twice
+from distgrad.primitives.rowwise import INT64, _floats, _found, _found_shape, _same, _whole, _whole_twice
 
 Out = np.ndarray | None
 
@@ -112,4 +112,42 @@ primitive(
     attrs={"dim": "int"},
     traits={"into"},
     flops=30,
+)
+
+
+# What stands most often.
+def mode(x: np.ndarray, dim: int, keepdim: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(the commonest element along `dim`, its last place): of equally common ones the smallest. No nan is another."""
+    rows = np.moveaxis(x, dim, -1)
+    n = rows.shape[-1]
+    line, ordered = np.arange(n), np.sort(rows, axis=-1)
+    new = np.ones(rows.shape, bool)
+    np.not_equal(ordered[..., 1:], ordered[..., :-1], out=new[..., 1:])
+    run = line - np.maximum.accumulate(np.where(new, line, 0), axis=-1)
+    best = np.argmax(run, axis=-1, keepdims=True) if run.size else np.zeros((*run.shape[:-1], 1), np.int64)
+    values = np.take_along_axis(ordered, best, -1)
+    same = (rows == values) | np.isnan(values)
+    places = n - 1 - np.argmax(same[..., ::-1], axis=-1, keepdims=True)
+    found = [np.moveaxis(a, -1, dim) if keepdim else a[..., 0] for a in (values, places)]
+    return np.array(found[0]), np.array(found[1])
+
+
+def _mode_shapes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    (places,) = _found_shape(avals, attrs)
+    return Aval(places.shape, avals[0].dtype), places
+
+
+def _mode_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    labels = _found(avals, attrs)
+    return Labels(labels.ins, (*labels.outs, *labels.outs))
+
+
+primitive(
+    "mode",
+    mode,
+    _mode_shapes,
+    labels=_mode_labels,
+    batch=shifted("dim"),
+    attrs={"dim": "int", "keepdim": "bool"},
+    flops=lambda ins, outs, attrs: 20 * ins[0].size,
 )

@@ -8,6 +8,6 @@ import golden_cases
 import pytest
 
 
-@pytest.mark.parametrize("case", golden_cases.cases("floats"), ids=lambda case: f"line{case.line}")
+@pytest.mark.parametrize("case", golden_cases.cases("names"), ids=lambda case: f"line{case.line}")
 def test_as_torch_prints(torch: ModuleType, case: golden_cases.Case) -> None:
     assert golden_cases.run(case.program, torch) == case.printed
