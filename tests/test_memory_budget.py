@@ -303,3 +303,46 @@ def test_what_lies_otherwise_is_copied_to_be_sent() -> None:
         torch.synchronize()
     assert len(found) == 1
     assert all(0 <= one.predicted - one.measured < ONE // 16 for one in p.peak_bytes)
+
+
+@pytest.mark.filterwarnings("error:memory_budget")
+def test_a_budget_that_cannot_be_kept_to_as_an_error_loses_nothing() -> None:
+    """It is an error of whoever asks, before anything is sent; with more room, or after the block, that work runs."""
+    net = Net()
+    wants, want = [g.numpy() for g in net.gradients()], net.loss().item()
+    with torch.memory_budget(1000):
+        found = net.gradients()  # what would be sent at its end is no error of backward
+        loss = net.loss()
+        for _ in range(2):
+            with pytest.raises(UserWarning, match="a worker may come to hold"):
+                found[0].numpy()
+        with pytest.raises(UserWarning, match="a worker may come to hold"):
+            torch.synchronize()
+        assert found[0]._value.result.pending
+        with torch.memory_budget("1GiB"):
+            assert found[0].numpy().tobytes() == wants[0].tobytes()
+        loss += 1
+        with pytest.raises(UserWarning, match="a worker may come to hold"):
+            loss.item()
+    with pytest.raises(UserWarning, match="a worker may come to hold"):
+        loss.item()
+    assert loss.item() == want + 1  # the block is over, and that was told
+    assert all(g.numpy().tobytes() == one.tobytes() for g, one in zip(found, wants, strict=True))
+
+
+@pytest.mark.filterwarnings("error:memory_budget")
+def test_gradients_are_added_once_where_that_warning_is_an_error() -> None:
+    net = Net(1)
+    w = net.weights[0]
+    net.loss().backward()
+    want = w.grad.numpy()
+    w.grad = None
+    with torch.memory_budget(1000):
+        net.loss().backward()
+        with pytest.raises(UserWarning, match="a worker may come to hold"):
+            w.grad.numpy()
+        with torch.no_grad():
+            w -= w.grad
+    with pytest.raises(UserWarning, match="a worker may come to hold"):
+        torch.synchronize()
+    assert w.grad.numpy().tobytes() == want.tobytes()

@@ -153,7 +153,7 @@ class Session(Sending):
             self.calls.check()
             if refused is not None:
                 try:
-                    raise refused
+                    raise self._let_go(refused)
                 finally:
                     del refused
 

@@ -11,7 +11,8 @@ class memory_budget:
 
     What costs least for each byte is made again first, products by BLAS last, and nothing while there is room. The
     results have the same bits. `explain` tells what is made again, how many bytes that saves, how many operations it
-    adds, and whether the budget can be kept to; it is no limit, and work that needs more runs all the same.
+    adds, and whether the budget can be kept to; it is no limit, and work that needs more runs all the same, after a
+    warning. Where that is an error, the work waits, and whoever asks for its results gets the error.
 
     Args:
         size: the most bytes that one worker should hold, as a number or a text such as "2GiB" or "500MB".

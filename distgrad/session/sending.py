@@ -50,8 +50,7 @@ class Sending(Recording):
         self.left_budget: int | None = None  # of a block that has ended before all of its work was sent
         self._asked: Result | None = None  # a large result that somebody waits for
         self._kept: weakref.WeakSet[Result] = weakref.WeakSet()  # what is stored, and could be made again
-        self._over: Choice | None = None  # of what was sent and needs more than its budget
-        self._told_over: set[int] = set()  # budgets of which a user has read that
+        self._told_over: set[int] = set()  # budgets of which a user has read that work needs more
         self._refused: set[Node] = set()  # what could not be sent: it waits until somebody asks for it
         self._plans: Cache[Any, Plan] = Cache(PLANS, lambda key, plan: plan.nbytes)
 
@@ -103,27 +102,35 @@ class Sending(Recording):
                     error = self._send(nodes)
                     if error is not None:
                         try:
-                            raise error
+                            raise self._let_go(error)
                         finally:  # its traceback knows this frame: in a circle the user's tensors would stay
                             self._asked = None
                             del error, left
             elif left is not None:
                 self._send_in_parts([n for n in self._ready() if any(o.awaited for o in n.outputs)])
             self._full, self._asked = PENDING + len(self.pending), None
-            self._tell_over()
             return error
 
-    def _tell_over(self) -> None:
-        """Warn that what was sent needs more than the budget, once for each size of budget."""
-        over, self._over = self._over, None
-        if over is not None and over.budget not in self._told_over:
-            self._told_over.add(over.budget)
-            text = (
-                f"memory_budget: a worker may come to hold {nbytes_text(over.after)} for what is sent now, more than "
-                f"{nbytes_text(over.budget)}: no more of it can be made again instead of kept. explain() shows what is"
-            )
-            where = origin(call_site("memory_budget"))
-            warnings.warn_explicit(text, UserWarning, where.file, where.line)
+    def _tell_over(self, over: Choice) -> None:
+        """Warn that what is about to be sent needs more than the budget, once for each size of budget.
+
+        Where that is an error, what would have been sent stays pending.
+        """
+        if over.after <= over.budget or over.budget in self._told_over:
+            return
+        text = (
+            f"memory_budget: a worker may come to hold {nbytes_text(over.after)} for what is sent now, more than "
+            f"{nbytes_text(over.budget)}: no more of it can be made again instead of kept. explain() shows what is"
+        )
+        where = origin(call_site("memory_budget"))
+        warnings.warn_explicit(text, UserWarning, where.file, where.line)
+        self._told_over.add(over.budget)
+
+    def _let_go(self, error: Exception) -> Exception:
+        """An error that is about to be raised; a budget whose block is over has no more say after it."""
+        if isinstance(error, Warning):
+            self.left_budget = None
+        return error
 
     def _ready(self) -> list[Node]:
         """The pending nodes that somebody needs, but for what was refused and what reads it."""
@@ -140,6 +147,8 @@ class Sending(Recording):
             if measure.active is not None:
                 measure.active.planned(begin, captured, plan, self)
             check_room(self.calls, plan.held_cut, plan.held_whole + plan.passing, captured, plan)
+            if made.choice is not None:
+                self._tell_over(made.choice)
         except Exception as error:
             return error
         self._free(made)
@@ -150,8 +159,6 @@ class Sending(Recording):
             self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
         self._prune()
         self._refused.difference_update(nodes)
-        if made.choice is not None and made.choice.after > made.choice.budget:
-            self._over = made.choice
         if measure.active is not None:
             measure.active.flushed(begin)
         return None
