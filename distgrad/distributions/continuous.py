@@ -32,8 +32,8 @@ class _Located(Distribution):
             self._validate_sample(value)
 
 
-class Normal(_Located):
-    """The normal distribution with mean `loc` and standard deviation `scale`."""
+class _LocScale(_Located):
+    """A distribution of all real numbers by its location and scale."""
 
     arg_constraints = parameters(loc=constraints.real, scale=constraints.positive)
     support = constraints.real
@@ -42,6 +42,10 @@ class Normal(_Located):
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
         super().__init__(loc, scale, validate_args=validate_args)
+
+
+class Normal(_LocScale):
+    """The normal distribution with mean `loc` and standard deviation `scale`."""
 
     @property
     def mean(self) -> Tensor:
@@ -84,16 +88,8 @@ class Normal(_Located):
         return 0.5 + 0.5 * math.log(2 * math.pi) + log(self.scale)
 
 
-class Laplace(_Located):
+class Laplace(_LocScale):
     """The Laplace distribution: density exp(-|x - loc| / scale) / (2 scale)."""
-
-    arg_constraints = parameters(loc=constraints.real, scale=constraints.positive)
-    support = constraints.real
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
-        super().__init__(loc, scale, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -138,16 +134,8 @@ class Laplace(_Located):
         return 1 + log(2 * self.scale)
 
 
-class Cauchy(_Located):
+class Cauchy(_LocScale):
     """The Cauchy distribution with median `loc` and half width `scale`."""
-
-    arg_constraints = parameters(loc=constraints.real, scale=constraints.positive)
-    support = constraints.real
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
-        super().__init__(loc, scale, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -187,16 +175,8 @@ class Cauchy(_Located):
         return math.log(4 * math.pi) + log(self.scale)
 
 
-class Gumbel(_Located):
+class Gumbel(_LocScale):
     """The distribution of the largest of many numbers: cdf exp(-exp(-(x - loc) / scale))."""
-
-    arg_constraints = parameters(loc=constraints.real, scale=constraints.positive)
-    support = constraints.real
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
-        super().__init__(loc, scale, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:

@@ -87,10 +87,22 @@ class LazyModuleMixin:
             module.__class__ = module.cls_to_become
 
 
-class LazyLinear(LazyModuleMixin, Linear):
+class _Sized(LazyModuleMixin):
+    """One of these layers: `size` names the attribute that is 0 until the first input."""
+
+    size: str
+
+    def reset_parameters(self) -> None:
+        """As the plain layer, once there are any."""
+        if not self.has_uninitialized_params() and getattr(self, self.size):
+            super().reset_parameters()  # type: ignore[misc]
+
+
+class LazyLinear(_Sized, Linear):
     """A `Linear` whose `in_features` are those of its first input."""
 
     cls_to_become = Linear
+    size = "in_features"
 
     def __init__(self, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None):
         super().__init__(0, 0, False)
@@ -98,11 +110,6 @@ class LazyLinear(LazyModuleMixin, Linear):
         self.out_features = out_features
         if bias:
             self.bias = UninitializedParameter(device=device, dtype=dtype)
-
-    def reset_parameters(self) -> None:
-        """As `Linear`, once there are any."""
-        if not self.has_uninitialized_params() and self.in_features:
-            super().reset_parameters()
 
     def initialize_parameters(self, input: Tensor) -> None:
         """Shapes from the last dimension of `input`."""
@@ -123,9 +130,10 @@ class LazyLinear(LazyModuleMixin, Linear):
             self.in_features = features
 
 
-class _LazyConv(LazyModuleMixin):
+class _LazyConv(_Sized):
     """A convolution whose `in_channels` are those of its first input."""
 
+    size = "in_channels"
     dims: int
     groups: int
     in_channels: int
@@ -140,11 +148,6 @@ class _LazyConv(LazyModuleMixin):
         self.out_channels = out_channels
         if bias:
             self.bias = UninitializedParameter(device=device, dtype=dtype)
-
-    def reset_parameters(self) -> None:
-        """As the plain layer, once there are any."""
-        if not self.has_uninitialized_params() and self.in_channels:
-            super().reset_parameters()  # type: ignore[misc]
 
     def initialize_parameters(self, input: Tensor, *_: Any, **__: Any) -> None:
         """Shapes from the channels of `input`, which may have a batch or not."""
@@ -207,9 +210,10 @@ class _LazyTranspose(_LazyConv):
         self._make_lazy(out_channels, bias, device, dtype)
 
 
-class _LazyNorm(LazyModuleMixin):
+class _LazyNorm(_Sized):
     """A normalisation whose `num_features` are the channels, dimension 1, of its first input."""
 
+    size = "num_features"
     weight: Any
     bias: Any
     running_mean: Any
@@ -236,11 +240,6 @@ class _LazyNorm(LazyModuleMixin):
         if track_running_stats:
             self.running_mean, self.running_var = UninitializedBuffer(**where), UninitializedBuffer(**where)
             self.num_batches_tracked = tensor(0, dtype=int64, device=device)
-
-    def reset_parameters(self) -> None:
-        """As the plain layer, once there are any."""
-        if not self.has_uninitialized_params() and self.num_features:
-            super().reset_parameters()  # type: ignore[misc]
 
     def initialize_parameters(self, input: Tensor) -> None:
         """Shapes from dimension 1 of `input`."""
