@@ -279,6 +279,11 @@ class Sharding:
         return f"Sharding(shape={self.shape}, shards={self.count}, cuts={{{cuts}}})"
 
 
+def everything(shape: tuple[int, ...]) -> Region:
+    """The region that is all of an array with this shape."""
+    return tuple((0, n) for n in shape)
+
+
 def extent(region: Region) -> tuple[int, ...]:
     """The length of each dimension."""
     return tuple([hi - lo for lo, hi in region])

@@ -271,11 +271,12 @@ def test_a_failure_is_sent_to_every_receiver(channel: str) -> None:
 
 
 def test_what_is_remembered_of_subtrees_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reduce._subtrees, "limit", 100_000)
+    cache = reduce._subtrees.cache  # type: ignore[attr-defined]
+    monkeypatch.setattr(cache, "limit", 100_000)
     for n in range(1, 300):
         Reduce((n,), (True,), "add").sent(2, 0, range(1))
-    assert reduce._subtrees.nbytes <= 100_000
-    assert 20 < len(reduce._subtrees) < 100
+    assert cache.nbytes <= 100_000
+    assert 20 < len(cache) < 100
 
 
 @quick

@@ -9,10 +9,11 @@ import pytest
 from op_calls import workers
 
 import distgrad as torch
+from distgrad.arguments import nbytes
 from distgrad.errors import OutOfMemoryError
 from distgrad.plan.plans import Plan
 from distgrad.session import door, sending
-from distgrad.session.budget import budgets, nbytes
+from distgrad.session.budget import budgets
 from distgrad.tensor import Tensor
 
 ROWS, WIDTH, SHARD = 1 << 10, 16, 2048
@@ -236,7 +237,7 @@ def test_what_it_leaves_pending_is_of_its_session() -> None:
 
 
 def test_sizes() -> None:
-    assert [nbytes(size) for size in (5, "5", "2GiB", "1.5 KiB", "3 MB", "7b")] == [
+    assert [nbytes("x", size) for size in (5, "5", "2GiB", "1.5 KiB", "3 MB", "7b")] == [
         5,
         5,
         2**31,

@@ -15,8 +15,7 @@ from op_checks import CUT, check_alike, check_first, check_results, check_second
 from test_training import check_same_bits, run_on, sums, train
 
 from distgrad.autograd import engine
-from distgrad.caching import Cache
-from distgrad.exchange import Tree, reduce
+from distgrad.exchange import Reduce, Tree, reduce
 from distgrad.ops.table import OPS
 from distgrad.primitives import TABLE, Labels
 from distgrad.session import signature
@@ -232,7 +231,7 @@ def one_after_the_other(self: Tree, level: int, i: int, array: Any, own: bool = 
 @pytest.mark.sweep
 @pytest.mark.parametrize("program", [sums, train])
 def test_an_altered_order_of_additions(program: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reduce, "_subtrees", Cache(1 << 20, lambda *_: 1))
+    monkeypatch.setattr(reduce, "_subtrees", Reduce.work_out)  # none are remembered from before
     monkeypatch.setattr(Tree, "push", one_after_the_other)
     with pytest.raises(AssertionError, match="elements differ between"):
         check_bits(program)

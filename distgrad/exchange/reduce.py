@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from distgrad.caching import Cache
+from distgrad.caching import remembered
 from distgrad.cutting import SHARDS
-from distgrad.errors import WireError
 from distgrad.exchange import rows
 from distgrad.exchange.base import Reading, contiguous, held, inside, sizes, stored_bytes
 from distgrad.exchange.tree import Axes, Counting, Take, Tree, leaves, subtrees
 from distgrad.fields import DIMS, check, check_array, read_int, read_list, read_sharding, show
 from distgrad.primitives import MERGES, Layout
 from distgrad.program import FAR, Exchange, Slot
-from distgrad.sharding import Sharding, extent, owned
+from distgrad.sharding import Sharding, everything, extent, owned
 
 Subtrees = dict[int, list[tuple[int, int]]]
 Trees = dict[int, Tree]  # what a worker has merged of each sum
@@ -73,13 +71,10 @@ class Reduce(Exchange):
 
     def subtrees(self, workers: int, worker: int) -> Subtrees:
         """Of each sum that a worker sends a part of: the (level, number) of the subtrees that it has, in order."""
-        key = (self, workers, worker)
-        found = _subtrees.get(key)
-        if found is None:
-            found = _subtrees.again(key)
-        return _subtrees.keep(key, self._work_out(workers, worker)) if found is None else found
+        return _subtrees(self, workers, worker)
 
-    def _work_out(self, workers: int, worker: int) -> Subtrees:
+    def work_out(self, workers: int, worker: int) -> Subtrees:
+        """`subtrees`, when they are asked for the first time."""
         return subtrees(self.axes, owned(self.parts, workers, worker), self.exact)
 
     def sent(self, workers: int, worker: int, to: range) -> list[tuple[int, int]]:
@@ -101,10 +96,14 @@ class Reduce(Exchange):
             if kept in to:
                 yield from self._given([array for _, _, array, _ in tree.stack], workers)
 
+    def _by_rows(self, workers: int) -> bool:
+        """Whether of parts only the rows are sent that are not zero: of exact ones, between workers."""
+        return self.exact and workers > 1
+
     def _given(self, arrays: Sequence[Any], workers: int) -> Iterator[np.ndarray]:
-        """Arrays as they are sent: of exact parts, between workers, the rows that are not zero."""
+        """Arrays as they are sent."""
         for array in arrays:
-            if self.exact and workers > 1:
+            if self._by_rows(workers):
                 yield from rows.sent(array)
             else:
                 yield np.asarray(array)
@@ -118,41 +117,26 @@ class Reduce(Exchange):
         take: Take = np.empty,
         along: int | None = None,
     ) -> list[Any]:
-        if self.exact and workers > 1:
-            return self._laid(items, workers, shards, slot, take)
-        pieces: list[dict[int, list[np.ndarray]]] = []  # of each worker by the number of the sum
-        for w in range(workers):
-            sent = iter(items[w])
-            pieces.append({})
-            for kept, n in self.sent(workers, w, shards):
-                shape = extent(slot.sharding.cell(kept))
-                part = [check_array(a, shape, slot.dtype, "sum") for a in islice(sent, n)]
-                if len(part) != n:
-                    raise WireError(f"sum: {len(part)} parts of worker {w}, not {n}")
-                pieces[w][kept] = part
-            self.nothing_left(sent, w)
-        return [np.asarray(self._merged(pieces, kept, take)) for kept in shards]
-
-    def _laid(
-        self, items: Sequence[Sequence[np.ndarray]], workers: int, shards: range, slot: Slot, take: Take
-    ) -> list[Any]:
-        """`receive` where the order changes no bit."""
-        parts: dict[int, list[np.ndarray | rows.Rows]] = {shard: [] for shard in shards}
+        by_rows = self._by_rows(workers)
+        read = rows.received if by_rows else _received
+        cells = {kept: extent(slot.sharding.cell(kept)) for kept in shards}
+        parts: dict[int, list[Any]] = {
+            kept: [] for kept in shards
+        }  # of each sum: of one worker after the other
         for w in range(workers):
             sent = iter(items[w])
             for kept, n in self.sent(workers, w, shards):
-                shape = extent(slot.sharding.cell(kept))
-                parts[kept] += [rows.received(sent, shape, slot.dtype) for _ in range(n)]
+                parts[kept] += [read(sent, cells[kept], slot.dtype) for _ in range(n)]
             self.nothing_left(sent, w)
-        cells = {shard: extent(slot.sharding.cell(shard)) for shard in shards}
-        return [rows.merged(mine, cells[shard], slot.dtype, take) for shard, mine in parts.items()]
+        if by_rows:
+            return [rows.merged(mine, cells[kept], slot.dtype, take) for kept, mine in parts.items()]
+        return [np.asarray(self._merged(mine, workers, kept, take)) for kept, mine in parts.items()]
 
-    def _merged(self, pieces: Sequence[dict[int, list[np.ndarray]]], kept: int, take: Take) -> Any:
+    def _merged(self, parts: Sequence[np.ndarray], workers: int, kept: int, take: Take) -> Any:
         made = self.tree(take)
-        for worker, sent in enumerate(pieces):
-            trees = self.subtrees(len(pieces), worker).get(kept, ())
-            for (level, i), array in zip(trees, sent.get(kept, ()), strict=True):
-                made.push(level, i, array)
+        trees = (tree for w in range(workers) for tree in self.subtrees(workers, w).get(kept, ()))
+        for (level, i), array in zip(trees, parts, strict=True):
+            made.push(level, i, array)
         return made.finish()
 
     # Bytes
@@ -248,7 +232,7 @@ class ReduceScatter(Reduce):
         """The same sum, merged whole."""
         return Reduce(self.counts, self.reduced, self.merge)
 
-    def _work_out(self, workers: int, worker: int) -> Subtrees:
+    def work_out(self, workers: int, worker: int) -> Subtrees:
         trees = self.whole.subtrees(workers, worker)  # each shard is a sum like the whole
         return dict.fromkeys(range(self.count), trees[0]) if trees else {}
 
@@ -259,7 +243,7 @@ class ReduceScatter(Reduce):
     def send(self, value: Trees, workers: int, worker: int, to: range) -> Iterator[np.ndarray]:
         arrays = [array for tree in value.values() for _, _, array, _ in tree.stack]
         for shard in to:
-            at = inside(self.target.cell(shard), tuple((0, n) for n in self.target.shape))
+            at = inside(self.target.cell(shard), everything(self.target.shape))
             yield from self._given([np.asarray(array[at], order="C") for array in arrays], workers)
 
     def moved(self, slot: Slot, workers: int, channel: str) -> int:
@@ -278,7 +262,7 @@ class ReduceScatter(Reduce):
         """Of partial results that leave in cuts, views, if the cuts leave rows whole."""
         whole = self.whole.part_bytes(slot, workers, worker, range(1))
         mine = held(self.count, workers, worker)
-        if contiguous(self.target.cell(0), tuple((0, n) for n in self.target.shape)):
+        if contiguous(self.target.cell(0), everything(self.target.shape)):
             return 0, 0, whole if mine else 0
         return whole, self.part_bytes(Slot(slot.dtype, self.target), workers, worker, mine), 0
 
@@ -311,9 +295,13 @@ def scattered(what: Reduce, target: Sharding) -> ReduceScatter:
     return ReduceScatter(what.counts, what.reduced, what.merge, target)
 
 
-_subtrees: Cache[Any, Subtrees] = Cache(
-    16 << 20, lambda _, trees: 1000 + sum(200 + 130 * len(made) for made in trees.values()), shared=True
-)
+@remembered(16 << 20, lambda _, trees: 1000 + sum(200 + 130 * len(made) for made in trees.values()))
+def _subtrees(what: Reduce, workers: int, worker: int) -> Subtrees:
+    return what.work_out(workers, worker)
+
+
+def _received(arrays: Iterator[Any], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return check_array(next(arrays, None), shape, dtype, "sum")
 
 
 def _read_reduce(fields: list[Any], at: Reading) -> Reduce:

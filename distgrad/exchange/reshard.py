@@ -17,7 +17,7 @@ from distgrad.exchange.joined import Joined
 from distgrad.exchange.tree import Take
 from distgrad.fields import check, check_array, read_list, read_sharding, show
 from distgrad.primitives.base import ATTR_TYPES
-from distgrad.primitives.slices import Slices, local, slice_shape
+from distgrad.primitives.slices import Slices, local, part_of, slice_shape
 from distgrad.program import FAR, Exchange, Slot
 from distgrad.sharding import Bounds, Region, Sharding, extent
 
@@ -47,10 +47,7 @@ class Reshard(Exchange):
 
     def seen(self, dim: int, lo: int, hi: int) -> Bounds:
         """Which of the elements that arrive are those between two bounds of the source."""
-        if self.slices is None:
-            return lo, hi
-        start, n, step = self.slices[dim]
-        return tuple([min(n, max(0, -(-(bound - start) // step))) for bound in (lo, hi)])  # type: ignore[return-value]
+        return (lo, hi) if self.slices is None else part_of(self.slices[dim], (lo, hi))
 
     def inside(self, region: Region, cell: Region) -> tuple[slice, ...]:
         """Where, in the source's shard that covers `cell`, the elements lie that arrive as `region`."""
@@ -116,10 +113,8 @@ class Reshard(Exchange):
                 array = check_array(next(arrays, None), extent(region), slot.dtype, "shard")
                 parts[target - shards.start].append((region, array))
             self.nothing_left(arrays, w)
-        if along is None:
-            return [self._whole(s, p, slot.dtype, take) for s, p in zip(shards, parts, strict=True)]
         return [
-            self._joined(s, p, take, along) if p else self._whole(s, p, slot.dtype, take)
+            self._whole(s, p, slot.dtype, take) if along is None or not p else self._joined(s, p, take, along)
             for s, p in zip(shards, parts, strict=True)
         ]
 

@@ -86,6 +86,12 @@ class Plan:
         }
 
     @property
+    def repeatable(self) -> set[int]:
+        """The nodes that may run again, for those who ask for what they make."""
+        ways = (*self.rematerialised.values(), *self.rematerialisable.values())
+        return {number for numbers in ways for number in numbers}
+
+    @property
     def nbytes(self) -> int:
         """Bytes that it takes in the driver, about, with the key under which it is kept."""
         return 3000 + sum(3000 + 900 * len(stage.nodes) + len(stage.data) for stage in self.stages)

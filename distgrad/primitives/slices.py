@@ -16,7 +16,8 @@ from distgrad.primitives.batching import Batch
 from distgrad.primitives.rules import holding, settled
 from distgrad.sharding import Bounds, Region, Sharding, extent
 
-Slices = tuple[tuple[int, int, int], ...]
+Triple = tuple[int, int, int]  # start, length, step
+Slices = tuple[Triple, ...]
 
 
 # slice: each shard keeps what it holds of the slice; some may be left empty.
@@ -130,7 +131,29 @@ def meeting(parts: tuple[Slices, ...], cell: Region) -> Iterator[int]:
     return iter(np.flatnonzero(((first < hi) & (end > lo)).all(1)).tolist())
 
 
-def _part_of(triple: tuple[int, int, int], bounds: Bounds) -> Bounds:
+def common(part: Triple, read: Triple) -> tuple[Triple, Triple] | bool | None:
+    """Along one dimension what two slices have in common: which of the elements of `read`, and which of `part`.
+
+    False: nothing. None: not told by slices.
+    """
+    (a, n, s), (b, m, t) = part, read
+    s, t = (t if n == 1 else s), (s if m == 1 else t)  # one element has any step
+    if n == m == 1:
+        s = t = 1
+    if s == t:
+        offset, rest = divmod(a - b, s)
+        lo, hi = max(0, offset), min(m, offset + n)
+        return False if rest or lo >= hi else ((lo, hi - lo, 1), (lo - offset, hi - lo, 1))
+    if t == 1:
+        lo, hi = max(0, -(-(b - a) // s)), min(n, -(-(b + m - a) // s))
+        return False if lo >= hi else ((a + lo * s - b, hi - lo, s), (lo, hi - lo, 1))
+    if s == 1:
+        lo, hi = max(0, -(-(a - b) // t)), min(m, -(-(a + n - b) // t))
+        return False if lo >= hi else ((lo, hi - lo, 1), (b + lo * t - a, hi - lo, t))
+    return None
+
+
+def part_of(triple: Triple, bounds: Bounds) -> Bounds:
     """The elements of a slice that lie between `bounds` of the tensor."""
     (start, n, step), (lo, hi) = triple, bounds
     return min(n, max(0, -(-(lo - start) // step))), min(n, max(0, -(-(hi - start) // step)))
@@ -138,7 +161,7 @@ def _part_of(triple: tuple[int, int, int], bounds: Bounds) -> Bounds:
 
 def _meeting(slices: Slices, cell: Region, source: Region) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where the elements of a slice lie: in the piece `cell` of the tensor, and in the piece `source` of the slice."""
-    part = tuple(_part_of(*pair) for pair in zip(slices, cell, strict=True))
+    part = tuple(part_of(*pair) for pair in zip(slices, cell, strict=True))
     mine = tuple(slice(lo - b, hi - b) for (lo, hi), (b, _) in zip(part, source, strict=True))
     return local(slices, part, cell), mine
 
@@ -251,7 +274,7 @@ primitive(
     _pad_shape,
     regroup=_pad_rule,
     batch=_pad_batched,
-    fits=holding(lambda attrs, d, bounds: _part_of(attrs["slices"][d], bounds)),
+    fits=holding(lambda attrs, d, bounds: part_of(attrs["slices"][d], bounds)),
     attrs={"slices": "slices", "cuts": "cuts"},
     traits={"into", "placed", "view", "shifts"},
     flops=0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,28 +18,6 @@ from distgrad.session.calls import Calls
 from distgrad.session.rematerialise import Replay, Replays, anchors, can_go
 
 ROOMY = 8  # nothing is prepared while workers hold less than this part of the budget
-UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-UNITS |= {f"{letter}ib": 1 << 10 * n for n, letter in enumerate("kmgt", 1)}
-
-
-def nbytes(size: int | str) -> int:
-    """Bytes, from a number or from a text such as "2GiB" or "500 MB".
-
-    Raises:
-        TypeError: it is neither a number nor a text.
-        ValueError: it is no size, or not above 0.
-    """
-    if isinstance(size, bool) or not isinstance(size, (int, str)):
-        kind = type(size).__name__
-        raise TypeError(f'memory_budget() takes bytes or a text such as "2GiB", not {kind}')
-    if isinstance(size, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", size)
-        if found is None or found[2].lower() not in UNITS:
-            raise ValueError(f'memory_budget() takes bytes or a text such as "2GiB", not {size!r}')
-        size = int(float(found[1]) * UNITS[found[2].lower()])
-    if size <= 0:
-        raise ValueError("memory_budget() takes more than 0 bytes")
-    return size
 
 
 class _Budgets(threading.local):
@@ -81,14 +58,7 @@ class Chooser:
     results, so a plan may follow from what is held.
     """
 
-    def __init__(
-        self,
-        calls: Calls,
-        budget: int,
-        planned: Planned,
-        replays: Replays,
-        asked: Result | None,
-    ):
+    def __init__(self, calls: Calls, budget: int, planned: Planned, replays: Replays, asked: Result | None):
         self.calls, self.budget, self.planned = calls, budget, planned
         self.replays, self.asked = replays, asked
 
@@ -147,9 +117,25 @@ class Chooser:
         return made.choice is not None and made.choice.after <= self.budget
 
     def _chosen(self, nodes: list[Node], captured: Capture, now: Sequence[Held]) -> Prepared:
-        base = self.planned(captured)
-        plan, choice = choose(base, captured, self.budget, now, self.planned)
-        return Prepared(nodes, captured, plan, choice, now)
+        """The plan for a capture that makes the least again. `now` is what the workers hold."""
+        base, budget = self.planned(captured), self.budget
+        before = max(peaks(base, now))
+        if before <= budget // ROOMY:
+            return Prepared(nodes, captured, base, Choice(budget, before, before, ()), now)
+        if base.offers is None:
+            base.offers = offers(captured)
+        found = base.offers
+        lasts = any(not offer.later for offer in found)
+
+        def most(count: int) -> int:
+            return max(peaks(self.planned(captured, found[:count], lasts), now))
+
+        key = (budget, *now)
+        count = base.choices.get(key)
+        if count is None:
+            count = base.choices[key] = _least(most, len(found), budget)
+        plan = self.planned(captured, found[:count], lasts)
+        return Prepared(nodes, captured, plan, Choice(budget, before, most(count), tuple(found[:count])), now)
 
     def _freed(
         self, found: Prepared, captured: Capture, remakable: Mapping[Result, Remat], read: Sequence[Result]
@@ -179,33 +165,6 @@ class Chooser:
             held._replace(stored=held.stored - sum(stored_bytes(slot, workers, w) for slot in slots))
             for w, held in enumerate(now)
         ]
-
-
-def choose(
-    base: Plan,
-    captured: Capture,
-    budget: int,
-    now: Sequence[Held],
-    planned: Planned,
-) -> tuple[Plan, Choice]:
-    """The plan for a capture that makes the least again. `base` makes nothing again, `now` is what the workers hold."""
-    before = max(peaks(base, now))
-    if before <= budget // ROOMY:
-        return base, Choice(budget, before, before, ())
-    if base.offers is None:
-        base.offers = offers(captured)
-    found = base.offers
-    lasts = any(not offer.later for offer in found)
-
-    def most(count: int) -> int:
-        return max(peaks(planned(captured, found[:count], lasts), now))
-
-    key = (budget, *now)
-    count = base.choices.get(key)
-    if count is None:
-        count = base.choices[key] = _least(most, len(found), budget)
-    plan = planned(captured, found[:count], lasts)
-    return plan, Choice(budget, before, max(peaks(plan, now)), tuple(found[:count]))
 
 
 def _least(most: Callable[[int], int], count: int, budget: int) -> int:

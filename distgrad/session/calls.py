@@ -99,23 +99,19 @@ class Calls:
 
     def held(self) -> list[Held]:
         """For each worker the bytes that it stores, and those of them that the next call frees."""
-        freed = [self.stored.get(i) for i in list(self.freed)]
-        return [
-            Held(self._bytes(self.stored.values(), w), self._bytes(freed, w)) for w in range(self.workers)
-        ]
-
-    def _bytes(self, slots: Iterable[Slot | None], worker: int) -> int:
-        return sum(stored_bytes(slot, self.workers, worker) for slot in slots if slot is not None)
+        return [Held(*both) for both in zip(self._bytes(self.stored), self.freed_bytes(), strict=True)]
 
     def freed_bytes(self) -> list[int]:
         """For each worker the bytes that the next call frees."""
-        freed = [self.stored.get(i) for i in list(self.freed)]
-        return [self._bytes(freed, w) for w in range(self.workers)]
+        return self._bytes(list(self.freed))
 
     def ahead_bytes(self) -> list[int]:
         """For each worker the bytes that it stores, or will, in calls that were not heard of yet."""
-        ahead = [self.stored.get(i) for call in self._in_flight for i in call.keep]
-        return [self._bytes(ahead, w) for w in range(self.workers)]
+        return self._bytes(i for call in self._in_flight for i in call.keep)
+
+    def _bytes(self, ids: Iterable[int]) -> list[int]:
+        slots = [slot for i in ids if (slot := self.stored.get(i)) is not None]
+        return [sum(stored_bytes(slot, self.workers, w) for slot in slots) for w in range(self.workers)]
 
     def take_freed(self) -> list[int]:
         """The ids that the next call is to free."""

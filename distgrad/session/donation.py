@@ -50,10 +50,4 @@ def _still_read(plan: Plan, captured: Capture, pending: Sequence[Node]) -> set[R
     nodes = captured.nodes
     waiting = left_over(pending, set(nodes), {nodes[n] for n in plan.deferred})
     read = {result for node in waiting for result in node.inputs}
-    again = {
-        n
-        for ways in (plan.rematerialised, plan.rematerialisable)
-        for numbers in ways.values()
-        for n in numbers
-    }
-    return read.union(*(nodes[n].inputs for n in again))
+    return read.union(*(nodes[n].inputs for n in plan.repeatable))

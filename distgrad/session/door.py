@@ -40,13 +40,7 @@ from distgrad.session.placement import (
 from distgrad.session.room import Memory
 from distgrad.session.signature import here
 from distgrad.session.store import LOST
-from distgrad.session.writes import (
-    DEPTH,
-    LazyView,
-    LazyWrites,
-    lazy_view,
-    waits,
-)
+from distgrad.session.writes import DEPTH, depth, lazy_view, waits
 from distgrad.sharding import Sharding
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
@@ -258,8 +252,7 @@ def below() -> batching.Below:
 
 def _lazy_view(primitive: Primitive, base: Value, attrs: dict[str, Any]) -> Value:
     """A view of what waits for writes waits too: to write to it, or read part of it, asks for nothing else."""
-    lazy = base.result.lazy
-    if isinstance(lazy, (LazyWrites, LazyView)) and lazy.depth >= DEPTH:
+    if depth(base) > DEPTH:
         write_out(base)
         return dispatch(primitive.name, (base,), attrs)[0]
     return lazy_view(primitive, base, attrs, here(primitive), _shard_bytes)

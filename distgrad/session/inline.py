@@ -15,7 +15,7 @@ from distgrad.graph import Colocation, LazyConstant, Result, Spec, Value, whole
 from distgrad.primitives import Place, Primitive
 from distgrad.session.placement import HERE, LAZY, Facts, Where, decide, fits_call
 from distgrad.session.signature import here
-from distgrad.sharding import Region
+from distgrad.sharding import everything
 from distgrad.worker.pool import Pool
 
 KEPT = 32 << 20  # bytes of what is known of distinct calls
@@ -156,7 +156,7 @@ def run_kernel(
     """The arrays of the results `outs`."""
     if "placed" in primitive.traits:
         shapes = tuple(a.shape for a in arrays)
-        at = Place(tuple(map(_all, shapes)), tuple(_all(out.aval.shape) for out in outs), shapes)
+        at = Place(tuple(map(everything, shapes)), tuple(everything(out.aval.shape) for out in outs), shapes)
         attrs = {**attrs, "at": at}
     if len(outs) > 1 and "into" in primitive.traits:
         attrs = {**attrs, "out": tuple([_pool.take(out.aval.shape, out.aval.dtype) for out in outs])}
@@ -177,7 +177,3 @@ def _check(primitive: Primitive, made: Sequence[np.ndarray], outs: Sequence[Spec
 def _is_pooled(primitive: Primitive, out: Spec) -> bool:
     """Whether the kernel writes into memory from the pool; one that may give a view is not asked to."""
     return "into" in primitive.traits and "view" not in primitive.traits and out.nbytes >= POOLED
-
-
-def _all(shape: tuple[int, ...]) -> Region:
-    return tuple((0, n) for n in shape)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from distgrad.arguments import nbytes
 from distgrad.session import door
-from distgrad.session.budget import budgets, nbytes
+from distgrad.session.budget import budgets
 
 
 class memory_budget:
@@ -19,7 +20,7 @@ class memory_budget:
     """
 
     def __init__(self, size: int | str):
-        self.nbytes = nbytes(size)
+        self.nbytes = nbytes("memory_budget()", size)
 
     def __enter__(self) -> memory_budget:
         budgets.stack.append(self.nbytes)

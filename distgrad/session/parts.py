@@ -9,7 +9,7 @@ from distgrad.session import batching
 from distgrad.session.door import below, current, emit, inline_bytes, is_initialized, shard_bytes, write_out
 from distgrad.session.placement import HERE, Facts, decide
 from distgrad.session.signature import here, signature
-from distgrad.session.writes import DEPTH, PUT, LazyView, LazyWrites, Piece, lazy_write, number, pieces, waits
+from distgrad.session.writes import DEPTH, PUT, LazyWrites, Piece, depth, lazy_write, number, pieces, waits
 from distgrad.sharding import Sharding
 
 
@@ -32,8 +32,7 @@ def put(base: Value, source: Value, slices: Slices) -> Value:
         return emit("slice_put", base, source, parts=(slices,))
     source = number(source)
     before = base.result.lazy
-    deep = isinstance(before, (LazyWrites, LazyView)) and before.depth >= DEPTH
-    if deep or (isinstance(before, LazyWrites) and not before.takes(source)):
+    if depth(base) > DEPTH or (isinstance(before, LazyWrites) and not before.takes(source)):
         write_out(base)
     made = lazy_write(base, source, slices, here(PUT))
     if is_initialized():

@@ -14,7 +14,7 @@ from distgrad.graph import Node, Remat, Result, Value, nobody
 from distgrad.primitives import Primitive
 from distgrad.session.failures import fresh
 from distgrad.session.placement import fits_call
-from distgrad.session.rematerialise import Replay, Replays, anchors, is_there
+from distgrad.session.rematerialise import Replay, Replays, anchors
 from distgrad.session.signature import Signature, here, signature
 from distgrad.session.store import LOST, Store
 from distgrad.session.writes import LazyWrites, Log
@@ -124,7 +124,7 @@ class Recording(Store):
         remat = result.remat
         if remat is None:
             return
-        if is_there(result):
+        if not result.pending:
             if result not in self._remakable and (found := anchors(remat.past)) is not None:
                 self._remakable[result] = remat._replace(anchors=found)
                 for anchor in found:

@@ -57,11 +57,8 @@ class PastNode:
 
 def note(plan: Plan, captured: Capture) -> list[Result]:
     """Say of what was dropped, and of what could have been, how it is made again; the latter."""
-    numbers = {
-        n for ways in (plan.rematerialised, plan.rematerialisable) for mine in ways.values() for n in mine
-    }
     makers: dict[Result, Output] = {}
-    for n in sorted(numbers):
+    for n in sorted(plan.repeatable):
         node = captured.nodes[n]
         sources = tuple(_source(r, makers.get(r)) for r in node.inputs)
         past = PastNode(node, sources, plan.pins.get(n, ()))
@@ -82,15 +79,10 @@ def _source(result: Result, made: Output | None) -> Source:
     return Source(None, weakref.ref(result), made)
 
 
-def is_there(result: Result) -> bool:
-    """Whether its elements are known, or are with the workers; or why there are none."""
-    return not result.pending
-
-
 def _behind(source: Source, gone: Collection[Result]) -> Result | Output | None:
     """What a source is read from: a result that is there, or the past node that makes it again; None: it is lost."""
     result = source.result
-    if result is not None and result not in gone and is_there(result):
+    if result is not None and result not in gone and not result.pending:
         return result
     if source.made is not None:
         return source.made

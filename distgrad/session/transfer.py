@@ -14,7 +14,7 @@ import numpy as np
 from distgrad.exchange import held, inside
 from distgrad.program import Slot
 from distgrad.session.calls import Calls
-from distgrad.sharding import Sharding, extent
+from distgrad.sharding import Sharding, everything, extent
 from distgrad.worker.transport import Handle
 
 BATCH = 32 << 20  # bytes of one call
@@ -77,7 +77,7 @@ def receive(calls: Calls, number: int, dtype: np.dtype, sharding: Sharding) -> n
 
 
 def _place(result: np.ndarray, sharding: Sharding, calls: Calls, handle: Handle, batch: Batch) -> None:
-    whole = tuple((0, n) for n in sharding.shape)
+    whole = everything(sharding.shape)
     part = (slice(None),) * batch.dim + (slice(batch.start, batch.stop),) if batch.dim >= 0 else ()
     for shard, piece in zip(range(batch.first, batch.last), calls.answer(handle), strict=True):
         where: tuple[Any, ...] = (*inside(sharding.cell(shard), whole), ...)  # a view also without dimensions

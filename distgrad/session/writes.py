@@ -16,7 +16,7 @@ import numpy as np
 from distgrad.callsites import CallSite
 from distgrad.graph import Result, Value, nobody, whole
 from distgrad.primitives import TABLE, Primitive
-from distgrad.primitives.slices import Slices
+from distgrad.primitives.slices import Slices, common
 from distgrad.session.signature import signature
 
 WRITES = 4096  # parts that wait for one value
@@ -47,11 +47,9 @@ class Log:
         self.parts: list[Slices] = []
         self.sources: list[Value] = []  # each fills its part, or is one number for all of it
         self.waiting = 0  # bytes of the sources
-        self.latest: Callable[[], Value | None] = (
-            nobody  # gives the value after all writes, if somebody holds it
-        )
-        before = base.result.lazy
-        self.depth: int = before.depth + 1 if isinstance(before, (LazyWrites, LazyView)) else 0
+        # Gives the value after all writes, if somebody holds it.
+        self.latest: Callable[[], Value | None] = nobody
+        self.depth = depth(base)
         self._firsts = np.empty((4, len(base.shape)), np.int64)
         self._ends = np.empty((4, len(base.shape)), np.int64)
 
@@ -62,8 +60,7 @@ class Log:
             self._firsts, self._ends = (
                 np.concatenate([a, np.empty_like(a)]) for a in (self._firsts, self._ends)
             )
-        self._firsts[n] = [first for first, _, _ in slices]
-        self._ends[n] = [first + (length - 1) * step + 1 for first, length, step in slices]
+        self._firsts[n], self._ends[n] = _bounds(slices)
         self.parts.append(slices)
         self.sources.append(source)
         self.waiting += source.result.spec.nbytes
@@ -76,10 +73,15 @@ class Log:
 
     def newest(self, slices: Slices, count: int) -> Iterator[int]:
         """Which of the first `count` writes may have met these slices, the last one first."""
-        first = [first for first, _, _ in slices]
-        end = [first + (length - 1) * step + 1 for first, length, step in slices]
+        first, end = _bounds(slices)
         met = ((self._firsts[:count] < end) & (self._ends[:count] > first)).all(1)
         return iter(np.flatnonzero(met)[::-1].tolist())
+
+
+def _bounds(slices: Slices) -> tuple[list[int], list[int]]:
+    """Where slices begin, and where they end."""
+    firsts = [first for first, _, _ in slices]
+    return firsts, [first + (length - 1) * step + 1 for first, length, step in slices]
 
 
 class LazyWrites:
@@ -110,9 +112,8 @@ class LazyWrites:
     @property
     def near(self) -> bool:
         """Whether all of it is in the driver, uncut."""
-        if self.base.sharding.count > 1 or not _near(self.base.result):
-            return False
-        return all(_near(source.result) for source in self.log.sources[: self.count])
+        read = (self.base, *self.log.sources[: self.count])
+        return self.base.sharding.count == 1 and not any(value.result.lost for value in read)
 
     def takes(self, source: Value) -> bool:
         """Whether one more write may wait with the others."""
@@ -140,13 +141,12 @@ class LazyView:
         self.base = base
         self.attrs = attrs
         self.where = where
-        before = base.result.lazy
-        self.depth: int = before.depth + 1 if isinstance(before, (LazyWrites, LazyView)) else 0
+        self.depth = depth(base)
 
     @property
     def near(self) -> bool:
         """Whether all of it is in the driver, uncut."""
-        return self.base.sharding.count == 1 and _near(self.base.result)
+        return self.base.sharding.count == 1 and not self.base.result.lost
 
     def call(self) -> tuple[tuple[Value, ...], dict[str, Any]]:
         """Operands and attributes."""
@@ -175,8 +175,10 @@ def waits(value: Value) -> bool:
     return lazy is not None and lazy.base is not None
 
 
-def _near(result: Result) -> bool:
-    return not result.lost
+def depth(value: Value) -> int:
+    """How many lazy values a value hangs on that wait for writes, with itself."""
+    lazy = value.result.lazy
+    return lazy.depth + 1 if isinstance(lazy, (LazyWrites, LazyView)) else 0
 
 
 def number(source: Value) -> Value:
@@ -265,7 +267,7 @@ def pieces(value: Value, slices: Slices) -> tuple[Value | None, list[Piece]] | N
     while isinstance(lazy := value.result.lazy, LazyWrites):
         log = lazy.log
         for k in log.newest(slices, lazy.count) if math.prod(shape) else ():
-            meeting = [_meeting(part, read) for part, read in zip(log.parts[k], slices, strict=True)]
+            meeting = [common(part, read) for part, read in zip(log.parts[k], slices, strict=True)]
             if any(m is False for m in meeting):
                 continue
             if any(m is None for m in meeting):
@@ -276,28 +278,3 @@ def pieces(value: Value, slices: Slices) -> tuple[Value | None, list[Piece]] | N
                 return None if len(found) > 64 else (None, found)
         value = log.base
     return value, found
-
-
-Triple = tuple[int, int, int]
-
-
-def _meeting(part: Triple, read: Triple) -> tuple[Triple, Triple] | bool | None:
-    """Along one dimension, which of the elements read were written, and which of the written they are.
-
-    False: none. None: not told by slices.
-    """
-    (a, n, s), (b, m, t) = part, read
-    s, t = (t if n == 1 else s), (s if m == 1 else t)  # one element has any step
-    if n == m == 1:
-        s = t = 1
-    if s == t:
-        offset, rest = divmod(a - b, s)
-        lo, hi = max(0, offset), min(m, offset + n)
-        return False if rest or lo >= hi else ((lo, hi - lo, 1), (lo - offset, hi - lo, 1))
-    if t == 1:
-        lo, hi = max(0, -(-(b - a) // s)), min(n, -(-(b + m - a) // s))
-        return False if lo >= hi else ((a + lo * s - b, hi - lo, s), (lo, hi - lo, 1))
-    if s == 1:
-        lo, hi = max(0, -(-(a - b) // t)), min(m, -(-(a + n - b) // t))
-        return False if lo >= hi else ((lo, hi - lo, 1), (b + lo * t - a, hi - lo, t))
-    return None
