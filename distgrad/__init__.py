@@ -107,6 +107,7 @@ from distgrad.ops.indexing import *
 from distgrad.ops.joining import *
 from distgrad.ops.linalg import *
 from distgrad.ops.linear import *
+from distgrad.ops.lowrank import *
 from distgrad.ops.lu import *
 from distgrad.ops.making import (
     BoolTensor,
@@ -162,6 +163,7 @@ from distgrad.ops.random import (
 )
 from distgrad.ops.rearranging import *
 from distgrad.ops.reductions import *
+from distgrad.ops.resizing import *
 from distgrad.ops.rows import unbind
 from distgrad.ops.running import *
 from distgrad.ops.sampling import *

@@ -277,6 +277,8 @@ def test_divergence_of_counts() -> None:
     assert abs(kl_divergence(one, other).item() - (0.2 * math.log(0.4) + 0.8 * math.log(3.2))) < 1e-12
     assert kl_divergence(other, one).item() == math.inf
     with pytest.raises(NotImplementedError, match="No KL"):
+        kl_divergence(D.Normal(0.0, 1.0), one)
+    with pytest.raises(NotImplementedError, match="between different exponential families"):
         kl_divergence(D.Normal(0.0, 1.0), D.Poisson(1.0))
 
 

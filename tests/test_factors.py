@@ -151,3 +151,35 @@ def test_singular_matrices_have_no_logarithm_to_derive(anywhere: ModuleType) -> 
         torch.autograd.grad(found.logabsdet, a)[0].tolist()
     with pytest.raises(RuntimeError, match="The diagonal element 2 is zero, the inversion could not"):
         torch.linalg.inv(a).tolist()
+
+
+@pytest.mark.parametrize("shape", [(40, 9), (9, 40), (3, 12, 7)])
+@pytest.mark.parametrize("centred", [False, True])
+def test_of_low_rank(anywhere: ModuleType, shape: tuple[int, ...], centred: bool) -> None:
+    """A matrix of rank 3, or of rank 2 around the mean of its rows, is its own approximation."""
+    torch = anywhere
+    rng = np.random.default_rng(3)
+    rank = 2 if centred else 3
+    a = rng.standard_normal((*shape[:-1], rank)) @ rng.standard_normal((*shape[:-2], rank, shape[-1]))
+    mean = rng.standard_normal((*shape[:-2], 1, shape[-1])) if centred else np.zeros(1)
+    x = torch.tensor(a - a.mean(-2, keepdims=True) * centred + mean, requires_grad=True)
+    u, s, v = torch.pca_lowrank(x, q=4) if centred else torch.svd_lowrank(x, q=4)
+    want = x.detach().numpy() - (x.detach().numpy().mean(-2, keepdims=True) if centred else 0)
+    np.testing.assert_allclose((u * s.unsqueeze(-2) @ v.mT).detach().numpy(), want, atol=1e-12)
+    np.testing.assert_allclose(s.detach().numpy(), np.linalg.svd(want, compute_uv=False)[..., :4], atol=1e-12)
+    if centred:
+        less = torch.svd_lowrank(x.detach(), 4, 0, torch.tensor(want).neg() + x.detach())[
+            1
+        ]  # the mean, by itself
+        np.testing.assert_allclose(less.numpy(), s.detach().numpy(), atol=1e-10)
+    s[..., :rank].sum().backward()
+    assert np.isfinite(x.grad.numpy()).all()
+
+
+def test_of_low_rank_refuses(torch: ModuleType) -> None:
+    with pytest.raises(
+        ValueError, match=r"q\(=5\) must be non-negative integer and not greater than min\(m, n\)=3"
+    ):
+        torch.pca_lowrank(torch.ones(3, 4), 5)
+    with pytest.raises(ValueError, match=r"niter\(=-1\) must be non-negative integer"):
+        torch.pca_lowrank(torch.ones(3, 4), niter=-1)

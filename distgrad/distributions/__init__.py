@@ -38,6 +38,7 @@ from distgrad.distributions.correlation import (
 )
 from distgrad.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
 from distgrad.distributions.distribution import Distribution
+from distgrad.distributions.exp_family import ExponentialFamily
 from distgrad.distributions.gamma import Beta, Chi2, Dirichlet, Gamma, StudentT
 from distgrad.distributions.gamma_ratios import FisherSnedecor, InverseGamma
 from distgrad.distributions.half_line import Exponential, HalfNormal
@@ -101,6 +102,7 @@ __all__ = [
     "Distribution",
     "ExpTransform",
     "Exponential",
+    "ExponentialFamily",
     "FisherSnedecor",
     "Gamma",
     "GeneralizedPareto",

@@ -7,6 +7,7 @@ from typing import Any
 
 from distgrad.distributions import constraints
 from distgrad.distributions.distribution import Distribution, parameters
+from distgrad.distributions.exp_family import ExponentialFamily
 from distgrad.distributions.utils import broadcast_all, normal, tiny, uniform
 from distgrad.ops.making import full_like
 from distgrad.ops.pointwise import atan, exp, expm1, log, log1p, sign, tan
@@ -44,8 +45,17 @@ class _LocScale(_Located):
         super().__init__(loc, scale, validate_args=validate_args)
 
 
-class Normal(_LocScale):
+class Normal(_LocScale, ExponentialFamily):
     """The normal distribution with mean `loc` and standard deviation `scale`."""
+
+    _mean_carrier_measure = 0
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return self.loc / self.scale.pow(2), -0.5 * self.scale.pow(2).reciprocal()
+
+    def _log_normalizer(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return -0.25 * x.pow(2) / y + 0.5 * log(-math.pi / y)
 
     @property
     def mean(self) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from distgrad.distributions import constraints
 from distgrad.distributions.distribution import Distribution, parameters
+from distgrad.distributions.exp_family import ExponentialFamily
 from distgrad.distributions.utils import (
     broadcast_all,
     lazy_property,
@@ -59,15 +60,23 @@ class _Binary(Distribution):
         return logits_to_probs(self.logits, is_binary=True)
 
 
-class Bernoulli(_Binary):
+class Bernoulli(_Binary, ExponentialFamily):
     """1 with probability `probs`, else 0."""
 
+    _mean_carrier_measure = 0
     arg_constraints = parameters(probs=constraints.unit_interval, logits=constraints.real)
     support = constraints.boolean
     has_enumerate_support = True
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None):
         super().__init__(self._parameters(probs, logits).shape, validate_args=validate_args)
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return (self.logits,)
+
+    def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return log1p(exp(x))
 
     @property
     def mean(self) -> Tensor:
@@ -232,7 +241,7 @@ class Geometric(_Binary):
         return F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none") / self.probs
 
 
-class Poisson(Distribution):
+class Poisson(ExponentialFamily):
     """Counts with mean `rate`."""
 
     arg_constraints = parameters(rate=constraints.nonnegative)
@@ -241,6 +250,13 @@ class Poisson(Distribution):
     def __init__(self, rate: Any, validate_args: bool | None = None):
         (self.rate,) = broadcast_all(rate)
         super().__init__(self.rate.shape, validate_args=validate_args)
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return (log(self.rate),)
+
+    def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return exp(x)
 
     @property
     def mean(self) -> Tensor:

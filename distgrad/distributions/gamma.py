@@ -12,6 +12,7 @@ from typing import Any
 from distgrad.autograd.function import Function, once_differentiable
 from distgrad.distributions import constraints
 from distgrad.distributions.distribution import Distribution, parameters
+from distgrad.distributions.exp_family import ExponentialFamily
 from distgrad.distributions.utils import broadcast_all, normal, tiny, uniform
 from distgrad.dtype import Size
 from distgrad.ops.compare import where
@@ -62,9 +63,10 @@ def standard_gamma(concentration: Tensor, shape: Any) -> Tensor:
     return _StandardGamma.apply(concentration.expand(shape), uniform(concentration, shape, double=True))
 
 
-class Gamma(Distribution):
+class Gamma(ExponentialFamily):
     """The Gamma distribution with shape `concentration`: density ∝ x^(concentration - 1) exp(-rate x)."""
 
+    _mean_carrier_measure = 0
     arg_constraints = parameters(concentration=constraints.positive, rate=constraints.positive)
     support: Any = constraints.nonnegative
     has_rsample = True
@@ -72,6 +74,13 @@ class Gamma(Distribution):
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None):
         self.concentration, self.rate = broadcast_all(concentration, rate)
         super().__init__(self.concentration.shape, validate_args=validate_args)
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return self.concentration - 1, -self.rate
+
+    def _log_normalizer(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return lgamma(x + 1) + (x + 1) * log(-y.reciprocal())
 
     @property
     def mean(self) -> Tensor:
@@ -132,7 +141,7 @@ class Chi2(Gamma):
         new.rate = self.rate.expand(batch_shape)
 
 
-class Beta(Distribution):
+class Beta(ExponentialFamily):
     """The Beta distribution: density ∝ x^(concentration1 - 1) (1 - x)^(concentration0 - 1)."""
 
     arg_constraints = parameters(concentration1=constraints.positive, concentration0=constraints.positive)
@@ -142,6 +151,13 @@ class Beta(Distribution):
     def __init__(self, concentration1: Any, concentration0: Any, validate_args: bool | None = None):
         self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return self.concentration1, self.concentration0
+
+    def _log_normalizer(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return lgamma(x) + lgamma(y) - lgamma(x + y)
 
     @property
     def _total(self) -> Tensor:
@@ -187,7 +203,7 @@ class Beta(Distribution):
         return beta - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (total - 2) * digamma(total)
 
 
-class Dirichlet(Distribution):
+class Dirichlet(ExponentialFamily):
     """Vectors that sum to 1: density ∝ Π x_i^(concentration_i - 1), along the last dimension."""
 
     arg_constraints = parameters(concentration=constraints.independent(constraints.positive, 1))
@@ -199,6 +215,13 @@ class Dirichlet(Distribution):
             raise ValueError("`concentration` parameter must be at least one-dimensional.")
         self.concentration = concentration
         super().__init__(concentration.shape[:-1], concentration.shape[-1:], validate_args=validate_args)
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return (self.concentration,)
+
+    def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return lgamma(x).sum(-1) - lgamma(x.sum(-1))
 
     @property
     def mean(self) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 from distgrad.distributions import constraints
 from distgrad.distributions.continuous import _Located
 from distgrad.distributions.distribution import parameters
+from distgrad.distributions.exp_family import ExponentialFamily
 from distgrad.distributions.utils import normal, uniform
 from distgrad.ops.compare import where
 from distgrad.ops.making import full_like
@@ -16,16 +17,24 @@ from distgrad.ops.probability import ndtr, ndtri
 from distgrad.tensor import Tensor
 
 
-class Exponential(_Located):
+class Exponential(_Located, ExponentialFamily):
     """Waiting times with density rate exp(-rate x)."""
 
     names = ("rate",)
+    _mean_carrier_measure = 0
     arg_constraints = parameters(rate=constraints.positive)
     support = constraints.nonnegative
     rate: Tensor
 
     def __init__(self, rate: Any, validate_args: bool | None = None):
         super().__init__(rate, validate_args=validate_args)
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return (-self.rate,)
+
+    def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return -log(-x)
 
     @property
     def mean(self) -> Tensor:

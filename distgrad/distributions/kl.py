@@ -10,6 +10,7 @@ from distgrad.distributions.categorical import Categorical, OneHotCategorical
 from distgrad.distributions.continuous import EULER, Cauchy, Gumbel, Laplace, Normal, Uniform
 from distgrad.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
 from distgrad.distributions.distribution import Distribution
+from distgrad.distributions.exp_family import ExponentialFamily
 from distgrad.distributions.gamma import Beta, Dirichlet, Gamma
 from distgrad.distributions.half_line import Exponential, HalfNormal
 from distgrad.distributions.transform import sum_rightmost
@@ -49,6 +50,21 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
     raise NotImplementedError(
         f"No KL(p || q) is implemented for p type {type(p).__name__} and q type {type(q).__name__}"
     )
+
+
+@register_kl(ExponentialFamily, ExponentialFamily)
+def _family(p: ExponentialFamily, q: ExponentialFamily) -> Tensor:
+    """Bregman's divergence of the log normalizers: F(θq) - F(θp) - (θq - θp) · ∇F(θp)."""
+    if type(p) is not type(q):
+        raise NotImplementedError(
+            "The cross KL-divergence between different exponential families cannot "
+            "                            be computed using Bregman divergences"
+        )
+    params, normalizer, means = p._normalized()
+    result = q._log_normalizer(*q._natural_params) - normalizer
+    for mine, other, mean in zip(params, q._natural_params, means, strict=True):
+        result = result - sum_rightmost((other - mine) * mean, len(q.event_shape))
+    return result
 
 
 def _infinite_unless(inside: Tensor, found: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 from distgrad.distributions import constraints
 from distgrad.distributions.distribution import Distribution, parameters
+from distgrad.distributions.exp_family import ExponentialFamily
 from distgrad.distributions.gamma import Beta, standard_gamma
 from distgrad.distributions.kl import register_kl
 from distgrad.distributions.multivariate import MultivariateNormal, _factor_of_inverse
@@ -170,9 +171,10 @@ for _p, _q in (
     register_kl(_p, _q)(_divergence)
 
 
-class Wishart(Distribution):
+class Wishart(ExponentialFamily):
     """Positive definite matrices: sums of x @ x.T of `df` normal vectors, by covariance, inverse or factor."""
 
+    _mean_carrier_measure = 0
     arg_constraints = parameters(
         covariance_matrix=constraints.positive_definite,
         precision_matrix=constraints.positive_definite,
@@ -222,6 +224,15 @@ class Wishart(Distribution):
             self._factor = matrix
         else:
             self._factor = cholesky(matrix) if name == "covariance_matrix" else _factor_of_inverse(matrix)
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return -self.precision_matrix / 2, (self.df - self._event_shape[-1] - 1) / 2
+
+    def _log_normalizer(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        p = self._event_shape[-1]
+        half = y + (p + 1) / 2
+        return half * (p * math.log(2) - slogdet(-2 * x)[1]) + mvlgamma(half, p)
 
     def _expand_into(self, new: Any, batch_shape: Size) -> None:
         new.df, new._factor = self.df.expand(batch_shape), self._factor

@@ -13,6 +13,7 @@ from distgrad.distributions.categorical import Categorical
 from distgrad.distributions.continuous import Normal
 from distgrad.distributions.discrete import _Binary
 from distgrad.distributions.distribution import Distribution, parameters
+from distgrad.distributions.exp_family import ExponentialFamily
 from distgrad.distributions.transformed import TransformedDistribution
 from distgrad.distributions.transforms import ExpTransform, SigmoidTransform, StickBreakingTransform
 from distgrad.distributions.utils import broadcast_all, clamp_probs, uniform
@@ -21,7 +22,7 @@ from distgrad.nn import functional as F
 from distgrad.ops.compare import where
 from distgrad.ops.making import as_tensor
 from distgrad.ops.norms import logsumexp
-from distgrad.ops.pointwise import exp, log, log1p
+from distgrad.ops.pointwise import exp, expm1, log, log1p
 from distgrad.tensor import Tensor
 
 
@@ -208,7 +209,7 @@ class LogisticNormal(TransformedDistribution):
         return Distribution.__repr__(self)
 
 
-class ContinuousBernoulli(_Binary):
+class ContinuousBernoulli(_Binary, ExponentialFamily):
     """Numbers from 0 to 1 with density ∝ probs^x (1 - probs)^(1 - x).
 
     For `probs` between `lims` what is 0 / 0 at 1/2 is taken from its Taylor series.
@@ -217,6 +218,7 @@ class ContinuousBernoulli(_Binary):
     arg_constraints = parameters(probs=constraints.unit_interval, logits=constraints.real)
     support = constraints.unit_interval
     has_rsample = True
+    _mean_carrier_measure = 0
 
     def __init__(
         self,
@@ -234,6 +236,18 @@ class ContinuousBernoulli(_Binary):
     def _expand_into(self, new: Any, batch_shape: Size) -> None:
         super()._expand_into(new, batch_shape)
         new._lims = self._lims
+
+    @property
+    def _natural_params(self) -> tuple[Tensor, ...]:
+        return (self.logits,)
+
+    def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """log((exp(x) - 1) / x); near 0 its Taylor series."""
+        low, high = self._lims[0] - 0.5, self._lims[1] - 0.5
+        far = (x <= low) | (x > high)
+        safe = where(far, x, low)
+        series = 0.5 * x + x.pow(2) / 24.0 - x.pow(4) / 2880.0
+        return where(far, log(expm1(safe).abs()) - log(safe.abs()), series)
 
     def _far(self) -> tuple[Tensor, Tensor]:
         """Where `probs` is not near 1/2, and a probability that is so everywhere."""
