@@ -102,3 +102,36 @@ def test_a_minibatch_moves_its_rows_to_each_worker_once(workers: int) -> None:
         np.testing.assert_array_equal(leaf.grad.numpy(), want)
     finally:
         door.shutdown()
+
+
+def minibatch(workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """A batch of 1 MiB and the gradient of its table; each worker gets the rows that it works on."""
+    door.shutdown()
+    door.attach(InProcess(workers, Worker), inline_bytes=0, shard_bytes=1 << 18)
+    try:
+        torch.manual_seed(0)
+        x, order = torch.randn(256, 4096).requires_grad_(), torch.randperm(256)
+        torch.synchronize()
+        with torch.profile() as p:
+            batch = x[order[64:129]]
+            made = batch * 2
+            torch.synchronize()
+        assert batch.sharding.count > 3
+        nbytes = batch.numel() * 4
+        assert p.moved_bytes.measured <= 1.2 * nbytes * (workers - 1) / workers
+        assert abs(p.moved_bytes.predicted - p.moved_bytes.measured) <= 0.2 * p.moved_bytes.measured
+        assert (
+            max(one.measured for one in p.peak_bytes)
+            <= x.numel() * 4 / workers + 5 * nbytes / workers + 2**18
+        )
+        np.testing.assert_array_equal(made.detach().numpy(), x.detach().numpy()[order.numpy()[64:129]] * 2)
+        return made.detach().numpy(), torch.autograd.grad((batch**2).sum(), x)[0].numpy()
+    finally:
+        door.shutdown()
+
+
+def test_rows_of_a_batch_go_to_the_workers_that_compute_on_them() -> None:
+    found = [minibatch(workers) for workers in (1, 2, 3)]
+    for made, gradient in found[1:]:
+        np.testing.assert_array_equal(made, found[0][0])
+        np.testing.assert_array_equal(gradient, found[0][1])

@@ -103,7 +103,7 @@ def _index(input: Value, indices: Sequence[Value], dims: Any) -> Value:
     together = _together(indices)
     flat = _flat_index(indices, dims, input.shape, together)
     x, at = _gathered(input, dims), _start(dims)
-    taken = dealt(session.emit("take", x, flat, dim=at, size=x.shape[at], wrap=True))
+    taken = dealt(session.emit("take", x, flat, dim=at, size=x.shape[at], wrap=True), x)
     return reshaped(taken, (*x.shape[:at], *together, *x.shape[at + 1 :]))
 
 

@@ -72,7 +72,7 @@ def embedding(
         )
     rows, width = weight.shape
     found = session.emit("take", weight, _flat(indices), dim=0, size=rows, wrap=False)
-    return reshaped(dealt(found), (*indices.shape, width))
+    return reshaped(dealt(found, weight), (*indices.shape, width))
 
 
 def _unpadded(g: Tensor, indices: Tensor, padding_idx: int) -> Tensor:

@@ -51,7 +51,7 @@ def index_select(input: Value, dim: int, index: Value) -> Value:
     if first_outside(index, 0, x.shape[dim]) is not None:
         raise IndexError("index out of range in self")
     made = session.emit("take", x, index, dim=dim, size=x.shape[dim], wrap=False)
-    return dealt(_like_shape(made, input.shape) if not input.shape else made)
+    return dealt(_like_shape(made, input.shape) if not input.shape else made, x)
 
 
 def _picked(g: Tensor, dim: int, index: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from distgrad import session
-from distgrad.cutting import default_sharding
+from distgrad.cutting import SHARED, default_sharding
 from distgrad.graph import Value
 from distgrad.sharding import Cut, Sharding
 
@@ -30,13 +30,18 @@ def compact(x: Value) -> Value:
     return session.emit("reshard", x, cuts=usual)
 
 
-def dealt(x: Value) -> Value:
-    """`x` in its default cuts if it is one large shard, as what is taken from a cut table; else compact."""
-    aval = x.result.aval
-    if x.sharding.count > 1 or aval.nbytes <= session.shard_bytes():
+def dealt(x: Value, table: Value | None = None) -> Value:
+    """`x` in its default cuts if it is one large shard; else compact.
+
+    What is taken from a `table` that is cut has to be sent anyway: a batch of a quarter of a shard is cut already, so
+    that each worker gets the rows that it works on, and no others.
+    """
+    aval, shard = x.result.aval, session.shard_bytes()
+    sent = table is not None and table.sharding.count > 1
+    if x.sharding.count > 1 or aval.nbytes <= (shard // 4 if sent else shard):
         return compact(x)
-    usual = default_sharding(aval.shape, aval.dtype.itemsize, session.shard_bytes())
-    return session.emit("reshard", x, cuts=usual)
+    room = min(shard, max(shard // 8, aval.nbytes // SHARED)) if sent else shard
+    return session.emit("reshard", x, cuts=default_sharding(aval.shape, aval.dtype.itemsize, room))
 
 
 def reshaped(x: Value, shape: Ints) -> Value:

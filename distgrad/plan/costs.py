@@ -39,3 +39,6 @@ SMALL_TOTAL = INLINE_LIMIT // 2 // SMALL * SMALL
 # each worker more that costs one object and saves one merge of the whole sum.
 # The bytes of a sum from which on its parts go to their owners:
 SCATTERED = _power(OBJECT_MORE / BYTE_MERGE)
+# Rows that each come from one worker are not added, but all of them would cross to every worker, and lie there. Over a
+# network of 1 GB/s and with three owners of their shards that costs what one more object does, from these bytes on:
+ROWS = SCATTERED // 4

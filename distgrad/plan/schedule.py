@@ -112,8 +112,10 @@ class Schedule:
     def _scattered(self) -> set[int]:
         """The cuts of a large sum which nobody reads whole: its partial results are sent in these."""
         found: set[int] = set()
-        for v in (v for node in self.graph.nodes if node.layout.merged for v in node.outs):
-            if self.nbytes(v) >= costs.SCATTERED and self.values[v].sharding.count == 1:
+        sums = [(v, node) for node in self.graph.nodes if node.layout.merged for v in node.outs]
+        for v, node in sums:
+            least = costs.ROWS if reduce_of(node.layout).exact else costs.SCATTERED
+            if self.nbytes(v) >= least and self.values[v].sharding.count == 1:
                 recuts = self._recuts(v)
                 if recuts is not None and all(n.layout.shards > 1 for n in recuts):
                     found.update(n.outs[0] for n in recuts)
