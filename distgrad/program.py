@@ -61,6 +61,15 @@ class Step:
             return sharding.cuts[self.tile]
         return dict(self.layout.grid).get(self.tile) or Cut(sharding.shape[names.index(self.tile)])
 
+    def windows(self) -> Iterator[Cut]:
+        """How operands and results are cut along the tile label, those that have such a dimension."""
+        labels, layout = self.labels, self.layout
+        if labels is not None and self.tile is not None:
+            for names, s in zip((*labels.ins, *labels.outs), (*layout.needs, *layout.outs), strict=True):
+                cut = self.window(names, s)
+                if cut is not None:
+                    yield cut
+
 
 @dataclass(frozen=True)
 class Loop:

@@ -275,10 +275,9 @@ def _check_tiles(loop: Loop, slots: Sequence[Slot]) -> None:
         assert tile is not None
         grid = step.layout.grid
         check(not grid or grid[0][0] == tile, f"{name}: bad tile label {tile}")
-        operands = zip((*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True)
-        windows = [cut for names, s in operands if (cut := step.window(names, s)) is not None]
-        paces.update(cut.pace for cut in windows)
-        longest = max([longest, *[cut.longest for cut in windows]])
+        for cut in step.windows():
+            paces.add(cut.pace)
+            longest = max(longest, cut.longest)
         largest = max([largest, *[slots[i].sharding.largest for i in (*step.ins, *step.outs)]])
         for slot, names in zip(step.ins, labels.ins, strict=True):
             dim = names.index(tile) if tile in names else None

@@ -172,11 +172,7 @@ def _heavy(step: Step, slots: Sequence[Slot], label: int) -> bool:
 
 def _pace(step: Step) -> Hashable:
     """How the tile label is cut, but for shifts and overlaps: loops share it, so their steps have tiles in common."""
-    labels = step.labels
-    if labels is None or step.tile is None:
-        return None
-    operands = zip((*labels.ins, *labels.outs), (*step.layout.needs, *step.layout.outs), strict=True)
-    return next(cut.pace for names, s in operands if (cut := step.window(names, s)) is not None)
+    return next((cut.pace for cut in step.windows()), None)
 
 
 def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:

@@ -14,7 +14,6 @@ from distgrad.plan import costs
 from distgrad.plan.ir import Graph, Instance, NodeInfo
 from distgrad.primitives import TABLE, Layout
 from distgrad.primitives.slices import Slices
-from distgrad.sharding import Sharding
 
 
 class Schedule:
@@ -23,6 +22,7 @@ class Schedule:
     def __init__(self, graph: Graph, put_off: Mapping[int, int] = MappingProxyType({})):
         self.graph = graph
         self.values = graph.values
+        self._bases = [Instance(value, info.sharding) for value, info in enumerate(graph.values)]
         self.put_off = put_off  # of nodes that do not run as early as they could, by their first result
         self.ready: dict[Instance, int] = {}  # the stage in which an instance is there for the first time
         self.merged: dict[int, Reduce] = {}
@@ -37,7 +37,7 @@ class Schedule:
 
     def base(self, value: int) -> Instance:
         """The instance that is made of a value."""
-        return Instance(value, self.values[value].sharding)
+        return self._bases[value]
 
     def nbytes(self, value: int) -> int:
         """Of all its elements."""
@@ -82,10 +82,12 @@ class Schedule:
             if node.ins and node.ins[0] in self.taken:
                 self._send(self.taken[node.ins[0]], node.outs[0])
                 continue
-            instances = [self._instance(*operand) for operand in node.operands]
-            stage = max([self.put_off.get(node.outs[0], 0), *[self.ready[i] for i in instances]])
-            for instance in instances:
-                self.uses.setdefault(instance, set()).add(stage)
+            stage, operands = self.put_off.get(node.outs[0], 0), node.operands
+            for operand in operands:
+                self._provide(operand)
+                stage = max(stage, self.ready[operand])
+            for operand in operands:
+                self.uses.setdefault(operand, set()).add(stage)
             self._place(stage, node)
             for out in node.outs:
                 if node.layout.merged:
@@ -123,7 +125,8 @@ class Schedule:
 
     def _send(self, part: NodeInfo, out: int) -> None:
         """Have the elements of a slice sent from the shards that have them, to be `out`."""
-        source = self._instance(*part.operands[0])
+        source = part.operands[0]
+        self._provide(source)
         self._move(source, self.base(out), part.attrs["slices"])
 
     def _move(self, source: Instance, to: Instance, slices: Slices | None = None) -> None:
@@ -137,12 +140,12 @@ class Schedule:
             self.by_stage.append([])
         self.by_stage[stage].append(node)
 
-    def _instance(self, value: int, need: Sharding) -> Instance:
-        """The instance that is read of a value. Makes it if this is the first time: by a move, or on the spot."""
-        instance = Instance(value, need)
+    def _provide(self, instance: Instance) -> None:
+        """Have an instance that is read: if it is for the first time, by a move, or cut out on the spot."""
         if instance in self.ready:
-            return instance
-        source = self._holding(value, need)
+            return
+        value, need = instance
+        source = self._source(instance)
         there = self.ready[source]
         if source.cuts.count == 1 or source.cuts.covers(
             need
@@ -153,14 +156,16 @@ class Schedule:
             self.ready[instance] = there
         else:
             self._move(source, instance)
-        return instance
 
-    def _holding(self, value: int, need: Sharding) -> Instance:
-        """The instance that a value is cut out of or moved from: as it was made, or moved for all that read it."""
+    def _source(self, instance: Instance) -> Instance:
+        """What an instance is cut out of or moved from: the value as it was made, or as it is moved for all readers."""
+        value, need = instance
         base, haloed = self.base(value), self.values[value].haloed
         if haloed is None or haloed == need or base.cuts.covers(need) or not haloed.covers(need):
             return base
-        return self._instance(value, haloed)
+        source = Instance(value, haloed)
+        self._provide(source)
+        return source
 
     def stages(self) -> dict[int, int]:
         """For each value the stage in which the node that makes it runs."""

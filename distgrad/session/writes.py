@@ -87,27 +87,13 @@ def _bounds(slices: Slices) -> tuple[list[int], list[int]]:
 class LazyWrites:
     """A lazy value into which parts were written: `base` after the first `count` writes of a log."""
 
-    __slots__ = ("count", "log")
+    __slots__ = ("base", "count", "depth", "log", "where")
     primitive = PUT
 
     def __init__(self, log: Log, count: int):
         self.log = log
         self.count = count
-
-    @property
-    def depth(self) -> int:
-        """How many lazy results it hangs on."""
-        return self.log.depth
-
-    @property
-    def where(self) -> CallSite:
-        """Where it was asked for."""
-        return self.log.where
-
-    @property
-    def base(self) -> Value:
-        """What was written into."""
-        return self.log.base
+        self.base, self.depth, self.where = log.base, log.depth, log.where
 
     @property
     def near(self) -> bool:
