@@ -1,6 +1,20 @@
 """Special functions under torch's names of them: `distgrad.special`, as `torch.special`."""
 
 from distgrad.ops.activations import log_softmax, softmax
+from distgrad.ops.bessel import (
+    airy_ai,
+    bessel_j0,
+    bessel_j1,
+    bessel_y0,
+    bessel_y1,
+    modified_bessel_i0,
+    modified_bessel_i1,
+    modified_bessel_k0,
+    modified_bessel_k1,
+    scaled_modified_bessel_k0,
+    scaled_modified_bessel_k1,
+    spherical_bessel_j0,
+)
 from distgrad.ops.floats import sinc
 from distgrad.ops.norms import logsumexp
 from distgrad.ops.pointwise import exp2, expm1, log1p, round
@@ -35,6 +49,11 @@ from distgrad.ops.special import (
 psi, gammaln, expit, multigammaln = digamma, lgamma, sigmoid, mvlgamma
 
 __all__ = [
+    "airy_ai",
+    "bessel_j0",
+    "bessel_j1",
+    "bessel_y0",
+    "bessel_y1",
     "digamma",
     "entr",
     "erf",
@@ -56,14 +75,21 @@ __all__ = [
     "log_softmax",
     "logit",
     "logsumexp",
+    "modified_bessel_i0",
+    "modified_bessel_i1",
+    "modified_bessel_k0",
+    "modified_bessel_k1",
     "multigammaln",
     "ndtr",
     "ndtri",
     "polygamma",
     "psi",
     "round",
+    "scaled_modified_bessel_k0",
+    "scaled_modified_bessel_k1",
     "sinc",
     "softmax",
+    "spherical_bessel_j0",
     "xlog1py",
     "xlogy",
     "zeta",

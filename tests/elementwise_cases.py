@@ -58,6 +58,20 @@ for _name, _want in {
     "gamma_slope": None,  # by the op
 }.items():
     case(_name, _want, np.abs(normal(7, 5, dtype="float64")) + 1.1, RNG.random((7, 1)))
+BESSEL: dict[str, Callable[..., Any]] = {  # by the functions of any order
+    **{
+        f"bessel_{k}{n}": lambda x, f=f, n=n: f(n, x)
+        for k, f in (("j", special.jv), ("y", special.yv))
+        for n in (0, 1)
+    },
+    **{f"modified_bessel_k{n}": lambda x, n=n: special.kv(n, x) for n in (0, 1)},
+    **{f"scaled_modified_bessel_k{n}": lambda x, n=n: special.kve(n, x) for n in (0, 1)},
+    "airy_ai": lambda x: np.sqrt(x / 3) / np.pi * special.kv(1 / 3, 2 / 3 * x**1.5),
+    "spherical_bessel_j0": lambda x: special.spherical_jn(0, x),
+}
+for _name, _want in BESSEL.items():
+    case(_name, _want, np.abs(normal(7, 5)) + 0.2)
+    case(_name, _want, np.abs(normal(40, dtype="float64")) + 0.2)
 for _n in (1, 2):
     case("polygamma", lambda x, n=_n: special.polygamma(n, x), np.abs(normal(7, 5)) + 0.2, n=_n)
 _ab = np.abs(normal(2, 7, 5, dtype="float64")) + 0.3
@@ -196,6 +210,10 @@ same(
     addcdiv=lambda x, a, b, value=1: x + value * a / b,
     divided=np.divide,
 )
+
+
+BESSEL |= {"modified_bessel_i0": special.i0, "modified_bessel_i1": special.i1}
+same(**{name: lambda n, f=f: f(n).astype(np.float32) for name, f in BESSEL.items()})  # of integers
 
 
 def slope(f: Callable[[Array], Array], a: Array) -> Array:

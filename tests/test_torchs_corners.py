@@ -155,3 +155,20 @@ def test_numbers_that_are_not_warned_of(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SILENT[name](anywhere, anywhere.ones((), requires_grad=True) * 1)
+
+
+LEARNT: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "alpha": lambda torch, x, t: torch.add(x, x, alpha=t),
+    "negative_slope": lambda torch, x, t: torch.nn.functional.leaky_relu(x, t),
+    "beta": lambda torch, x, t: torch.nn.functional.softplus(x, t),
+    "lambd": lambda torch, x, t: torch.nn.functional.hardshrink(x, t),
+}
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_a_number_cannot_be_learnt(anywhere: ModuleType, name: str) -> None:
+    """As in torch: a tensor may stand for a number, but not one whose gradient would be lost."""
+    x = anywhere.linspace(-1, 1, 40)
+    with pytest.raises(TypeError, match=rf"argument '{name}'.* must be Number, not Tensor"):
+        LEARNT[name](anywhere, x, anywhere.tensor(0.5, requires_grad=True))
+    assert LEARNT[name](anywhere, x, anywhere.tensor(0.5)).tolist() == LEARNT[name](anywhere, x, 0.5).tolist()

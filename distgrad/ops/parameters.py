@@ -91,15 +91,20 @@ class Parameters:
         return args
 
     def scalar(self, index: int, item: Any) -> Any:
-        """An argument that must be a number, as a Python number: NumPy's and tensors of no dimensions count too."""
+        """An argument that must be a number, as Python's: NumPy's and 0-d tensors without `requires_grad` too."""
         if item is None and self.defaults.get(self.names[index], 0) is None:
             return None
         if isinstance(item, (bool, int, float)):
             return item
+        where = ""
         if getattr(item, "shape", None) == () and hasattr(item, "item"):
-            return item.item()
+            if not getattr(item, "requires_grad", False):
+                return item.item()
+            where = (
+                f" (position {index + 1})" if index < self.positional else ""
+            )  # its gradient would be lost
         name, kind = self.names[index], type(item).__name__
-        raise TypeError(f"{self.name}(): argument '{name}' must be Number, not {kind}")
+        raise TypeError(f"{self.name.lstrip('_')}(): argument '{name}'{where} must be Number, not {kind}")
 
     def integer(self, index: int, item: Any) -> Any:
         """An argument that must be an integer, as Python's: what `operator.index` takes, but bools, counts too."""

@@ -92,6 +92,27 @@ def binomial_quantile(n: np.ndarray, p: np.ndarray, u: np.ndarray, out: Out = No
     return copy(np.where(p <= 0, 0.0, np.where(p >= 1, n, np.minimum(k, n))), out)
 
 
+def airy_ai(x: np.ndarray, out: Out = None) -> np.ndarray:
+    """Airy's function Ai, the first of the four that SciPy gives."""
+    return copy(special.airy(x)[0], out)
+
+
+def spherical_bessel_j0(x: np.ndarray, out: Out = None) -> np.ndarray:
+    """sin(x) / x: 1 at 0, and 0 at infinity."""
+    wide, far = x.astype(np.float64), np.isinf(x)
+    found = np.sin(np.where(far, 0, wide)) / wide
+    return copy(np.where(x == 0, 1, np.where(far, 0, found)).astype(x.dtype), out)
+
+
+BESSEL = {
+    **{f"bessel_{name}": getattr(special, name) for name in ("j0", "j1", "y0", "y1")},
+    **{f"modified_bessel_{name}": getattr(special, name) for name in ("k0", "k1")},
+    **{f"scaled_modified_bessel_{name}": getattr(special, f"{name}e") for name in ("k0", "k1")},
+    "airy_ai": airy_ai,
+    "spherical_bessel_j0": spherical_bessel_j0,
+}
+
+
 def _scipys(names: str) -> dict[str, np.ufunc]:
     return {name: getattr(special, name) for name in names.split()}
 
@@ -105,3 +126,4 @@ declare({"polygamma": polygamma}, flops=50, n="int")
 declare({"gamma_quantile": gamma_quantile, "poisson_quantile": poisson_quantile}, flops=500)
 declare({"gamma_slope": gamma_slope, "beta_slope": beta_slope}, flops=2500)
 declare({"beta_quantile": beta_quantile, "binomial_quantile": binomial_quantile}, flops=500)
+declare(BESSEL, flops=50)
