@@ -363,6 +363,54 @@ def test_windows_are_written_and_watched(torch: ModuleType) -> None:
     assert torch.autograd.grad(apart.sum(), v)[0].item() == 6
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "once"),
+    [
+        ("abs", (), np.abs),
+        ("relu", (), lambda x: np.maximum(x, 0)),
+        ("clamp", (-1.0, 2.0), lambda x: np.clip(x, -1, 2)),
+        ("floor", (), np.floor),
+        ("sign", (), np.sign),
+    ],
+)
+def test_what_changes_nothing_a_second_time(anywhere: ModuleType, name: str, args: Any, once: Any) -> None:
+    torch = anywhere
+    random = np.random.default_rng(2)
+    for _ in range(4):
+        size, stride, offset, places = _strides(random)
+        start, weights = random.integers(-9, 9, (2, 30)) + 0.25
+        w = torch.tensor(start, requires_grad=True)
+        base = (w * 1).reshape(5, 6)
+        view = base.as_strided(size, stride, offset)
+        if any(n > 1 and not s for n, s in zip(size, stride, strict=True)):
+            with pytest.raises(RuntimeError, match=OVERLAP):
+                getattr(view, f"{name}_")(*args)
+            continue
+        getattr(view, f"{name}_")(*args)
+        at = np.unique(places)
+        slope = np.ones(30)
+        slope[at] = (once(start[at] + 1e-6) - once(start[at] - 1e-6)) / 2e-6
+        start[at] = once(start[at])
+        assert base.flatten().tolist() == start.tolist()
+        assert base._version == 1
+        (g,) = torch.autograd.grad((base.flatten() * torch.tensor(weights)).sum(), w)
+        np.testing.assert_allclose(g.numpy(), weights * slope, rtol=1e-6)
+
+
+def test_a_detached_view_of_windows_is_changed_once(torch: ModuleType) -> None:
+    base, v = torch.arange(-3.0, 3), torch.ones(1, requires_grad=True)
+    apart = base.unfold(0, 4, 1).detach()
+    apart.masked_fill_(torch.eye(3, 4).bool(), v[0] * -4)
+    apart.abs_()
+    assert base.tolist() == [4.0, 2.0, 4.0, 0.0, 4.0, 2.0]
+    assert torch.autograd.grad(apart.sum(), v)[0].item() == 6 * 4
+    whole = torch.ones(1).long()
+    whole.expand(2, 3).nan_to_num_()
+    with pytest.raises(RuntimeError, match="can't be cast"):
+        torch.arange(4).unfold(0, 3, 1).clamp_(0.5)
+    assert whole.item() == 1
+
+
 def test_triangles_of_what_is_expanded(torch: ModuleType) -> None:
     rows, columns = torch.arange(1.0, 4), torch.arange(1.0, 4)
     rows.expand(4, 3).tril_()

@@ -41,6 +41,22 @@ READ_FIRST = {
     "index_copy",
     "index_add",
 }  # in torch, before anything is written
+# What changes nothing a second time: so it does not matter how often an element is seen.
+ONCE = {
+    "abs",
+    "ceil",
+    "clamp",
+    "clamp_max",
+    "clamp_min",
+    "floor",
+    "frac",
+    "nan_to_num",
+    "relu",
+    "round",
+    "sgn",
+    "sign",
+    "trunc",
+}
 INFERENCE = (
     "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a normal "
     "tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
@@ -116,12 +132,14 @@ def repeated(tensor: Tensor) -> tuple[int, ...]:
 
 
 def overlapping(tensor: Tensor, op: Op, args: tuple[Any, ...]) -> Tensor:
-    """An in-place op on a view whose elements overlap; torch's error if what it writes is not one number.
+    """An in-place op on a view whose elements overlap; torch's error if it depends on how often one is seen.
 
     An element is written if it is so in one of the places where it is seen. Of repeated dimensions the first place
     stands for all; what windows see is written in the base, so that each element counts once in the gradient, too.
     """
     check(tensor)
+    if op.name in ONCE and not repeated(tensor) and not any(isinstance(a, Tensor) for a in args[1:]):
+        return _applied_once(tensor, op, args)
     written = None if op.fills is None else op.fills(tensor, *args[1:])
     if written is None:
         raise RuntimeError(OVERLAP)
@@ -144,6 +162,24 @@ def overlapping(tensor: Tensor, op: Op, args: tuple[Any, ...]) -> Tensor:
     write(tensor, new._value, call_site(f"{op.name}_"))
     if new._node is not None:
         move(tensor, new._node, new._output)
+    return tensor
+
+
+def _applied_once(tensor: Tensor, op: Op, args: tuple[Any, ...]) -> Tensor:
+    """An op of `ONCE` on windows: on the elements of the base that these see."""
+    view = tensor._view
+    assert view is not None
+    if view.base is None:
+        new = op.bound((tensor.clone(), *args[1:]))
+        write(tensor, suits(tensor, new._value), call_site(f"{op.name}_"))
+        if new._node is not None:
+            move(tensor, new._node, new._output)
+        return tensor
+    base = view.base
+    new = op.bound((base.clone(), *args[1:]))  # what it saves is not what changes
+    suits(base, new._value)
+    every = Tensor(constant(True, BOOL)).expand(tensor.shape).long()
+    base.copy_(call("where", call("_pad_along", every, view.route, base.sharding) != 0, new, base))
     return tensor
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import session
-from distgrad.dtype import default_numpy
+from distgrad.dtype import BOOL, default_numpy
 from distgrad.ops.base import (
     Operand,
     Tensor,
@@ -156,6 +156,7 @@ def zeta(input: Operand, other: Operand) -> Value:
 @op(
     input=lambda g, input: g * call("isfinite", input),
     inplace=True,
+    fills=lambda self, *numbers: None if self.is_floating_point() else (Tensor(constant(False, BOOL)), 0),
     samples=lambda: [real(2, 3), (real(3), 1.0, 2.0, -2.0)],
 )
 def nan_to_num(
