@@ -6,6 +6,7 @@ Cases of the primitives and, below, references of the ops (see `cases.py`, `refe
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -202,8 +203,9 @@ case("mode", lambda x: commonest(x, 1), flags(4, 6), dim=1, keepdim=False)
 
 @reference("renorm")
 def _(x: Array, p: float, dim: int, most: float) -> Array:
-    rows = np.moveaxis(x, dim, 0).reshape(x.shape[dim], -1)
-    size = np.linalg.norm(rows, p, axis=1)
+    rows = np.moveaxis(x, dim, 0)
+    rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    size = np.abs(rows).max(1) if p == math.inf else np.linalg.norm(rows, p, axis=1)
     shape = [-1 if d == dim % x.ndim else 1 for d in range(x.ndim)]
     return x * np.where(size > most, most / (size + 1e-7), 1).reshape(shape)
 
