@@ -183,3 +183,16 @@ def test_of_low_rank_refuses(torch: ModuleType) -> None:
         torch.pca_lowrank(torch.ones(3, 4), 5)
     with pytest.raises(ValueError, match=r"niter\(=-1\) must be non-negative integer"):
         torch.pca_lowrank(torch.ones(3, 4), niter=-1)
+
+
+def test_the_gradient_of_det_at_what_is_infinite_ends(torch: ModuleType) -> None:
+    """LAPACK looked for the singular values of this one for ever."""
+    rows = [[6.86, 46.7, -3.1], [-np.inf, np.inf, -5.0], [-17.2, 12.7, -48.2]]
+    for infinite in (np.inf, np.nan):
+        x = (
+            torch.tensor(rows, dtype=torch.float64)
+            .nan_to_num(neginf=-infinite, posinf=infinite)
+            .requires_grad_()
+        )
+        torch.linalg.det(x).backward()
+        assert x.grad.isnan().all()

@@ -109,6 +109,8 @@ def cofactors(x: np.ndarray) -> np.ndarray:
         with ONE_THREAD:
             if abs(determinant := np.linalg.det(matrix)) >= 100 * np.finfo(x.dtype).eps:
                 out[at] = determinant * np.linalg.inv(matrix).T
+            elif not np.isfinite(matrix).all():
+                out[at] = np.nan  # LAPACK may look for singular values of what is infinite for ever
             else:
                 u, s, vh = np.linalg.svd(matrix)
                 alone = np.prod(np.where(np.eye(len(s), dtype=bool), 1, s), axis=1)
