@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from types import ModuleType
@@ -23,6 +24,10 @@ from distgrad.session import door, sending
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
+
+# Each program that is new to this machine takes 0.1 s to compile, and the tests have thousands; so loops run on NumPy
+# but where compiling is tested, or if DISTGRAD_COMPILE is 1 (as in make sweep for what it may touch).
+os.environ.setdefault("DISTGRAD_COMPILE", "0")
 
 # A run that was started in the background ignores SIGINT, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -200,6 +200,27 @@ ATTR_TYPES: dict[str, Callable[[Any], Any]] = {
     "cuts": _cuts,
 }
 
+
+@dataclass(frozen=True)
+class Lower:
+    """How a compiled loop makes an element: `code(builder, *operands, **attrs)`, for dtypes of these `kinds`.
+
+    The builder is `compiler.builder.Builder`; the kernel is the reference. `light`: it is one cheap instruction.
+    """
+
+    code: Callable[..., Any]
+    kinds: str = "f"
+    light: bool = False
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A reduction that a compiled loop can do: how parts are merged; of two operands it is a sum of products."""
+
+    how: str
+    kinds: str = "f"
+
+
 ShapeRule = Callable[[Sequence[Aval], Attrs], tuple[Aval, ...]]
 LabelRule = Callable[[Sequence[Aval], Attrs], Labels]
 Fit = Callable[[Layout, Sequence[Aval], Attrs], bool]
@@ -250,6 +271,7 @@ class Primitive:
     traits: frozenset[Trait] = frozenset()
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
     batch: BatchRule | None = None
+    lower: Lower | Fold | None = None
 
     def operations(self, ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
         """The number of operations for operands and results like these."""

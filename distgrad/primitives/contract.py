@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, expect, primitive
+from distgrad.primitives.base import Attrs, Aval, Fold, Labels, Primitive, expect, primitive
 from distgrad.primitives.batching import Batch
 from distgrad.primitives.blas import matmul
 from distgrad.primitives.reductions import reduce_into
@@ -241,4 +241,5 @@ primitive(
     attrs={"subscripts": "str"},
     traits={"into", "heavy", "rounds"},
     flops=_flops,
+    lower=Fold("add"),
 )

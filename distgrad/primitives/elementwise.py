@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from distgrad.compiler import maths
 from distgrad.primitives.base import (
     DTYPES,
     Attrs,
     Aval,
     Labels,
+    Lower,
     Primitive,
     Shape,
     ShapeRule,
@@ -26,8 +28,25 @@ from distgrad.primitives.base import (
     primitive,
 )
 from distgrad.primitives.batching import Batch
-
-Out = np.ndarray | None
+from distgrad.primitives.kernels import (
+    cast,
+    checked,
+    copy,
+    integer_power,
+    lgamma,
+    log_sigmoid,
+    negative,
+    packed,
+    power,
+    power_code,
+    relu,
+    round_decimals,
+    rsqrt,
+    sigmoid,
+    sign,
+    softplus,
+    where,
+)
 
 
 # Shapes and labels.
@@ -111,168 +130,14 @@ def _checked_rule(kernel: Callable[..., Any], rule: ShapeRule) -> ShapeRule:
     return checked
 
 
-# Kernels that NumPy does not have as they are needed.
+def as_builder(kinds: str, light: bool = False) -> Callable[[str], Lower]:
+    """Lowered to the builder's method that has the primitive's name."""
+    return lambda name: Lower(lambda b, *xs: getattr(b, name)(*xs), kinds, light)
 
 
-def negative(x: np.ndarray, out: Out = None) -> np.ndarray:
-    """-x. NumPy 2.4.6's own is wrong where x and `out` have gaps (strides of 4 elements of 4 bytes, or of 8 of 8)."""
-    return np.multiply(x, -1, out=out)
-
-
-def sign(x: np.ndarray, out: Out = None) -> np.ndarray:
-    """-1, 0 or 1; 0 for nan, as in torch; a bool is its own sign."""
-    if x.dtype.kind == "b":
-        return copy(x, out)
-    out = np.sign(x, out=np.empty_like(x) if out is None else out)
-    if x.dtype.kind == "f":
-        np.copyto(out, 0, where=np.isnan(x))
-    return out
-
-
-def rsqrt(x: np.ndarray, out: Out = None) -> np.ndarray:
-    """1 / sqrt(x)."""
-    return np.reciprocal(np.sqrt(x, out=out), out=out)
-
-
-def sigmoid(x: np.ndarray, out: Out = None) -> np.ndarray:
-    """1 / (1 + exp(-x)). Four passes in the cache cost 0.7 ns an element, scipy's expit 2.7 (float32, AVX-512)."""
-    out = negative(x, out=np.empty_like(x) if out is None else out)
-    np.exp(out, out=out)
-    np.add(out, 1, out=out)
-    return np.reciprocal(out, out=out)
-
-
-def softplus(x: np.ndarray, beta: float, threshold: float, out: Out = None) -> np.ndarray:
-    """log(1 + exp(beta x)) / beta, and x itself where beta x is above the threshold.
-
-    Softplus lies above x (below it for a negative beta), so clipping at the threshold and a maximum with x select
-    without a mask.
-    """
-    out = np.multiply(x, beta, out=np.empty_like(x) if out is None else out)
-    np.minimum(out, threshold, out=out)
-    np.exp(out, out=out)
-    np.log1p(out, out=out)
-    np.divide(out, beta, out=out)
-    return (np.maximum if beta > 0 else np.minimum)(out, x, out=out)
-
-
-def log_sigmoid(x: np.ndarray, out: Out = None) -> np.ndarray:
-    """-log1p(exp(-x)); x itself, which is that to the last bit, below -80, since exp(-x) overflows soon after.
-
-    To look whether there is such an x costs a third of what a minimum with a number does.
-    """
-    out = negative(x, out=np.empty_like(x) if out is None else out)
-    np.exp(out, out=out)
-    np.log1p(out, out=out)
-    negative(out, out=out)
-    if not np.minimum.reduce(x, axis=None, initial=0) >= -80:  # it may be nan
-        np.copyto(out, x, where=x < -80)
-    return out
-
-
-def lgamma(x: np.ndarray, out: Out = None) -> np.ndarray:
-    """log |gamma(x)|; infinite at -inf, where SciPy has -inf."""
-    out = special.gammaln(x, out=np.empty_like(x) if out is None else out)
-    np.copyto(out, np.inf, where=x == -np.inf)
-    return out
-
-
-def relu(x: np.ndarray, out: Out = None) -> np.ndarray:
-    """max(x, 0); nan stays nan. A maximum with a number takes NumPy four times as long as to clip."""
-    return np.clip(x, 0, np.inf, out=out) if x.dtype.kind == "f" else np.maximum(x, 0, out=out)
-
-
-def copy(x: np.ndarray, out: Out = None) -> np.ndarray:
-    """The same elements in other memory."""
-    if out is None:
-        return np.array(x)
-    np.copyto(out, x)
-    return out
-
-
-def cast(x: np.ndarray, dtype: str, out: Out = None) -> np.ndarray:
-    """The elements as another dtype: floats are cut off towards 0 to become integers, bool is `x != 0`."""
-    if out is None:
-        return x.astype(DTYPES[dtype])
-    np.copyto(out, x, casting="unsafe")
-    return out
-
-
-def integer_power(x: np.ndarray, n: int, out: Out = None) -> np.ndarray:
-    """x**n by squaring, from the highest bit of n: a*a, (a*a)*a, (a*a)*(a*a) for n = 2, 3, 4, as torch rounds."""
-    if n == 2:
-        return np.multiply(x, x, out=out)
-    out = np.empty_like(x) if out is None else out
-    if n < 2:
-        np.copyto(out, x if n else 1)
-        return out
-    base = x
-    for bit in f"{n:b}"[1:]:
-        np.multiply(base, base, out=out)
-        if bit == "1":
-            np.multiply(out, x, out=out)
-        base = out
-    return out
-
-
-def round_decimals(x: np.ndarray, decimals: int, out: Out = None) -> np.ndarray:
-    """Rounded to so many decimals, half to even; a negative number rounds before the decimal point."""
-    scale, back = (np.multiply, np.divide) if decimals >= 0 else (np.divide, np.multiply)
-    factor = 10.0 ** abs(decimals)
-    out = scale(x, factor, out=np.empty_like(x) if out is None else out)
-    np.rint(out, out=out)
-    return back(out, factor, out=out)
-
-
-def power(a: np.ndarray, b: np.ndarray, out: Out = None) -> np.ndarray:
-    """a**b; for integers with b < 0 the reciprocal cut off to an integer, as in torch: 0 unless a is 1 or -1."""
-    if b.dtype.kind == "f" or not (below := b < 0).any():
-        return np.power(a, b, out=out)
-    unit = np.where(np.absolute(a) == 1, np.where(b % 2 == 0, a * a, a), 0)
-    return copy(np.where(below, unit, np.power(a, np.where(below, 0, b))), out)
-
-
-def _checked(ufunc: np.ufunc) -> Callable[..., np.ndarray]:
-    def kernel(a: np.ndarray, b: np.ndarray, out: Out = None) -> np.ndarray:
-        if b.dtype.kind == "i" and a.size and not b.all():
-            raise RuntimeError("ZeroDivisionError")
-        return ufunc(a, b, out=out)
-
-    return kernel
-
-
-def _packed(ufunc: np.ufunc) -> Callable[..., np.ndarray]:
-    """NumPy 2.4.6 writes wrong results where `out` has gaps (isnan, isinf, isfinite from 16 elements on)."""
-
-    def kernel(x: np.ndarray, out: Out = None) -> np.ndarray:
-        return ufunc(x, out=out) if out is None or out.flags.c_contiguous else copy(ufunc(x), out)
-
-    return kernel
-
-
-def where(cond: np.ndarray, a: np.ndarray, b: np.ndarray, out: Out = None) -> np.ndarray:
-    """a where cond, else b: with masks of bits, 0.3 ns an element. `np.where` takes 4 where the truth is at random.
-
-    Beside the scalar 0, as in the gradient of relu, one pass over the other operand is enough.
-    """
-    if a.dtype.kind == "b":
-        return copy(np.where(cond, a, b), out) if out is not None else np.where(cond, a, b)
-    if out is None:
-        out = np.empty(broadcast_shape(cond.shape, a.shape, b.shape), a.dtype)
-    bits = np.dtype(f"i{a.itemsize}")
-    picked, one, other = out.view(bits), a.view(bits), b.view(bits)
-    for zero, kept, true in ((other, one, True), (one, other, False)):
-        if not zero.shape and not zero:
-            # A mask of bytes is cast on the way, in the cache; one that is repeated is better cast once.
-            wide = np.int8 if cond.shape == out.shape else bits
-            np.bitwise_and(kept, np.negative((cond == true).view(np.int8), dtype=wide), out=picked)
-            return out
-    mask = cond.astype(bits)
-    np.negative(mask, out=mask)
-    np.bitwise_xor(one, other, out=picked)
-    np.bitwise_and(picked, mask, out=picked)
-    np.bitwise_xor(picked, other, out=picked)
-    return out
+def of_maths(name: str) -> Lower:
+    """Lowered to the function of `compiler.maths` that has the primitive's name."""
+    return Lower(getattr(maths, name))
 
 
 def declare(
@@ -280,6 +145,7 @@ def declare(
     shape: ShapeRule = SAME,
     flops: float = 1.0,
     traits: Collection[Trait] = (),
+    lower: Lower | Callable[[str], Lower] | None = None,
     **attrs: str,
 ) -> None:
     """Declare kernels of one kind, by name, that take `out=`; a ufunc may write over an operand."""
@@ -295,6 +161,7 @@ def declare(
             attrs=attrs,
             traits=more.union(traits),
             flops=flops,
+            lower=lower if lower is None or isinstance(lower, Lower) else lower(name),
         )
 
 
@@ -315,28 +182,62 @@ def _named(names: str, module: Any = np) -> dict[str, np.ufunc]:
     return {name: getattr(module, name) for name in names.split()}
 
 
-declare({"negative": negative}, traits={"over", "exact"})
-declare(_named("absolute sqrt reciprocal floor ceil rint trunc"))
-declare(_named("square"), traits={"exact"})
-declare({"sign": sign, "copy": copy})
-declare({"rsqrt": rsqrt, "relu": relu}, traits={"over"})
-declare(_named("exp expm1 log log1p log2 log10 sin cos tan arctan sinh cosh tanh"), flops=10)
+FLOAT, NUMBER, ANY = "f", "fi", "fib"  # kinds of dtypes
+declare({"negative": negative}, traits={"over", "exact"}, lower=as_builder(NUMBER, light=True))
+declare(_named("absolute"), lower=as_builder(NUMBER, light=True))
+declare(_named("sqrt reciprocal floor ceil rint trunc"), lower=as_builder(FLOAT))
+declare(_named("square"), traits={"exact"}, lower=Lower(lambda b, x: b.multiply(x, x), NUMBER, light=True))
+declare({"sign": sign}, lower=as_builder(NUMBER))
+declare({"copy": copy}, lower=Lower(lambda b, x: x, ANY, light=True))
+declare({"rsqrt": rsqrt}, traits={"over"}, lower=Lower(lambda b, x: b.reciprocal(b.sqrt(x))))
+declare(
+    {"relu": relu}, traits={"over"}, lower=Lower(lambda b, x: b.maximum(x, b.like(x, 0)), NUMBER, light=True)
+)
+declare(_named("exp expm1 log log1p log2 log10 tanh sin cos tan arctan sinh cosh"), flops=10, lower=of_maths)
 declare(_named("arcsin arccos arcsinh arccosh arctanh"), flops=20)
-declare({"sigmoid": sigmoid}, flops=20, traits={"over"})
-declare({"log_sigmoid": log_sigmoid}, flops=20)
-declare({"erf": special.erf, "erfc": special.erfc, "lgamma": lgamma, "digamma": special.psi}, flops=50)
-declare({"logical_not": np.logical_not}, BOOL)
-declare({name: _packed(f) for name, f in _named("isnan isinf isfinite").items()}, BOOL)
-declare({"cast": cast}, elementwise("dtype"), traits={"exact"}, dtype="dtype")
-declare({"softplus": softplus}, flops=30, beta="float", threshold="float")
-declare({"integer_power": integer_power}, _raised, traits={"exact"}, n="int")
+declare({"sigmoid": sigmoid}, flops=20, traits={"over"}, lower=of_maths)
+declare({"log_sigmoid": log_sigmoid}, flops=20, lower=of_maths)
+declare({"erf": special.erf, "erfc": special.erfc}, flops=50, lower=of_maths)
+declare({"lgamma": lgamma, "digamma": special.psi}, flops=50)
+declare({"logical_not": np.logical_not}, BOOL, lower=Lower(lambda b, x: b.logical_not(b.truth(x)), ANY))
+declare({"isnan": packed(np.isnan)}, BOOL, lower=as_builder(FLOAT))
+declare({"isinf": packed(np.isinf)}, BOOL, lower=as_builder(FLOAT))
+declare({"isfinite": packed(np.isfinite)}, BOOL, lower=as_builder(FLOAT))
+declare(
+    {"cast": cast},
+    elementwise("dtype"),
+    traits={"exact"},
+    lower=Lower(lambda b, x, dtype: b.cast(x, dtype), ANY),
+    dtype="dtype",
+)
+declare({"softplus": softplus}, flops=30, lower=of_maths, beta="float", threshold="float")
+declare({"integer_power": integer_power}, _raised, traits={"exact"}, lower=Lower(power_code, NUMBER), n="int")
 declare({"round_decimals": round_decimals}, flops=3, decimals="int")
 
-declare(_named("add subtract multiply divide maximum minimum"), traits={"exact"})
+declare(_named("add multiply"), traits={"exact"}, lower=as_builder(ANY, light=True))
+declare(_named("subtract"), traits={"exact"}, lower=as_builder(NUMBER, light=True))
+declare(_named("divide"), traits={"exact"}, lower=as_builder(FLOAT))
+declare(_named("maximum minimum"), traits={"exact"}, lower=as_builder(ANY, light=True))
 declare(_named("bitwise_and bitwise_or bitwise_xor left_shift right_shift"))
-declare({"power": power, "arctan2": np.arctan2, "hypot": np.hypot}, flops=20)
-declare({name: _checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)
+declare({"power": power}, flops=20, lower=of_maths)
+declare({"arctan2": np.arctan2, "hypot": np.hypot}, flops=20)
+declare({name: checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)
 declare(
-    _named("equal not_equal less less_equal greater greater_equal logical_and logical_or logical_xor"), BOOL
+    _named("equal not_equal less less_equal greater greater_equal"), BOOL, lower=as_builder(ANY, light=True)
 )
-declare({"where": where}, _chosen)
+declare(
+    {"logical_and": np.logical_and},
+    BOOL,
+    lower=Lower(lambda b, x, y: b.logical_and(b.truth(x), b.truth(y)), ANY),
+)
+declare(
+    {"logical_or": np.logical_or},
+    BOOL,
+    lower=Lower(lambda b, x, y: b.logical_or(b.truth(x), b.truth(y)), ANY),
+)
+declare(
+    {"logical_xor": np.logical_xor},
+    BOOL,
+    lower=Lower(lambda b, x, y: b.logical_xor(b.truth(x), b.truth(y)), ANY),
+)
+declare({"where": where}, _chosen, lower=Lower(lambda b, cond, x, y: b.select(cond, x, y), ANY, light=True))

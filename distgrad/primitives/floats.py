@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from distgrad.primitives.elementwise import BOOL, Out, _named, _packed, copy, declare, elementwise
+from distgrad.primitives.elementwise import BOOL, _named, declare, elementwise, of_maths
+from distgrad.primitives.kernels import Out, copy, packed
 
 
 def mantissa(x: np.ndarray, out: Out = None) -> np.ndarray:
@@ -17,9 +18,9 @@ def exponent(x: np.ndarray, out: Out = None) -> np.ndarray:
     return copy(np.frexp(x)[1], out)
 
 
-declare({"signbit": _packed(np.signbit)}, BOOL)
+declare({"signbit": packed(np.signbit)}, BOOL)
 declare({"mantissa": mantissa}, flops=3)
 declare({"exponent": exponent}, elementwise("int32"), flops=3)
-declare(_named("exp2"), flops=10)
+declare(_named("exp2"), flops=10, lower=of_maths)
 declare(_named("copysign fmax fmin nextafter"), flops=2)
 declare(_named("gcd lcm"), flops=50)

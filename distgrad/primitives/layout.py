@@ -11,6 +11,7 @@ from distgrad.primitives.base import (
     Attrs,
     Aval,
     Labels,
+    Lower,
     Place,
     Primitive,
     Shape,
@@ -119,6 +120,7 @@ def _expand_batched(
 
 
 DIMS = {"dims": "ints"}
+SAME = Lower(lambda b, x, **_: x, "fib", light=True)  # in a loop over the elements nothing is left to do
 primitive(
     "permute",
     permute,
@@ -138,6 +140,7 @@ primitive(
     attrs={"shape": "shape", "cuts": "cuts"},
     traits={"placed", "view", "lazy"},
     flops=0,
+    lower=SAME,
 )
 primitive(
     "expand_dims",
@@ -148,6 +151,7 @@ primitive(
     attrs=DIMS,
     traits={"view"},
     flops=0,
+    lower=SAME,
 )
 primitive(
     "squeeze_dims",
@@ -158,4 +162,5 @@ primitive(
     attrs=DIMS,
     traits={"view"},
     flops=0,
+    lower=SAME,
 )

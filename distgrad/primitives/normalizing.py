@@ -16,7 +16,7 @@ import numpy as np
 
 from distgrad.primitives.base import TABLE, Attrs, Aval, Labels, expect, expect_dims, primitive
 from distgrad.primitives.batching import shifted
-from distgrad.primitives.elementwise import rsqrt
+from distgrad.primitives.kernels import rsqrt
 from distgrad.primitives.reductions import reduced_shape
 
 Ints = tuple[int, ...]

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from distgrad.caching import remembered
-from distgrad.primitives.base import DTYPES, Attrs, Aval, Labels, Shape, ShapeRule, expect_dims, primitive
+from distgrad.primitives.base import (
+    DTYPES,
+    Attrs,
+    Aval,
+    Fold,
+    Labels,
+    Shape,
+    ShapeRule,
+    expect_dims,
+    primitive,
+)
 from distgrad.primitives.batching import shifted
 from distgrad.primitives.blas import matmul
 
@@ -213,6 +223,7 @@ def _declare(
         attrs={"dims": "ints", "keepdim": "bool", **attrs},
         traits={"into", "rounds"} if merge in ("add", "multiply") else {"into"},
         flops=lambda ins, outs, attrs: ins[0].size,
+        lower=Fold(merge, "fib"),
     )
 
 

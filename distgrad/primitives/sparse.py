@@ -15,10 +15,10 @@ from scipy.sparse import _sparsetools
 
 from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, primitive
 from distgrad.primitives.batching import Batch
-from distgrad.primitives.elementwise import cast
 from distgrad.primitives.grouped import is_crowded
 from distgrad.primitives.index_rules import INT64
 from distgrad.primitives.indexing import positions, within
+from distgrad.primitives.kernels import cast
 from distgrad.primitives.reductions import contiguous
 
 Out = np.ndarray | None

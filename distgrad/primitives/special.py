@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
-from distgrad.primitives.elementwise import Out, copy, declare
+from distgrad.primitives.elementwise import declare
+from distgrad.primitives.kernels import Out, copy
 
 STEP = (
     1e-3  # of a difference of fourth order, relative to the parameter: SciPy's error of 1e-15 becomes 1e-12

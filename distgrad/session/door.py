@@ -22,6 +22,7 @@ from distgrad.interrupts import held_back
 from distgrad.plan.explain import Explanation
 from distgrad.primitives import TABLE, Primitive
 from distgrad.session import batching, measure
+from distgrad.session.beginning import begin
 from distgrad.session.core import Session
 from distgrad.session.inline import computed_here, is_remote, small
 from distgrad.session.placement import (
@@ -61,6 +62,7 @@ def init(
     inline_bytes: int | None = None,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     timeout: float | None = None,
+    compile: bool | None = None,
 ) -> Session:
     """Start the workers; called by itself at the first large tensor.
 
@@ -68,7 +70,8 @@ def init(
     without Ray. `workers` defaults to one for each core, `threads` are CPUs of each. Tensors are cut into
     shards of about `shard_bytes`. What takes at most `inline_bytes` (those of a shard unless set) is computed in
     this process, if all that it is made of is here: a call would cost more. With 0 the workers do
-    everything. `timeout` (seconds; None: no limit) bounds the wait for a result.
+    everything. `timeout` (seconds; None: no limit) bounds the wait for a result. `compile`: whether loops on workers
+    become machine code (None: unless the environment's DISTGRAD_COMPILE is 0); without, they run on NumPy.
     """
     workers = None if workers is None else whole("workers", workers, 1)
     threads = whole("threads", threads, 1)
@@ -87,7 +90,11 @@ def init(
                     cluster = importlib.import_module("distgrad.cluster")
                     transport = cluster.start(address, workers=workers, threads=threads)
                 session = attach(
-                    transport, inline_bytes=inline_bytes, shard_bytes=shard_bytes, timeout=timeout
+                    transport,
+                    inline_bytes=inline_bytes,
+                    shard_bytes=shard_bytes,
+                    timeout=timeout,
+                    compile=compile,
                 )
                 if len(session.kinds) > 1:
                     _tell(
@@ -110,13 +117,14 @@ def attach(
     inline_bytes: int | None = None,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     timeout: float | None = None,
+    compile: bool | None = None,
 ) -> Session:
     """Use workers that run already. What they hold from an earlier session is forgotten."""
     global _session, _inline_bytes, _shard_bytes
     epoch = next(_epochs)
     inline_bytes = shard_bytes if inline_bytes is None else inline_bytes
-    resets = [transport.call(w, "reset", (epoch,), 1)[0] for w in range(transport.workers)]
-    transport.get(resets, timeout)
+    if not begin(transport, epoch, compile, timeout):
+        _tell("loops run on NumPy: llvmlite, which compiles them, cannot be imported everywhere")
     _session = Session(
         transport,
         inline_bytes=inline_bytes,

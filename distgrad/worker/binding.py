@@ -94,6 +94,17 @@ def summing(
     return call
 
 
+def putting(part: np.ndarray, regs: list[Any], register: int, merge: Kernel, first: bool) -> Call:
+    """The sum of a tile, which a compiled unit has made, is put to the one in `register`, or is its beginning."""
+    if first:
+        return lambda: np.copyto(regs[register], part)
+
+    def call() -> None:
+        merge(regs[register], part, out=regs[register])
+
+    return call
+
+
 def carrying(regs: list[Any], part: int, register: int, merge: Kernel, first: bool) -> Call:
     """The partial sum in register `part` is put to the one above it, or is its beginning."""
     if first:

@@ -191,12 +191,7 @@ class LoopRunner(Tiles):
             lengths += tuple([_relative(where) for where in shifted.values()])
         extents = self._extents.get(lengths) or self._extents.again(lengths)
         if extents is None:
-            made = {
-                slot: extent(region)
-                for n, step in enumerate(self.steps)
-                for slot, region in zip(step.outs, self._place(n, shard).outs, strict=True)
-            }
-            extents = self._extents.keep(lengths, made)
+            extents = self._extents.keep(lengths, self._shapes(shard))
         out = self._escaping(extents, regs, streams, skip)
         piece = shard // (self.count // self.windows[0].count)
         first, end = tiled(self.windows, piece)
@@ -215,6 +210,15 @@ class LoopRunner(Tiles):
         finally:
             regs[:] = [None] * len(regs)  # what was read is not kept alive
         return out
+
+    def _shapes(self, shard: int) -> Extents:
+        """The shapes of what the steps read and make on one shard."""
+        found: Extents = {}
+        for n, step in enumerate(self.steps):
+            where = self._place(n, shard)
+            found.update((slot, extent(region)) for slot, region in zip(step.outs, where.outs, strict=True))
+            found.update(((n, k), extent(region)) for k, region in enumerate(where.ins))
+        return found
 
     def _escaping(
         self, extents: Extents, regs: list[Any], streams: list[Stream], skip: set[int]

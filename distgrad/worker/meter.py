@@ -72,12 +72,16 @@ class Meter:
         self.outside -= nbytes
 
     def timing(self, steps: Iterable[tuple[Step, Any]]) -> Iterator[tuple[Step, Any]]:
-        """The same pairs; what is done between one and the next is the time of the step."""
+        """The same pairs; what is done between one and the next is the time of the step.
+
+        What is compiled together shares it, by the operations that each step is made of.
+        """
         for pair in steps:
             begin = perf_counter()
             yield pair
-            number = id(pair[0])
-            self.seconds[number] = self.seconds.get(number, 0.0) + perf_counter() - begin
+            seconds = perf_counter() - begin
+            for step, share in getattr(pair[1], "shares", None) or ((pair[0], 1.0),):
+                self.seconds[id(step)] = self.seconds.get(id(step), 0.0) + share * seconds
 
     def arrived(self, boxes: Iterable[dict[str, list[Any]]], worker: int) -> None:
         """Note what came in boxes to `worker`: for each channel, of each worker that sent, for each value, arrays.

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.compiler import switch
 from distgrad.primitives import MERGES
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Cut, Sharding
+from distgrad.worker.grouping import Unit, units
 
 
 class Read(NamedTuple):
@@ -99,6 +101,7 @@ class Registers:
         longest = max((window.longest for window in self.windows), default=0)
         self.most_tiles = -(-longest // self.rows) + 1 if self.tiled else 0
         self._number_registers()
+        self.units = self.units_without(frozenset())
         self._assign_buffers()
 
     def _find_grids(self) -> None:
@@ -173,6 +176,9 @@ class Registers:
             self.operands.append(tuple(registers))
             for slot in step.outs:
                 self.of_slot[slot] = self._new_register()
+        self.part_of_tile = {
+            slot: self._new_register() for slot in self.total
+        }  # what compiled units make of sums
         # Of each floating sum over the tiles: the registers of its partial sums, from the lowest, and its own.
         self.levels = {
             slot: [*(self._new_register() for _ in range(self._parts(slot))), self.of_slot[slot]]
@@ -200,13 +206,44 @@ class Registers:
         self.registers += 1
         return self.registers - 1
 
+    def units_without(self, skip: frozenset[int]) -> list[Unit]:
+        """What runs as one call, in order, without the steps that make a slot in `skip`."""
+        left = [n for n, step in enumerate(self.steps) if skip.isdisjoint(step.outs)]
+        if not self.tiled or not switch.on():
+            return [Unit((n,)) for n in left]
+        windows = []
+        for ins, outs in self.window_of:
+            found = {w for w in (*ins, *outs) if w is not None}
+            windows.append(found.pop() if len(found) == 1 else None)
+        needed = {*self.escaping, *self.total}
+        return units(self.steps, self.slots, self.operands, windows, left, needed)
+
+    def _reads(self, unit: Unit) -> list[int]:
+        """The slots that a unit reads while it runs."""
+        return [slot for n in unit.steps for slot in self.steps[n].ins]
+
+    def _buffered(self, unit: Unit) -> list[int]:
+        """The results of a unit that need memory of the loop's own."""
+        if unit.nest is not None:
+            return [slot for slot in unit.outputs if slot in self.total or slot not in self.escaping]
+        (step,) = (self.steps[n] for n in unit.steps)
+        traits = step.primitive.traits
+        if "into" not in traits:
+            return []
+        return [
+            slot
+            for slot in step.outs
+            if not ("onto" in traits if slot in self.total else slot in self.escaping)
+        ]
+
     def _assign_buffers(self) -> None:
         """Give every temporary of a tiled loop a buffer; one whose last reader has run is used again."""
-        last: dict[int, int] = {}  # of each slot, the last step that reads it, or a view of it
-        for n, step in reversed(list(enumerate(self.steps))):
-            views = step.outs if "view" in step.primitive.traits else ()
+        last: dict[int, int] = {}  # of each slot, the last unit that reads it, or a view of it
+        for n, unit in reversed(list(enumerate(self.units))):
+            steps = [self.steps[k] for k in unit.steps]
+            views = [slot for s in steps if "view" in s.primitive.traits for slot in s.outs]
             until = max([n, *(last.get(slot, n) for slot in views)])
-            last.update((slot, max(until, last.get(slot, n))) for slot in step.ins)
+            last.update((slot, max(until, last.get(slot, n))) for slot in self._reads(unit))
         self.buffer_of: dict[int, int] = {}
         self.buffer_bytes: list[int] = []
         if not self.tiled:
@@ -216,34 +253,35 @@ class Registers:
             for register in registers[:-1]:
                 self.part_buffers[register] = len(self.buffer_bytes), slot
                 self.buffer_bytes.append(self._largest(slot))
-        ending: list[set[int]] = [set() for _ in self.steps]  # the buffers that nobody reads after each step
+        ending: list[set[int]] = [set() for _ in self.units]  # the buffers that nobody reads after each unit
         idle: list[int] = []
-        for n, step in enumerate(self.steps):
-            for window, slot in zip(self.window_of[n][1], step.outs, strict=True):
-                dim = self.out_dim[slot]
-                traits, summed = step.primitive.traits, slot in self.total
-                if "into" not in traits or ("onto" in traits if summed else slot in self.escaping):
-                    continue
-                over = next((i for i in step.ins if last[i] == n and self._in_place(step, i, slot)), None)
-                if over is not None:
-                    self.buffer_of[slot] = self.buffer_of[over]
-                    ending[last.get(slot, n)].add(self.buffer_of[slot])
-                    continue
-                lengths = [cut.longest for cut in self.slots[slot].sharding.cuts]
-                if dim is not None and window is not None:
-                    lengths[dim] = min(lengths[dim], self.rows + self.windows[window].overlap)
-                nbytes = math.prod(lengths) * self.slots[slot].dtype.itemsize
-                fitting = [b for b in idle if self.buffer_bytes[b] >= nbytes]
-                if fitting:
-                    idle.remove(fitting[-1])  # the one that was used last: the cache still has it
-                    self.buffer_of[slot] = fitting[-1]
-                else:
-                    self.buffer_of[slot] = len(self.buffer_bytes)
-                    self.buffer_bytes.append(nbytes)
+        for n, unit in enumerate(self.units):
+            for slot in self._buffered(unit):
+                self.buffer_of[slot] = self._buffer(n, unit, slot, last, idle)
                 ending[last.get(slot, n)].add(self.buffer_of[slot])
-            # What this step has written for others to read stays taken, also where it lies over an operand.
-            written = [self.buffer_of[slot] for slot in step.outs if slot in self.buffer_of and slot in last]
+            # What this unit has written for others to read stays taken, also where it lies over an operand.
+            made = [slot for k in unit.steps for slot in self.steps[k].outs]
+            written = [self.buffer_of[slot] for slot in made if slot in self.buffer_of and slot in last]
             idle += [b for b in sorted(ending[n]) if b not in written]
+
+    def _buffer(self, n: int, unit: Unit, slot: int, last: dict[int, int], idle: list[int]) -> int:
+        """A buffer for what unit `n` makes: over an operand, an idle one, or a new one."""
+        step = self.maker[slot]
+        if unit.nest is None:
+            over = next((i for i in step.ins if last[i] == n and self._in_place(step, i, slot)), None)
+            if over is not None:
+                return self.buffer_of[over]
+        dim, window = self.out_dim[slot], self.window_of_slot[slot]
+        lengths = [cut.longest for cut in self.slots[slot].sharding.cuts]
+        if dim is not None and window is not None:
+            lengths[dim] = min(lengths[dim], self.rows + self.windows[window].overlap)
+        nbytes = math.prod(lengths) * self.slots[slot].dtype.itemsize
+        fitting = [b for b in idle if self.buffer_bytes[b] >= nbytes]
+        if fitting:
+            idle.remove(fitting[-1])  # the one that was used last: the cache still has it
+            return fitting[-1]
+        self.buffer_bytes.append(nbytes)
+        return len(self.buffer_bytes) - 1
 
     def _written_over(self) -> dict[int, int]:
         """On whole shards: the steps that write over an operand, which only they read, and which operand that is."""

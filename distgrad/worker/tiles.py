@@ -26,21 +26,24 @@ from distgrad.worker.binding import (
     carrying,
     getter,
     making,
+    putting,
     shifting,
     summing,
     told,
     viewed,
     writing,
 )
+from distgrad.worker.compiled import CompiledCall
+from distgrad.worker.grouping import Unit
 from distgrad.worker.pool import Pool
-from distgrad.worker.registers import Narrow, Registers, Turn, turn_of
+from distgrad.worker.registers import Narrow, Registers, Turn, tile_dim, turn_of
 
 KEPT = 1 << 20  # bytes of what a loop knows of forms of shards
 
 Index = tuple[slice, ...]
 Bound = list[tuple[Step, Call]]
 Ready = tuple[Bound, dict[int, np.ndarray]]  # calls, and the temporaries that registers point to
-Extents = dict[int, tuple[int, ...]]  # the shape of each result
+Extents = dict[Any, tuple[int, ...]]  # the shape of each result, and of operand k of step n
 # What is read or written tile by tile: the register, the array, the index of the dimensions before, the window.
 Stream = tuple[int, Any, Index, int]
 
@@ -150,21 +153,104 @@ class Tiles(Registers):
         for register in self.part_buffers:
             targets[register] = self._part(register, extents)
         calls: Bound = []
-        for n, step in enumerate(self.steps):
-            if step.outs[0] in skip:
+        for unit in self.units if not skip else self.units_without(skip):
+            if unit.nest is not None and self._compiled(unit, turn, spans, extents, calls, targets):
                 continue
-            try:
-                target = self._target(step.outs[0], extents, spans)
-                if step.layout.labels is None:
-                    at = tile_place(places[n], self.narrowed[n], spans)
-                    made = self._regrouping(n, at, target, targets)
-                else:
-                    made = self._call(n, turn, target, targets)
-            except Exception as error:  # a regrouping is tried on its operand's memory
-                raise StepFailed(step, error) from None
-            calls += [] if made is None else [(step, made)]
-            calls += [(step, call) for call in self._carries(step.outs[0], turn)]
+            for n in unit.steps:
+                self._plain(n, turn, spans, extents, places, calls, targets, unit.nest is not None)
         return calls, targets
+
+    def _plain(
+        self,
+        n: int,
+        turn: Turn,
+        spans: list[Bounds],
+        extents: Extents,
+        places: dict[int, Place],
+        calls: Bound,
+        targets: dict[int, np.ndarray],
+        alone: bool,
+    ) -> None:
+        """Add the calls of step `n`, by NumPy. `alone`: it was to be compiled with others, and has no buffer."""
+        step = self.steps[n]
+        try:
+            target = self._target(step.outs[0], extents, spans)
+            if alone and target is None and step.outs[0] not in (*self.escaping, *self.total):
+                target = np.empty(self._shape(step.outs[0], extents, spans), self.slots[step.outs[0]].dtype)
+            if step.layout.labels is None:
+                at = tile_place(places[n], self.narrowed[n], spans)
+                made = self._regrouping(n, at, target, targets)
+            else:
+                made = self._call(n, turn, target, targets)
+        except Exception as error:  # a regrouping is tried on its operand's memory
+            raise StepFailed(step, error) from None
+        calls += [] if made is None else [(step, made)]
+        calls += [(step, call) for call in self._carries(step.outs[0], turn)]
+
+    def _compiled(
+        self,
+        unit: Unit,
+        turn: Turn,
+        spans: list[Bounds],
+        extents: Extents,
+        calls: Bound,
+        targets: dict[int, np.ndarray],
+    ) -> bool:
+        """Add the call of a compiled unit, and those that put its sums to others. False: the tile is empty."""
+        step = self.steps[unit.steps[-1]]
+        shape = self._frame(unit, extents, spans)
+        places = [
+            key
+            for n in unit.steps
+            for key in (*self.steps[n].outs, *((n, k) for k in range(len(self.steps[n].ins))))
+        ]
+        if 0 in shape or any(0 in extents[key] for key in places):
+            return False
+        outputs = [self.part_of_tile.get(slot, self.of_slot[slot]) for slot in unit.outputs]
+        for slot, register in zip(unit.outputs, outputs, strict=True):
+            target = self._target(slot, extents, spans)
+            if target is not None:
+                targets[register] = target
+        sources = [*[register for register, _ in unit.inputs], *outputs]
+        where = [targets.get(r, r) for r in sources]
+        calls.append((step, CompiledCall(unit, self.regs, where, shape, self._shares(unit))))
+        for slot in unit.outputs:
+            if slot in self.total:
+                register = self.levels[slot][0]
+                first = turn.first if len(self.levels[slot]) == 1 else turn.begins[0]
+                calls.append(
+                    (
+                        step,
+                        putting(
+                            targets[self.part_of_tile[slot]], self.regs, register, self.total[slot], first
+                        ),
+                    )
+                )
+                calls += [(step, call) for call in self._carries(slot, turn)]
+        return True
+
+    def _shares(self, unit: Unit) -> list[tuple[Step, float]]:
+        """The steps of a unit, each with its part of all operations."""
+        steps = [self.steps[n] for n in unit.steps]
+        work = []
+        for step in steps:
+            ins, outs = ([self.slots[i].aval for i in slots] for slots in (step.ins, step.outs))
+            work.append(step.primitive.operations(ins, outs, step.attrs) + 1)
+        return [(step, one / sum(work)) for step, one in zip(steps, work, strict=True)]
+
+    def _frame(self, unit: Unit, extents: Extents, spans: list[Bounds]) -> tuple[int, ...]:
+        """The shape of a tile in the frame of a unit: that of an operand or result that has all of it, or all rows."""
+        n, k = unit.witness
+        step, (ins, outs) = self.steps[n], self.window_of[n]
+        labels = step.labels
+        assert labels is not None
+        names, window = (labels.outs[0], outs[0]) if k < 0 else (labels.ins[k], ins[k])
+        shape = list(extents[step.outs[0] if k < 0 else (n, k)])
+        dim = tile_dim(names, step.tile)
+        if dim is not None and window is not None:
+            lo, hi = spans[window]
+            shape[dim] = hi - lo
+        return tuple(shape) if unit.whole else (*shape[: unit.rows], 1)
 
     def _regrouping(
         self, n: int, at: Place, target: np.ndarray | None, targets: dict[int, np.ndarray]
@@ -243,13 +329,17 @@ class Tiles(Registers):
         """The temporary of a slot."""
         if slot not in self.buffer_of:
             return None
+        number, shape = self.buffer_of[slot], self._shape(slot, extents, spans)
+        return self.pool.scratch(number, self.buffer_bytes[number], shape, self.slots[slot].dtype)
+
+    def _shape(self, slot: int, extents: Extents, spans: list[Bounds]) -> tuple[int, ...]:
+        """The shape of what is made in a tile."""
         shape = list(extents[slot])
         dim, window = self.out_dim[slot], self.window_of_slot[slot]
         if dim is not None and window is not None:
             lo, hi = spans[window]
             shape[dim] = hi - lo
-        number = self.buffer_of[slot]
-        return self.pool.scratch(number, self.buffer_bytes[number], tuple(shape), self.slots[slot].dtype)
+        return tuple(shape)
 
 
 def _weight(form: Form, tiles: list[Tile]) -> int:

@@ -15,6 +15,7 @@ import msgpack
 import numpy as np
 
 from distgrad.caching import Cache
+from distgrad.compiler import switch
 from distgrad.errors import WireError
 from distgrad.exchange import Failure, Joined, held, routing
 from distgrad.exchange.boxes import pack_large, pack_small, unpack_large, unpack_small
@@ -298,15 +299,24 @@ class Worker:
         pieces = (piece.whole() if type(piece) is Joined else piece for piece in value[first:last])
         return ([np.asarray(piece[part], order="C") for piece in pieces],)
 
-    def reset(self, epoch: int) -> tuple[int]:
-        """Forget all values: a new session begins. Calls of other epochs are refused from here on."""
+    def reset(self, epoch: int, compile: bool = False) -> tuple[bool]:
+        """Forget all values: a new session begins. Calls of other epochs are refused from here on.
+
+        `compile`: loops become machine code. Returns whether they can; where not, they run on NumPy.
+        """
         read_int(epoch, "epoch")
+        if type(compile) is not bool:
+            raise WireError(f"compile: expected true or false, got {type(compile).__name__}")
+        able = switch.possible()
+        if switch.on() != (compile and able):
+            self.runners.clear()
+        switch.turn(compile and able)
         self.store.clear()
         self.slots.clear()
         self.ranges.clear()
         self.stash.clear()
         self.epoch = epoch
-        return (epoch,)
+        return (able,)
 
     def free(self, ids: list[int]) -> tuple[int]:
         """Forget the values stored under `ids`."""

@@ -1,0 +1,1 @@
+"""Loops as machine code: LLVM's intermediate code, and what is compiled of it."""

@@ -1,0 +1,82 @@
+"""The elements of a nest at one vector of a row."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from distgrad.compiler.builder import Lanes
+from distgrad.compiler.nest import COLUMN, FULL, ONE, ROW, Map, Nest, addresses
+from distgrad.compiler.writer import Writer, checked, nbytes, stored
+
+
+class Code(Protocol):
+    """The function that is written, as far as its elements need it."""
+
+    nest: Nest
+    b: Writer
+    rows: int
+    base: dict[int, str]
+    stride: dict[int, str]
+    buffers: dict[int, str]
+    scratch: dict[int, int]
+
+    def type(self, value: int) -> str:
+        """LLVM's type of a value's lanes."""
+
+    def space(self, value: int) -> str:
+        """Where a value lies."""
+
+
+class Elements:
+    """The FULL values at one vector of a row, made as they are asked for."""
+
+    def __init__(self, code: Code, phase: int, row: str, k: str):
+        self.code, self.nest, self.phase, self.k = code, code.nest, phase, k
+        self.known: dict[int, Lanes] = {}
+        self.rows: dict[int, str] = {}  # where the row of an array begins
+        for value in addresses(self.nest):
+            if code.space(value) == FULL:
+                offset = code.b.name(f"mul i64 {row}, {code.stride[value]}")
+                self.rows[value] = code.b.at(code.base[value], offset)
+        for value, number in code.scratch.items():
+            place = code.b.name(f"add i64 {k}, {number * code.rows}")
+            offset = code.b.name(f"mul i64 {place}, %columns")
+            self.rows[value] = code.b.at("%scratch", code.b.name(f"mul i64 {offset}, 8"))
+        self.outer: dict[int, Lanes] = {}
+        wanted = {i for s in self.nest.steps for i in s.ins}
+        for value in sorted(wanted):
+            space, kind = code.space(value), code.type(value)
+            if space == ONE:
+                self.outer[value] = code.b.repeated(code.base[value], kind)
+            elif space == ROW and self.nest.phase[value] <= phase:
+                at = code.b.name(f"getelementptr {stored(kind)}, ptr {code.buffers[value]}, i64 {k}")
+                self.outer[value] = code.b.repeated(at, kind)
+
+    def begin(self, start: str) -> None:
+        """The vector that begins at column `start`."""
+        self.start, self.known = start, dict(self.outer)
+
+    def _address(self, value: int) -> str:
+        code = self.code
+        offset = code.b.name(f"mul i64 {self.start}, {nbytes(code.type(value))}")
+        return code.b.at(code.base[value] if code.space(value) == COLUMN else self.rows[value], offset)
+
+    def get(self, value: int) -> Lanes:
+        """The elements of a value."""
+        if value not in self.known:
+            code, made = self.code, self.nest.maker.get(value)
+            before = self.nest.phase[value] < self.phase and value in self.rows
+            if made is None or before:
+                self.known[value] = code.b.load(self._address(value), code.type(value))
+            else:
+                assert isinstance(made, Map), made
+                operands = [self.get(i) for i in made.ins]
+                self.known[value] = checked(made.lower(code.b, *operands), code.type(value))
+        return self.known[value]
+
+    def store(self) -> None:
+        """Store what is made in this phase and needed after it."""
+        code = self.code
+        for value in (*self.nest.outputs, *code.scratch):
+            if code.space(value) == FULL and self.nest.phase[value] == self.phase:
+                code.b.store(self.get(value), self._address(value))

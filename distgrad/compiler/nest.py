@@ -1,0 +1,115 @@
+"""What is compiled: steps over rows and columns, as data.
+
+A value lies in one of four spaces: all rows and columns (`FULL`), one element a row (`ROW`), one a column (`COLUMN`),
+one in all (`ONE`). A reduction leads from one space to a smaller one. Rows that are reduced and then read again by
+their elements make phases: what needs the first row of sums waits until all columns of the row were gone through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from distgrad.compiler.builder import TYPES
+
+Space = Literal["full", "row", "column", "one"]
+FULL: Space = "full"
+ROW: Space = "row"
+COLUMN: Space = "column"
+ONE: Space = "one"
+MOST_LANES = 32  # of a vector, in every loop: so sums have one order, whatever else a loop does
+CHUNK = 1024  # elements that are added in the precision of their dtype; sums of chunks are added in float64
+LONGEST = 4096  # columns of a row that is reduced
+ROWS = 32  # rows that go through the phases together
+
+Lower = Callable[..., Any]  # (builder, *operands) -> result
+
+
+class Value(NamedTuple):
+    """One value of a nest."""
+
+    space: Space
+    dtype: np.dtype
+
+    @property
+    def type(self) -> str:
+        """LLVM's type of a lane."""
+        return TYPES[self.dtype.name]
+
+
+class Map(NamedTuple):
+    """Element by element; operands of smaller spaces are repeated."""
+
+    out: int
+    ins: tuple[int, ...]
+    lower: Lower
+    light: bool = False  # one cheap instruction
+
+
+class Reduction(NamedTuple):
+    """Over the dimensions that `out` lacks: of one operand, or a sum of the products of two."""
+
+    out: int
+    ins: tuple[int, ...]
+    how: str  # add, multiply, maximum, minimum, or, and
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Steps in an order in which they can run; values are numbered by their place in `values`."""
+
+    values: tuple[Value, ...]
+    inputs: tuple[int, ...]
+    steps: tuple[Map | Reduction, ...]
+    outputs: tuple[int, ...]
+
+    @cached_property
+    def phase(self) -> dict[int, int]:
+        """When each value is there: for FULL ones the phase that makes it, for ROW ones the first that can read it."""
+        found = dict.fromkeys(self.inputs, 0)
+        for step in self.steps:
+            later = isinstance(step, Reduction) and self.values[step.out].space == ROW
+            found[step.out] = max((found[i] for i in step.ins), default=0) + later
+        return found
+
+    @property
+    def phases(self) -> int:
+        """How often the columns of a row are gone through."""
+        full = [self.phase[s.out] for s in self.steps if self.values[s.out].space == FULL]
+        reduced = [
+            max(self.phase[i] for i in s.ins)
+            for s in self.steps
+            if isinstance(s, Reduction) and any(self.values[i].space == FULL for i in s.ins)
+        ]
+        return max([*full, *reduced], default=-1) + 1
+
+    @cached_property
+    def maker(self) -> dict[int, Map | Reduction]:
+        """The step that makes each value."""
+        return {step.out: step for step in self.steps}
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether there is something for each row; else all is one long row, in chunks."""
+        return any(v.space in (ROW, COLUMN) for v in self.values)
+
+
+def lanes(columns: int) -> int:
+    """How many lanes a loop over so many columns has: as many as there are elements, up to `MOST_LANES`."""
+    return min(MOST_LANES, 1 << (max(1, columns).bit_length() - 1))
+
+
+def addresses(nest: Nest) -> Sequence[int]:
+    """The values whose memory a nest is told, in the order of its arguments."""
+    return (*nest.inputs, *nest.outputs)
+
+
+def scratch_bytes(nest: Nest, columns: int) -> int:
+    """An upper bound of the memory that a nest needs for elements between phases, and for sums of columns."""
+    full = sum(nest.values[s.out].space == FULL for s in nest.steps)
+    summed = sum(nest.values[s.out].space == COLUMN for s in nest.steps)
+    return 8 * columns * ((full * ROWS if nest.phases > 1 else 0) + 2 * summed) if nest.by_rows else 0
