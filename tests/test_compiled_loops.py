@@ -182,6 +182,20 @@ def test_a_row_of_a_step_that_fails() -> None:
         (bad * 2 + 1).sum().item()
 
 
+def test_what_a_failed_step_leaves_out_may_need_more_memory_between_phases() -> None:
+    """The exponentials are stored for the step that fails; without it they are kept from phase to phase."""
+    begin(1, True)
+    x = torch.linspace(-1, 1, 4000).reshape(100, 40)
+    e = (x - x.amax(1, keepdim=True)).exp()
+    bad = torch.fmod(e.long(), torch.zeros(40, dtype=torch.int64)) + e.sort(1).values.long()
+    good = (e / e.sum(1, keepdim=True)).sum(0)
+    a = np.linspace(-1, 1, 4000, dtype=np.float32).reshape(100, 40)
+    want = np.exp(a - a.max(1, keepdims=True))
+    np.testing.assert_allclose(good.numpy(), (want / want.sum(1, keepdims=True)).sum(0), rtol=1e-5)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        bad.sum().item()
+
+
 # Nests at random, beside NumPy.
 
 MAPS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -318,6 +332,7 @@ def test_files_are_made_once_and_damage_is_mended(tmp_path: Path, monkeypatch: p
 
     def forgotten() -> np.ndarray:
         machine._functions.clear()
+        nest.codes.clear()
         out = np.empty(9, F4)
         run(nest, {0: np.arange(9, dtype=F4), 1: out}, 1, 9)
         return out

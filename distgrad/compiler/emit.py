@@ -39,7 +39,7 @@ class Code:
         self.stride: dict[int, str] = {}
         self.buffers: dict[int, str] = {}  # of ROW values: a block's elements
         self.sums: dict[int, list[str]] = {}  # of ONE values: vectors that are added up
-        self.scratch = self._kept()
+        self.scratch = nest.kept
         self.columns = Columns(self)
 
     # What is where.
@@ -51,25 +51,6 @@ class Code:
     def space(self, value: int) -> str:
         """Where a value lies."""
         return self.nest.values[value].space
-
-    def _kept(self) -> dict[int, int]:
-        """The FULL values that a later phase reads from scratch memory, each with its number there."""
-        nest = self.nest
-        found: dict[int, int] = {}
-        for step in nest.steps:
-            for i in step.ins:
-                made = nest.maker.get(i)
-                here = max([nest.phase[j] for j in step.ins], default=0)
-                later = self.space(i) == FULL and made is not None and nest.phase[i] < here
-                if later and i not in nest.outputs and not self._light(i):
-                    found.setdefault(i, len(found))
-        return found
-
-    def _light(self, value: int) -> bool:
-        """Whether it is quicker to make an element again than to load it: one step of what is loaded anyway."""
-        made = self.nest.maker[value]
-        few = all(self.space(i) != FULL or i in self.nest.inputs for i in made.ins)
-        return isinstance(made, Map) and few and made.light
 
     # The function.
 

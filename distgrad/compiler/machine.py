@@ -32,9 +32,13 @@ def engine() -> Any:
 
 def machine_code(nest: Nest, lanes: int, ragged: bool) -> Any:
     """A function of the address of the arguments (see `emit`)."""
-    text = Code(nest, lanes, ragged).text()
-    found = _functions.get(text) or _functions.again(text)
-    return found or _functions.keep(text, engine().load(_object(text), NAME))
+    known = nest.codes.get((lanes, ragged))
+    if known is None:
+        text = Code(nest, lanes, ragged).text()
+        known = _functions.get(text) or _functions.again(text)
+        known = known or _functions.keep(text, engine().load(_object(text), NAME))
+        nest.codes[lanes, ragged] = known
+    return known
 
 
 def _object(text: str) -> bytes:

@@ -92,6 +92,30 @@ class Nest:
         """The step that makes each value."""
         return {step.out: step for step in self.steps}
 
+    @cached_property
+    def kept(self) -> dict[int, int]:
+        """The FULL values that a later phase reads from scratch memory, each with its number there."""
+        found: dict[int, int] = {}
+        for step in self.steps:
+            here = max([self.phase[j] for j in step.ins], default=0)
+            for i in step.ins:
+                made = self.maker.get(i)
+                later = self.values[i].space == FULL and made is not None and self.phase[i] < here
+                if later and i not in self.outputs and not self._light(i):
+                    found.setdefault(i, len(found))
+        return found
+
+    def _light(self, value: int) -> bool:
+        """Whether it is quicker to make an element again than to load it: one step of what is loaded anyway."""
+        made = self.maker[value]
+        few = all(self.values[i].space != FULL or i in self.inputs for i in made.ins)
+        return isinstance(made, Map) and few and made.light
+
+    @cached_property
+    def codes(self) -> dict[tuple[int, bool], Any]:
+        """The machine code that there is for it: see `machine.machine_code`."""
+        return {}
+
     @property
     def by_rows(self) -> bool:
         """Whether there is something for each row; else all is one long row, in chunks."""
@@ -109,7 +133,6 @@ def addresses(nest: Nest) -> Sequence[int]:
 
 
 def scratch_bytes(nest: Nest, columns: int) -> int:
-    """An upper bound of the memory that a nest needs for elements between phases, and for sums of columns."""
-    full = sum(nest.values[s.out].space == FULL for s in nest.steps)
+    """The memory that a nest needs for elements between phases, and for sums of columns and their totals."""
     summed = sum(nest.values[s.out].space == COLUMN for s in nest.steps)
-    return 8 * columns * ((full * ROWS if nest.phases > 1 else 0) + 2 * summed) if nest.by_rows else 0
+    return 8 * columns * (len(nest.kept) * ROWS + 2 * summed) if nest.by_rows else 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.compiler.emit import HEAD
 from distgrad.compiler.machine import machine_code
-from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, Nest, Space, addresses, lanes, scratch_bytes
+from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, Nest, Space, addresses, lanes
 from distgrad.program import Step
 from distgrad.worker.grouping import Unit
 
@@ -21,7 +21,8 @@ class CompiledCall:
     """The call of a unit for tiles in which its frame has this `shape`, which is not empty.
 
     `sources`: for each input and output the register that has the array, or the array, if that is always the same.
-    `shares`: the steps of the unit, and what part of its time each is told to have taken.
+    `scratch`: as many bytes as `scratch_bytes` says, or more. `shares`: the steps of the unit, and what part of its
+    time each is told to have taken.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class CompiledCall:
         sources: Sequence[int | np.ndarray],
         shape: tuple[int, ...],
         shares: list[tuple[Step, float]],
+        scratch: np.ndarray,
     ):
         nest = unit.nest
         assert nest is not None
@@ -39,7 +41,6 @@ class CompiledCall:
         rows, columns, last = _extent(nest, unit.rows, shape)
         width = lanes(columns)
         self.function = machine_code(nest, width, columns % width > 0 or last != columns)
-        scratch = np.empty(scratch_bytes(nest, columns), np.uint8)
         self.arguments = (ctypes.c_int64 * (HEAD + 2 * len(values)))(rows, columns, last, scratch.ctypes.data)
         self.address = ctypes.addressof(self.arguments)
         size = {FULL: math.prod(shape), ROW: rows, COLUMN: columns, ONE: 1}

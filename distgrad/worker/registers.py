@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.compiler import switch
+from distgrad.compiler.nest import scratch_bytes
 from distgrad.primitives import MERGES
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Cut, Sharding
@@ -253,6 +254,9 @@ class Registers:
             for register in registers[:-1]:
                 self.part_buffers[register] = len(self.buffer_bytes), slot
                 self.buffer_bytes.append(self._largest(slot))
+        if any(unit.nest is not None for unit in self.units):
+            self.scratch_buffer = len(self.buffer_bytes)  # shared: what is in it is of one call
+            self.buffer_bytes.append(self._most_scratch())
         ending: list[set[int]] = [set() for _ in self.units]  # the buffers that nobody reads after each unit
         idle: list[int] = []
         for n, unit in enumerate(self.units):
@@ -263,6 +267,17 @@ class Registers:
             made = [slot for k in unit.steps for slot in self.steps[k].outs]
             written = [self.buffer_of[slot] for slot in made if slot in self.buffer_of and slot in last]
             idle += [b for b in sorted(ending[n]) if b not in written]
+
+    def _most_scratch(self) -> int:
+        """Bytes that a compiled unit keeps while it runs, at most."""
+        most = 0
+        for unit in self.units:
+            if unit.nest is not None and unit.whole:
+                n, k = unit.witness
+                step = self.steps[n]
+                cuts = self.slots[step.outs[0] if k < 0 else step.ins[k]].sharding.cuts[unit.rows :]
+                most = max(most, scratch_bytes(unit.nest, math.prod(cut.longest for cut in cuts)))
+        return most
 
     def _buffer(self, n: int, unit: Unit, slot: int, last: dict[int, int], idle: list[int]) -> int:
         """A buffer for what unit `n` makes: over an operand, an idle one, or a new one."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from distgrad import checks
 from distgrad.caching import Cache
+from distgrad.compiler.nest import scratch_bytes
 from distgrad.primitives import Place
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Bounds, Cut, Region
@@ -213,7 +214,12 @@ class Tiles(Registers):
                 targets[register] = target
         sources = [*[register for register, _ in unit.inputs], *outputs]
         where = [targets.get(r, r) for r in sources]
-        calls.append((step, CompiledCall(unit, self.regs, where, shape, self._shares(unit))))
+        calls.append(
+            (
+                step,
+                CompiledCall(unit, self.regs, where, shape, self._shares(unit), self._scratch(unit, shape)),
+            )
+        )
         for slot in unit.outputs:
             if slot in self.total:
                 register = self.levels[slot][0]
@@ -228,6 +234,14 @@ class Tiles(Registers):
                 )
                 calls += [(step, call) for call in self._carries(slot, turn)]
         return True
+
+    def _scratch(self, unit: Unit, shape: tuple[int, ...]) -> np.ndarray:
+        """Memory for what a compiled unit keeps while it runs; without some of its steps that may be more."""
+        assert unit.nest is not None
+        number = self.scratch_buffer
+        own = scratch_bytes(unit.nest, math.prod(shape[unit.rows :]))
+        nbytes = max(own, self.buffer_bytes[number])
+        return self.pool.scratch(number, nbytes, (nbytes,), np.dtype(np.uint8))
 
     def _shares(self, unit: Unit) -> list[tuple[Step, float]]:
         """The steps of a unit, each with its part of all operations."""
