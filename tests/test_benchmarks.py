@@ -19,6 +19,9 @@ NAMES = [
     "matmul",
     "rosenbrock",
     "factorise",
+    "kepler",
+    "logsumexp",
+    "norm-gelu",
     "newton",
     "train",
 ]

@@ -6,6 +6,7 @@ from benchmarks.workloads.base import Workload
 from benchmarks.workloads.classify import Logistic, LogisticWide, Newton, Softmax
 from benchmarks.workloads.elementwise import Chain, Poly, Rosenbrock, Tiny
 from benchmarks.workloads.factorise import Factorise
+from benchmarks.workloads.fused import Kepler, LogSumExp, NormGelu
 from benchmarks.workloads.layers import CnnDigits, CnnImages, Encoder, Lstm
 from benchmarks.workloads.network import Matmul, Mlp, MlpAdam
 from benchmarks.workloads.own import Large, ScalingChain, ScalingMlp, Shards
@@ -28,6 +29,9 @@ WORKLOADS: dict[str, Workload] = {
         Matmul(),
         Rosenbrock(),
         Factorise(),
+        Kepler(),
+        LogSumExp(),
+        NormGelu(),
         Newton(),
         Train(),
         Tiny(),
