@@ -112,9 +112,9 @@ def reading(step: Step, frame: Frame, slots: Sequence[Slot]) -> Reading | None:
             return None
         ins.append(space)
     made = _space(frame, dims, labels.outs[0], slots[step.outs[0]].aval.shape)
-    if made is None or (isinstance(step.primitive.lower, Fold) and not _can_fold(frame, ins, made)):
-        return None
-    return Reading(tuple(ins), made)
+    if isinstance(step.primitive.lower, Lower):
+        return Reading(tuple(ins), made) if made in (FULL, ROW) else None
+    return Reading(tuple(ins), made) if made is not None and _can_fold(frame, ins, made) else None
 
 
 def _space(frame: Frame, dims: dict[int, int], names: tuple[int | None, ...], shape: Shape) -> Space | None:
