@@ -35,6 +35,7 @@ GIVEN: dict[str, np.ndarray] = {
 PASSES = {one.name: one.run for one in PIPELINE}
 TAKE = "t = take table source dim=0 size=5 wrap=False"
 SPREAD = "e = expand s shape=(8,6) cuts=None"
+PAD = "slices=((1,8,1),(0,6,1)) cuts=(9,6)"
 SOFTMAX = "_0 = amax x; _1 = subtract x _0; _2 = exp _1; _3 = sum _2"
 
 
@@ -55,6 +56,8 @@ def graph_of(text: str) -> tuple[Graph, list[str]]:
         out, _, name, *rest = line.split(" ")
         ins = tuple(names.index(word) for word in rest if "=" not in word)
         attrs = {k: ast.literal_eval(v) for k, v in (word.split("=") for word in rest if "=" in word)}
+        if attrs.get("cuts"):
+            attrs["cuts"] = sharding(attrs["cuts"])
         primitive, avals = TABLE[name], [values[v].aval for v in ins]
         results = primitive.shape(avals, attrs)
         made = layout(primitive, avals, results, [values[v].sharding for v in ins], attrs, 1 << 20)
@@ -110,6 +113,11 @@ def bits(graph: Graph, wanted: int) -> bytes:
             "constant folding",
             "e = expand_dims vector dims=(1,); q = squeeze_dims e dims=(1,); r = exp q",
             "r = exp vector",
+        ),
+        (
+            "constant folding",
+            f"p = pad x {PAD}; q = pad y {PAD}; r = add p q",
+            "_0 = add x y; r = pad _0",
         ),
         ("common subexpressions", "a = exp x; b = exp x; r = add a b", "a = exp x; r = add a a"),
         (
@@ -174,6 +182,10 @@ def changed(graph: Graph, run: Callable[[Graph], None], wanted: int) -> None:
             "constant folding",
             "e = expand_dims vector dims=(1,); r = squeeze_dims e dims=(1,)",
         ),  # wanted itself
+        (
+            "constant folding",
+            f"p = pad x {PAD}; q = pad y slices=((0,8,1),(0,6,1)) cuts=(9,6); r = add p q",
+        ),  # at another place
         ("common subexpressions", "a = exp x; b = exp y; r = add a b"),
         ("softmax in steps", "p = softmax x dim=1; q = softmax y dim=1; r = add p q"),  # not of the same
         ("softmax in steps", "p = softmax x dim=1; q = softmax x dim=0; r = add p q"),

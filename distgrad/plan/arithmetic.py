@@ -42,6 +42,16 @@ def squeeze_expanded(graph: Graph, node: NodeInfo, inner: NodeInfo, value: int) 
     return (value,) if same else None
 
 
+@rule(made("add", once("pad", ANY), once("pad", ANY)))
+def add_padded(graph: Graph, node: NodeInfo, left: NodeInfo, a: int, right: NodeInfo, b: int) -> Change:
+    """What is put at the same place among zeros, such as gradients of one slice, is added before that."""
+    alike = left.attrs == right.attrs and graph.values[a].sharding == graph.values[b].sharding
+    if not alike or graph.values[left.outs[0]].sharding != graph.values[node.outs[0]].sharding:
+        return None
+    grid = tuple([(d, cut) for d, cut in enumerate(graph.values[a].sharding.cuts) if cut.count > 1])
+    return left._replace(ins=(graph.emit("add", a, b, grid=grid),), outs=node.outs)
+
+
 def _instead(graph: Graph, node: NodeInfo, name: str, a: int, b: int) -> NodeInfo:
     """Another primitive of other operands, for the same result in the same cuts."""
     other = node._replace(primitive=TABLE[name], ins=(a, b))
@@ -68,4 +78,4 @@ def add_negative(graph: Graph, node: NodeInfo, a: int, _: NodeInfo, b: int) -> C
     return _instead(graph, node, name, a, b) if _floats(graph, node) else None
 
 
-FOLDING, SIGNS = rules(fold_expanded, squeeze_expanded), rules(scale_by_negative, add_negative)
+FOLDING, SIGNS = rules(fold_expanded, squeeze_expanded, add_padded), rules(scale_by_negative, add_negative)
