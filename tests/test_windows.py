@@ -133,7 +133,7 @@ def test_writes_through_windows_that_overlap(anywhere: ModuleType) -> None:
     factors[4] *= 2
     factors[1, 2] = 0
     assert x.grad.tolist() == factors.tolist()
-    for write in ("add_(1)", "copy_(torch.ones(3, 3, 3))", "masked_fill_(windows > 2, 0.0)"):
+    for write in ("add_(1)", "copy_(torch.ones(3, 3, 3))", "exp_()"):
         with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
             eval(f"windows.detach().{write}", {"windows": windows, "torch": torch})
     assert y.tolist() == expected.tolist()
@@ -172,9 +172,8 @@ def test_one_number_through_strides_that_cross(size: Any, strides: Any, anywhere
         assert view.tolist() == np.full(size, 7.0).tolist()
         (y * torch.arange(24.0) + x * 2).sum().backward()
         assert x.grad.tolist() == [2.0] * 24
-        if seven.grad is not None:  # each time that an element is seen, as in torch
-            places = np.lib.stride_tricks.as_strided(np.arange(24.0), size, tuple(8 * s for s in strides))
-            assert seven.grad.item() == places.sum()
+        if seven.grad is not None:  # each element counts once, however often it is seen
+            assert seven.grad.item() == np.arange(24.0)[memory == 7].sum()
 
 
 def test_one_number_through_a_part_of_windows(anywhere: ModuleType) -> None:
