@@ -12,6 +12,15 @@ import llvmlite.binding as llvm
 Function = Any  # a ctypes function of one address
 
 
+def _features() -> str:
+    """What this processor can do; where LLVM cannot tell, what all of its kind can."""
+    try:
+        features: str = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:
+        return ""
+    return features
+
+
 @cache
 def _machine(cpu: str | None = None, features: str | None = None) -> Any:
     """LLVM's description of a processor: the one at hand, or another kind of the same family."""
@@ -20,7 +29,7 @@ def _machine(cpu: str | None = None, features: str | None = None) -> Any:
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(
         cpu=llvm.get_host_cpu_name() if cpu is None else cpu,
-        features=llvm.get_host_cpu_features().flatten() if features is None else features,
+        features=_features() if features is None else features,
         opt=2,
         jit=True,
     )
@@ -44,7 +53,7 @@ def identity() -> tuple[str, ...]:
         version,
         llvm.get_default_triple(),
         llvm.get_host_cpu_name(),
-        llvm.get_host_cpu_features().flatten(),
+        _features(),
     )
 
 
