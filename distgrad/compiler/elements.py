@@ -6,7 +6,7 @@ from typing import Protocol
 
 from distgrad.compiler.builder import Lanes
 from distgrad.compiler.nest import COLUMN, FULL, ONE, ROW, Map, Nest, addresses
-from distgrad.compiler.writer import Writer, checked, nbytes, stored
+from distgrad.compiler.writer import Writer, checked
 
 
 class Code(Protocol):
@@ -49,7 +49,7 @@ class Elements:
             if space == ONE:
                 self.outer[value] = code.b.repeated(code.base[value], kind)
             elif space == ROW and self.nest.phase[value] <= phase:
-                at = code.b.name(f"getelementptr {stored(kind)}, ptr {code.buffers[value]}, i64 {k}")
+                at = code.b.element(code.buffers[value], k, kind)
                 self.outer[value] = code.b.repeated(at, kind)
 
     def begin(self, start: str) -> None:
@@ -58,8 +58,8 @@ class Elements:
 
     def _address(self, value: int) -> str:
         code = self.code
-        offset = code.b.name(f"mul i64 {self.start}, {nbytes(code.type(value))}")
-        return code.b.at(code.base[value] if code.space(value) == COLUMN else self.rows[value], offset)
+        base = code.base[value] if code.space(value) == COLUMN else self.rows[value]
+        return code.b.element(base, self.start, code.type(value))
 
     def get(self, value: int) -> Lanes:
         """The elements of a value."""

@@ -305,7 +305,7 @@ class Code:
                 kind = stored(part.type)
                 at = self.b.element(self.buffers[step.out], k, kind)
                 folded = self.b.fold(part, step.how)
-                with self.b.scalar():
+                with self.b.vectors_of(1):
                     self.b.store(folded, at)
             else:
                 self._store_part(part, self.sums[step.out][0])
@@ -328,5 +328,5 @@ class Code:
                     total, error = (self._load_part(p, "double") for p in places[1:])
                     whole = b.add(total, error)  # the error of what is infinite is NaN
                     folded = self.b.fold(b.select(b.isnan(error), total, whole), "add")
-            with self.b.scalar():
+            with self.b.vectors_of(1):
                 self.b.store(b.convert(folded, kind), self.base[step.out])

@@ -66,9 +66,9 @@ def translate(text: str, cpu: str | None = None, features: str | None = None) ->
 
 
 def load(code: bytes, name: str) -> Function:
-    """The function `name` of an object file; it lives as long as the process."""
+    """The function `name` of an object file; its code is there as long as somebody holds it."""
     library = llvm.JITLibraryBuilder().add_object_img(code).export_symbol(name)
     tracker = library.link(_jit(), f"loop{next(_numbers)}")
     made: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(tracker[name])
-    made.library = tracker  # the code goes when it goes
+    made.library = tracker
     return made

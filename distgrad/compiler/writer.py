@@ -127,11 +127,11 @@ class Writer(Builder):
         """A vector to memory."""
         kind = stored(x.type)
         made = (
-            x
+            x.name
             if kind == x.type
-            else Lanes(self.name(f"zext {self.vector('i1')} {x.name} to {self.vector(kind)}"), kind)
+            else self.name(f"zext {self.vector('i1')} {x.name} to {self.vector(kind)}")
         )
-        self.line(f"store {self.vector(kind)} {made.name}, ptr {address}, align {nbytes(x.type)}")
+        self.line(f"store {self.vector(kind)} {made}, ptr {address}, align {nbytes(x.type)}")
 
     def repeated(self, address: str, type: str) -> Lanes:
         """One element from memory, in every lane."""
@@ -193,14 +193,6 @@ class Writer(Builder):
         yield
         self.line(f"br label %{after}")
         self.begin(after)
-
-    @contextmanager
-    def scalar(self) -> Iterator[None]:
-        """Inside, values have one lane; what was computed outside has as many as before, and is not used."""
-        lanes, self.lanes = self.lanes, 1
-        known, self._known = self._known, {}
-        yield
-        self.lanes, self._known = lanes, known
 
     @contextmanager
     def along(

@@ -14,7 +14,7 @@ from typing import Any
 
 from distgrad.compiler import switch
 from distgrad.program import Fragment, Loop, Slot, Step
-from distgrad.worker.grouping import compiled
+from distgrad.worker.grouping import compilable
 
 TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into a core's second-level cache
 PRODUCT = 512 << 10  # the same beside products of matrices: long tiles suit BLAS more than they cost the rest
@@ -181,7 +181,7 @@ def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
     """Rows of a tile: as many as keep what the loop makes within `TILE` or `PRODUCT` bytes, what it reads in `READ`."""
     matrices = any(s.primitive.name == "contract" and len(slots[s.outs[0]].sharding.shape) > 1 for s in steps)
     largest = PRODUCT if matrices else TILE
-    if switch.on() and all(compiled(s, slots) or "view" in s.primitive.traits for s in steps):
+    if switch.on() and all(compilable(s, slots) or "view" in s.primitive.traits for s in steps):
         largest = READ  # what one unit makes on its way stays in the processor's registers
     made = {slot for step in steps if "view" not in step.primitive.traits for slot in step.outs}
     rows = READ

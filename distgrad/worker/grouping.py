@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from distgrad.compiler.builder import Builder, Lanes
@@ -26,10 +26,11 @@ from distgrad.compiler.nest import (
     Space,
     Value,
 )
-from distgrad.primitives.base import DTYPES, Fold, Lower
+from distgrad.primitives.base import DTYPES, Fold, Labels, Lower
 from distgrad.program import Slot, Step
 
 Shape = tuple[int, ...]
+Names = tuple[int | None, ...]
 Source = tuple[int, Space]  # a register, and how it is read
 
 
@@ -94,16 +95,21 @@ class Reading(NamedTuple):
 
 def reading(step: Step, frame: Frame, slots: Sequence[Slot]) -> Reading | None:
     """How a step fits into a frame; None: it does not."""
-    labels = step.labels
-    assert labels is not None
-    shapes = [slots[i].aval.shape for i in step.ins]
-    if isinstance(step.primitive.lower, Lower):
-        names, whole = labels.outs[0], slots[step.outs[0]].aval.shape
-    else:
-        whole = max(shapes, key=math.prod)
-        names = labels.ins[shapes.index(whole)]
+    shapes = tuple([slots[i].aval.shape for i in step.ins])
+    maps = isinstance(step.primitive.lower, Lower)
+    assert step.labels is not None
+    return _reading(step.labels, shapes, slots[step.outs[0]].aval.shape, maps, step.tile, frame)
+
+
+@lru_cache(maxsize=4096)  # a program has few kinds of steps
+def _reading(
+    labels: Labels, shapes: tuple[Shape, ...], out: Shape, maps: bool, tile: int | None, frame: Frame
+) -> Reading | None:
+    """The same by the step's labels, the shapes of its operands and result, and whether it is no reduction."""
+    whole = out if maps else max(shapes, key=math.prod)
+    names = labels.outs[0] if maps else labels.ins[shapes.index(whole)]
     dims = {name: d for d, name in enumerate(names) if name is not None}
-    if frame.of(whole) is None or (frame.rows and step.tile in dims and dims[step.tile] >= frame.rows):
+    if frame.of(whole) is None or (frame.rows and tile in dims and dims[tile] >= frame.rows):
         return None
     ins: list[Space] = []
     for shape, own in zip(shapes, labels.ins, strict=True):
@@ -111,10 +117,10 @@ def reading(step: Step, frame: Frame, slots: Sequence[Slot]) -> Reading | None:
         if space is None:
             return None
         ins.append(space)
-    made = _space(frame, dims, labels.outs[0], slots[step.outs[0]].aval.shape)
-    if isinstance(step.primitive.lower, Lower):
-        return Reading(tuple(ins), made) if made in (FULL, ROW) else None
-    return Reading(tuple(ins), made) if made is not None and _can_fold(frame, ins, made) else None
+    made = _space(frame, dims, labels.outs[0], out)
+    if made is None or not (made in (FULL, ROW) if maps else _can_fold(frame, ins, made)):
+        return None
+    return Reading(tuple(ins), made)
 
 
 def _space(frame: Frame, dims: dict[int, int], names: tuple[int | None, ...], shape: Shape) -> Space | None:
@@ -138,7 +144,7 @@ def _can_fold(frame: Frame, ins: list[Space], made: Space) -> bool:
     return made == COLUMN or (made == ONE and frame.rows == summed_by(frame.shape))
 
 
-def compiled(step: Step, slots: Sequence[Slot]) -> bool:
+def compilable(step: Step, slots: Sequence[Slot]) -> bool:
     """Whether a loop can have machine code for the step, as far as its kind goes."""
     lower = step.primitive.lower
     if lower is None or step.tile is None or len(step.outs) != 1:
@@ -154,9 +160,11 @@ def _frames(steps: Sequence[Step], slots: Sequence[Slot], windows: Sequence[int]
     """The frames that are worth a try, from the largest shape."""
     rows: dict[tuple[Shape, int], list[int]] = {}
     for step, window in zip(steps, windows, strict=True):
-        for shape in {slots[i].aval.shape for i in (*step.ins, *step.outs)}:
+        assert step.labels is not None
+        shapes = tuple([slots[i].aval.shape for i in (*step.ins, *step.outs)])
+        for shape in set(shapes):
             splits = rows.setdefault((shape, window), [])
-            splits += [n for n in [_split(step, shape, slots)] if n]
+            splits += [n for n in [_split(step.labels.ins + step.labels.outs, shapes, shape)] if n]
     found = []
     for (shape, window), splits in rows.items():
         often = max(set(splits), key=lambda n: (splits.count(n), n), default=summed_by(shape))
@@ -165,17 +173,17 @@ def _frames(steps: Sequence[Step], slots: Sequence[Slot], windows: Sequence[int]
     return sorted(found, key=lambda f: (math.prod(f.shape), len(f.shape), f), reverse=True)
 
 
-def _split(step: Step, shape: Shape, slots: Sequence[Slot]) -> int:
-    """How a step that reads or makes a value of `shape` splits it into rows and columns; 0: it does not."""
-    labels = step.labels
-    assert labels is not None
-    operands = list(zip(labels.ins + labels.outs, step.ins + step.outs, strict=True))
-    names = next(own for own, i in operands if slots[i].aval.shape == shape)
+@lru_cache(maxsize=4096)
+def _split(names: tuple[Names, ...], shapes: tuple[Shape, ...], shape: Shape) -> int:
+    """How a step, whose operands and results have these labels, splits one of them into rows and columns.
+
+    0: it does not.
+    """
+    whole = names[shapes.index(shape)]
     long = [d for d, n in enumerate(shape) if n > 1]
-    for own, i in operands:
-        has = [d for d in long if names[d] is not None and names[d] in own]
-        there = [n for n in slots[i].aval.shape if n > 1]
-        if has == long or not has or len(has) != len(there):
+    for own, other in zip(names, shapes, strict=True):
+        has = [d for d in long if whole[d] is not None and whole[d] in own]
+        if has == long or not has or len(has) != sum(n > 1 for n in other):
             continue
         if has == long[: len(has)]:
             return long[len(has)]
@@ -207,7 +215,8 @@ def units(
         if isinstance(frame, int) or not _worth(steps, members):
             made += [(level, 0, n, Unit((n,))) for n in members]
         else:
-            reads = {i for n in left if n not in members for i in steps[n].ins}
+            inside = set(members)
+            reads = {i for n in left if n not in inside for i in steps[n].ins}
             unit = _unit(steps, slots, operands, members, frame, reads | needed)
             made.append((level, 1, members[0], unit))
     made.sort(key=lambda entry: entry[:3])
@@ -218,7 +227,7 @@ def _frame_of(
     steps: Sequence[Step], slots: Sequence[Slot], windows: Sequence[int | None], left: Sequence[int]
 ) -> dict[int, Frame]:
     """The frame of each step that is compiled."""
-    able = {n: w for n in left if (w := windows[n]) is not None and compiled(steps[n], slots)}
+    able = {n: w for n in left if (w := windows[n]) is not None and compilable(steps[n], slots)}
     found: dict[int, Frame] = {}
     for frame in _frames([steps[n] for n in able], slots, list(able.values())):
         made: dict[int, Space] = {}  # where the slots lie that are made in this frame

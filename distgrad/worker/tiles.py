@@ -200,12 +200,7 @@ class Tiles(Registers):
         """Add the call of a compiled unit, and those that put its sums to others. False: the tile is empty."""
         step = self.steps[unit.steps[-1]]
         shape = self._frame(unit, extents, spans)
-        places = [
-            key
-            for n in unit.steps
-            for key in (*self.steps[n].outs, *((n, k) for k in range(len(self.steps[n].ins))))
-        ]
-        if 0 in shape or any(0 in extents[key] for key in places):
+        if 0 in shape or self._is_empty(unit, extents):
             return False
         outputs = [self.part_of_tile.get(slot, self.of_slot[slot]) for slot in unit.outputs]
         for slot, register in zip(unit.outputs, outputs, strict=True):
@@ -213,27 +208,23 @@ class Tiles(Registers):
             if target is not None:
                 targets[register] = target
         sources = [*[register for register, _ in unit.inputs], *outputs]
-        where = [targets.get(r, r) for r in sources]
-        calls.append(
-            (
-                step,
-                CompiledCall(unit, self.regs, where, shape, self._shares(unit), self._scratch(unit, shape)),
-            )
-        )
+        where, scratch = [targets.get(r, r) for r in sources], self._scratch(unit, shape)
+        made: list[Call] = [CompiledCall(unit, self.regs, where, shape, self._shares(unit), scratch)]
         for slot in unit.outputs:
             if slot in self.total:
-                register = self.levels[slot][0]
-                first = turn.first if len(self.levels[slot]) == 1 else turn.begins[0]
-                calls.append(
-                    (
-                        step,
-                        putting(
-                            targets[self.part_of_tile[slot]], self.regs, register, self.total[slot], first
-                        ),
-                    )
-                )
-                calls += [(step, call) for call in self._carries(slot, turn)]
+                part, levels = targets[self.part_of_tile[slot]], self.levels[slot]
+                first = turn.first if len(levels) == 1 else turn.begins[0]
+                made.append(putting(part, self.regs, levels[0], self.total[slot], first))
+                made += self._carries(slot, turn)
+        calls += [(step, call) for call in made]
         return True
+
+    def _is_empty(self, unit: Unit, extents: Extents) -> bool:
+        """Whether something that a unit reads or makes has no elements on a shard."""
+        steps = [(n, self.steps[n]) for n in unit.steps]
+        made = [slot for _, step in steps for slot in step.outs]
+        read = [(n, k) for n, step in steps for k in range(len(step.ins))]
+        return any(0 in extents[key] for key in (*made, *read))
 
     def _scratch(self, unit: Unit, shape: tuple[int, ...]) -> np.ndarray:
         """Memory for what a compiled unit keeps while it runs; without some of its steps that may be more."""
