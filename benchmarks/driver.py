@@ -19,7 +19,7 @@ from typing import Any
 import distgrad as torch
 import distgrad.nn.functional as F
 from benchmarks.silent import Silent
-from distgrad.ops import base
+from distgrad.ops import calling
 from distgrad.session import door
 
 Step = Callable[[], None]
@@ -71,7 +71,7 @@ def ops(step: Step) -> int:
 
     def watch(frame: FrameType, event: str, arg: Any) -> None:
         nonlocal count
-        count += event == "call" and frame.f_code is base.unwrap.__code__
+        count += event == "call" and frame.f_code is calling.unwrap.__code__
 
     sys.setprofile(watch)
     try:
@@ -111,16 +111,16 @@ def main() -> None:
         step()
         calls = transport.calls - calls
         session_calls = door.current().calls
-        calling = Calling(session_calls.run)
-        session_calls.run = calling  # type: ignore[method-assign]
+        spent = Calling(session_calls.run)
+        session_calls.run = spent  # type: ignore[method-assign]
         times, sending = [], []
         for _ in range(ROUNDS):
-            calling.time, start = 0.0, time.process_time()
+            spent.time, start = 0.0, time.process_time()
             for _ in range(STEPS):
                 step()
             times.append((time.process_time() - start) / STEPS * 1e6)
-            sending.append(calling.time / STEPS * 1e6)
-        session_calls.run = calling.run  # type: ignore[method-assign]
+            sending.append(spent.time / STEPS * 1e6)
+        session_calls.run = spent.run  # type: ignore[method-assign]
         each, beside = statistics.median(times), statistics.median(sending)
         print(
             f"{prepare.__name__}: {each:.0f} us a step ({min(times):.0f} to {max(times):.0f}) with {count} ops, "

@@ -50,6 +50,11 @@ def test_networks_of_layers_step_alike_on_workers_and_in_the_driver(name):
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+def test_ops_of_a_step_are_counted():
+    with distgrad.init("inproc", workers=1):
+        assert driver.ops(driver.regression(rows=64)) == 9
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("prepare", [driver.regression, driver.network])
 def test_simulated_workers(prepare):
