@@ -101,6 +101,28 @@ def test_a_training_step_is_one_call_for_each_worker(workers: Any, monkeypatch: 
     assert np.diff(serials).tolist() == [1, 1, 1]  # no stage of its own turns the sums of gradients round
 
 
+def test_small_work_that_is_put_off_keeps_no_parameter_back(
+    workers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bias and loss wait for the next step, and need some of this one; not what its parameters were made of."""
+    monkeypatch.setattr(placement, "LIGHT", 0)
+    w, b = (whole(np.ones(shape)).requires_grad_() for shape in ((SIDE, SIDE), (SIDE,)))
+    x, given, run = whole(np.eye(SIDE)).reshard(SIDE // 4), [], workers.calls.run
+
+    def noted(*args: Any, donate: Any = (), **kwargs: Any) -> Any:
+        given.append(len(donate))
+        return run(*args, donate=donate, **kwargs)
+
+    monkeypatch.setattr(workers.calls, "run", noted)
+    for _ in range(5):
+        ((x @ w + b) ** 2).sum().backward()
+        with torch.no_grad():
+            for p in (w, b):
+                p -= 0.1 * p.grad
+                p.grad = None
+    assert given[-3:] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "NAdam", "Adagrad"])
 def test_the_bits_are_those_of_workers_that_keep_everything(
     workers: Any, optimizer: str, monkeypatch: pytest.MonkeyPatch

@@ -43,7 +43,7 @@ def test_many_light_steps_are_cut_at_their_ends(
     """Cut by the limit of pending nodes alone, each part of the loop had another plan."""
     monkeypatch.setattr(placement, "STEPS", 40)
     for module in (recording, sending):
-        monkeypatch.setattr(module, "PENDING", 101)
+        monkeypatch.setattr(module, "FULL", 101)
     start(2)
     x = torch.tensor(X, sharding=4)
     w = torch.ones(X.shape[1], 2, requires_grad=True)

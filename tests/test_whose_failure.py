@@ -117,7 +117,7 @@ def test_a_pass_without_a_reader_does_what_it_can(session: Any) -> None:
 
 
 def test_much_pending_work_beside_it_is_sent_in_time(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "PENDING", 50)
+    monkeypatch.setattr(sending, "FULL", 50)
     session._full = 50
     huge = torch.zeros(HUGE) + 1
     made = [huge[n : n + 2] + 1 for n in range(120)]

@@ -74,6 +74,14 @@ def stored_bytes(slot: Slot, workers: int, worker: int) -> int:
     return slot.dtype.itemsize * int(sizes(slot.sharding)[mine.start : mine.stop].sum())
 
 
+@remembered(4 << 20, lambda _, each: 500 + 40 * len(each))
+def taken(slot: Slot, workers: int) -> tuple[int, ...]:
+    """The same, for each worker."""
+    ends = np.concatenate([[0], np.cumsum(sizes(slot.sharding))]) * slot.dtype.itemsize
+    mine = [held(slot.sharding.count, workers, worker) for worker in range(workers)]
+    return tuple((ends[[m.stop for m in mine]] - ends[[m.start for m in mine]]).tolist())
+
+
 def contiguous(region: Region, cell: Region) -> bool:
     """Whether a region of an array that fills the cell lies in one piece."""
     parts, wholes = extent(region), extent(cell)

@@ -226,6 +226,8 @@ def check_view(tensor: Tensor) -> None:
 def suits(tensor: Tensor, value: Value) -> Value:
     """The result of an in-place op with the tensor's dtype; torch's errors where dtype or shape do not fit."""
     target = tensor._avals
+    if value.result.spec is target.result.spec:
+        return value
     if value.dtype != target.dtype:
         if not castable(value.dtype, target.dtype):
             raise RuntimeError(
@@ -245,14 +247,16 @@ def write(tensor: Tensor, value: Value, where: CallSite) -> Value:
     target = tensor._avals
     if batching.used:
         value = _of_samples(value, target)
-    if value.sharding is not target.sharding and value.sharding != target.sharding:
-        value = session.emit("reshard", value, cuts=target.sharding)
+    spec = target.result.spec
+    if value.result.spec is not spec and value.sharding != spec.sharding:
+        value = session.emit("reshard", value, cuts=spec.sharding)
     if tensor._view is None:
         tensor._storage.replace(value)
     else:
         tensor._view.write(tensor._storage, value)
-    tensor._counter.number += 1
-    tensor._counter.changed = where
+    counter = tensor._counter
+    counter.number += 1
+    counter.changed = where
     return value
 
 

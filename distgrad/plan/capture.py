@@ -77,14 +77,14 @@ def apart_from(refused: AbstractSet[Node], pending: Sequence[Node]) -> list[Node
     return chosen
 
 
-def left_over(pending: Sequence[Node], sent: AbstractSet[Node], deferred: AbstractSet[Node]) -> list[Node]:
-    """What stays pending once some nodes were sent: the others, and of those what was not kept and they read."""
+def left_over(pending: Sequence[Node], sent: AbstractSet[Node], kept: AbstractSet[Result]) -> list[Node]:
+    """What stays pending once some nodes are `sent`: the others, and of those what they read and is not `kept`."""
     read: set[Result] = set()
     chosen = []
     for node in reversed(pending):
-        if node not in sent or node in deferred or any(o.pending and o in read for o in node.outputs):
+        if node not in sent or not read.isdisjoint(node.outputs):
             chosen.append(node)
-            read.update(node.inputs)
+            read.update([r for r in node.inputs if r.pending and r not in kept])
     chosen.reverse()
     return chosen
 

@@ -39,6 +39,9 @@ class Stage:
     last_use: list[Instance] = field(
         default_factory=list
     )  # kept instances that nothing needs after this stage
+    taken: list[tuple[int, ...]] | None = (
+        None  # what each of `holders` takes of each worker, once it was sent
+    )
 
 
 @dataclass

@@ -14,11 +14,10 @@ from distgrad.caching import Cache
 from distgrad.callsites import CallSite, origin
 from distgrad.errors import DistgradError, WorkerError
 from distgrad.exchange import Failure, routing
-from distgrad.exchange.base import stored_bytes
 from distgrad.exchange.boxes import unpack_large, unpack_small
 from distgrad.fields import pack_array
 from distgrad.plan.explain import Held
-from distgrad.program import Send, Slot
+from distgrad.program import Send
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
 from distgrad.worker.transport import Handle, Transport
@@ -76,8 +75,9 @@ class Calls:
         self.timeout = timeout
         # Ids to be freed by the next call; filled by __del__, so at any moment.
         self.freed: deque[int] = deque()
-        # For each id whose memory it takes; None: that of another id.
-        self.stored: dict[int, Slot | None] = {}
+        # For each id the bytes that it takes of each worker; none: it lies in the memory of another id.
+        self.stored: dict[int, tuple[int, ...]] = {}
+        self._ahead: dict[int, tuple[int, ...]] = {}  # those of calls that were not heard of yet
         self._serial = 0
         self._last_id = 0
         self._in_flight: deque[_Call] = deque()
@@ -91,27 +91,27 @@ class Calls:
         self._refused: DistgradError | None = None
         self.waits = True  # whether `run` waits, if too many stages are on their way
 
-    def new_id(self, holder: Slot | None) -> int:
-        """An id to store a value under; `holder` tells the memory that it takes."""
+    def new_id(self, taken: tuple[int, ...]) -> int:
+        """An id to store a value under that takes so many bytes of each worker."""
         self._last_id += 1
-        self.stored[self._last_id] = holder
+        self.stored[self._last_id] = taken
         return self._last_id
 
     def held(self) -> list[Held]:
         """For each worker the bytes that it stores, and those of them that the next call frees."""
-        return [Held(*both) for both in zip(self._bytes(self.stored), self.freed_bytes(), strict=True)]
+        stored = self._bytes(self.stored.values())
+        return [Held(*both) for both in zip(stored, self.freed_bytes(), strict=True)]
 
     def freed_bytes(self) -> list[int]:
         """For each worker the bytes that the next call frees."""
-        return self._bytes(list(self.freed))
+        return self._bytes([self.stored.get(i, ()) for i in list(self.freed)])
 
     def ahead_bytes(self) -> list[int]:
         """For each worker the bytes that it stores, or will, in calls that were not heard of yet."""
-        return self._bytes(i for call in self._in_flight for i in call.keep)
+        return self._bytes(self._ahead.values())
 
-    def _bytes(self, ids: Iterable[int]) -> list[int]:
-        slots = [slot for i in ids if (slot := self.stored.get(i)) is not None]
-        return [sum(stored_bytes(slot, self.workers, w) for slot in slots) for w in range(self.workers)]
+    def _bytes(self, taken: Iterable[tuple[int, ...]]) -> list[int]:
+        return [sum(each) for each in zip(*filter(None, taken), strict=True)] or [0] * self.workers
 
     def take_freed(self) -> list[int]:
         """The ids that the next call is to free."""
@@ -119,6 +119,7 @@ class Calls:
         while self.freed:
             number = self.freed.popleft()
             self.stored.pop(number, None)
+            self._ahead.pop(number, None)
             freed.append(number)
         return freed
 
@@ -174,6 +175,8 @@ class Calls:
             raise
         for number in donate:
             self.stored.pop(number, None)
+            self._ahead.pop(number, None)
+        self._ahead.update((number, self.stored.get(number, ())) for number in keep)
         self._in_flight.append(_Call(self._serial, sent.replies, sites, [*freed, *donate], keep))
         if self.waits:
             self.make_room()
@@ -286,17 +289,23 @@ class Calls:
             return f"worker {worker}"
         return f"worker {worker} (process {place['pid']} on {place['ip']})"
 
+    def _heard_of(self, call: _Call) -> None:
+        """The oldest call is over."""
+        self._in_flight.popleft()
+        for number in call.keep:
+            self._ahead.pop(number, None)
+
     def _collect(self) -> None:
         """Take the answers to the oldest call. Failures that were only passed on are its maker's."""
         call = self._in_flight[0]
         try:
             replies = self.get(call.replies)
         except DistgradError as refused:  # after anything else, such as Ctrl-C, the call is asked for again
-            self._in_flight.popleft()
+            self._heard_of(call)
             self.freed.extend(call.freed)  # a worker that was handed an error did not run, and freed nothing
             self._refused = self._refused or refused
             return
-        self._in_flight.popleft()
+        self._heard_of(call)
         told = [msgpack.unpackb(reply, raw=False) for reply in replies]
         if measure.active is not None and all("profile" in reply for reply in told):
             figures = [reply["profile"] for reply in told]

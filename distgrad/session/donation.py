@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distgrad.graph import Node, Result
-from distgrad.plan.capture import Capture, left_over
+from distgrad.plan.capture import Capture
 from distgrad.plan.costs import SMALL
 from distgrad.plan.plans import Plan
 
 Gifts = dict[int, list[Result]]  # by the number of the stage that may write over them
 
 
-def donated(plan: Plan, captured: Capture, pending: Sequence[Node]) -> Gifts:
-    """By stage, the results that nobody needs once it has run: not the user, nor what stays pending or is made again.
+def donated(plan: Plan, captured: Capture, left: Sequence[Node]) -> Gifts:
+    """By stage, the results that nobody needs once it has run: not the user, nor what is `left` or is made again.
 
     Only what lies whole on every worker, since that is what is written over, and no small things.
     """
@@ -33,7 +33,8 @@ def donated(plan: Plan, captured: Capture, pending: Sequence[Node]) -> Gifts:
     }
     if not found:
         return {}
-    kept = _still_read(plan, captured, pending)
+    again = (captured.nodes[n] for n in plan.repeatable)
+    kept = {result for node in (*left, *again) for result in node.inputs}
     last: dict[int, int] = {}
     for number, stage in enumerate(plan.stages):
         for value, sharding in stage.inputs:
@@ -43,11 +44,3 @@ def donated(plan: Plan, captured: Capture, pending: Sequence[Node]) -> Gifts:
     for value, number in last.items():
         stages.setdefault(number, []).append(found[value])
     return stages
-
-
-def _still_read(plan: Plan, captured: Capture, pending: Sequence[Node]) -> set[Result]:
-    """What nodes read that are not over with this plan: they wait, or may have to run again."""
-    nodes = captured.nodes
-    waiting = left_over(pending, set(nodes), {nodes[n] for n in plan.deferred})
-    read = {result for node in waiting for result in node.inputs}
-    return read.union(*(nodes[n].inputs for n in plan.repeatable))

@@ -221,7 +221,7 @@ def dispatch(name: str, inputs: Sequence[Value], attrs: dict[str, Any]) -> Seque
         return (_lazy_view(primitive, inputs[0], attrs),)
     if where is NOWHERE:
         raise DistgradError(LOST)  # before workers are started in vain
-    session = current()
+    session = current() if _session is None else _session
     if where is FETCH:
         session.bring(inputs)
         values = small(primitive, inputs, attrs, _inline_bytes, True)

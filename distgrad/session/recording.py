@@ -18,8 +18,9 @@ from distgrad.session.rematerialise import Replay, Replays, anchors
 from distgrad.session.signature import Signature, here, signature
 from distgrad.session.store import LOST, Store
 from distgrad.session.writes import LazyWrites, Log
+from distgrad.states import PENDING
 
-PENDING = 4_096  # nodes after which the pending work is sent by itself
+FULL = 4_096  # nodes after which the pending work is sent by itself
 
 
 class Recording(Store):
@@ -30,7 +31,7 @@ class Recording(Store):
         self.pending: list[Node] = []
         self.weight = 0.0  # what is pending, in bytes that its kernels touch
         self.logs: weakref.WeakSet[Log] = weakref.WeakSet()  # writes that wait
-        self._full = PENDING  # pending nodes at which they are sent
+        self._full = FULL  # pending nodes at which they are sent
         self._replays = Replays()  # of the pending nodes those that run for the second time
         # What pending nodes read that is stored, and could be made again.
         self._remakable: dict[Result, Remat] = {}
@@ -62,9 +63,10 @@ class Recording(Store):
             result = value.result
             if result.handle is nobody:
                 value.watched()
-            if result.lazy is not None:
-                self.record_lazy(result)
-            self._provide(result)
+            if result.state is not PENDING:
+                if result.lazy is not None:
+                    self.record_lazy(result)
+                self._provide(result)
             results.append(result)
             specs.append(result.spec)
         return results, signature(primitive, specs, attrs, self.shard_bytes)

@@ -13,6 +13,7 @@ from typing import Any
 from distgrad.caching import Cache
 from distgrad.callsites import call_site, origin
 from distgrad.errors import DistgradError, OutOfMemoryError
+from distgrad.exchange.base import taken
 from distgrad.graph import Node, RemoteRef, Result
 from distgrad.interrupts import held_back
 from distgrad.plan.build import build
@@ -27,7 +28,7 @@ from distgrad.session.budget import Chooser, Prepared, budgets
 from distgrad.session.calls import Box
 from distgrad.session.donation import Gifts, donated
 from distgrad.session.placement import waits_for_more
-from distgrad.session.recording import PENDING, Recording
+from distgrad.session.recording import FULL, Recording
 from distgrad.session.rematerialise import give_up, note
 from distgrad.session.room import check_room, too_large
 from distgrad.sharding import Sharding
@@ -108,7 +109,7 @@ class Sending(Recording):
                             del error, left
             elif left is not None:
                 self._send_in_parts([n for n in self._ready() if any(o.awaited for o in n.outputs)])
-            self._full, self._asked = PENDING + len(self.pending), None
+            self._full, self._asked = FULL + len(self.pending), None
             return error
 
     def _tell_over(self, over: Choice) -> None:
@@ -133,7 +134,9 @@ class Sending(Recording):
         return error
 
     def _ready(self) -> list[Node]:
-        """The pending nodes that somebody needs, but for what was refused and what reads it."""
+        """The pending nodes, which somebody needs, but for what was refused, what reads it and what only that needs."""
+        if not self._refused:
+            return list(self.pending)
         return needed(apart_from(self._refused, self.pending), None)
 
     def _send(self, nodes: list[Node], early: AbstractSet[Node] = frozenset()) -> Exception | None:
@@ -152,11 +155,13 @@ class Sending(Recording):
         except Exception as error:
             return error
         self._free(made)
-        gifts = donated(plan, captured, self.pending)
+        sent = set(nodes).difference([nodes[n] for n in plan.deferred])
+        left = left_over(self.pending, sent, {captured.results[v] for v in (*plan.stored, *plan.boxed)})
+        gifts = donated(plan, captured, left)
         with self._unbroken() if gifts else contextlib.nullcontext():
             self._run(captured, plan, gifts)
             self.left_budget = None
-            self.pending = left_over(self.pending, set(nodes), {nodes[n] for n in plan.deferred})
+            self.pending = left
         self._prune()
         self._refused.difference_update(nodes)
         if measure.active is not None:
@@ -251,8 +256,8 @@ class Sending(Recording):
         given: set[Result] = set()  # to calls that were begun
         try:
             for n, stage in enumerate(plan.stages):
-                for instance, holder in zip(stage.keep, stage.holders, strict=True):
-                    ids[instance] = self.calls.new_id(holder)
+                for instance, each in zip(stage.keep, self._taken(stage), strict=True):
+                    ids[instance] = self.calls.new_id(each)
                     made.add(ids[instance])
                 given.update(gifts.get(n, ()))
                 boxes[n] = self._submit(stage, ids, captured, boxes, gifts.get(n, ()))
@@ -286,6 +291,13 @@ class Sending(Recording):
             if len(copies) > COPIES:
                 self.release(copies.pop(next(iter(copies))))
             result.keep_copies(copies)
+
+    def _taken(self, stage: Stage) -> list[tuple[int, ...]]:
+        """For each value that a stage keeps the bytes that it takes of each worker."""
+        if stage.taken is None:
+            workers = self.calls.workers
+            stage.taken = [() if slot is None else taken(slot, workers) for slot in stage.holders]
+        return stage.taken
 
     def _submit(
         self,
