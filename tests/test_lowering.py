@@ -20,7 +20,6 @@ from distgrad.compiler.nest import (
     Nest,
     Reduction,
     Value,
-    addresses,
     lanes,
     scratch_bytes,
 )
@@ -45,14 +44,14 @@ def run(nest: Nest, arrays: dict[int, np.ndarray], rows: int, columns: int, last
     code = machine_code(nest, width, columns % width > 0 or last not in (None, columns))
     scratch = np.empty(scratch_bytes(nest, columns), np.uint8)
     words = [rows, columns, columns if last is None else last, scratch.ctypes.data]
-    for value in addresses(nest):
+    for value in nest.addresses:
         assert arrays[value].flags.c_contiguous
         words += [
             arrays[value].ctypes.data,
             arrays[value].itemsize * (columns if nest.values[value].space == FULL else 1),
         ]
     arguments = (ctypes.c_int64 * len(words))(*words)
-    assert len(words) == HEAD + 2 * len(addresses(nest))
+    assert len(words) == HEAD + 2 * len(nest.addresses)
     code(ctypes.addressof(arguments))
 
 

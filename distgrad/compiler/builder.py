@@ -124,9 +124,12 @@ class Builder:
 
     def _call(self, name: str, *xs: Lanes) -> Lanes:
         kind = xs[0].type
-        suffix = f"v{self.lanes}{'f' if xs[0].floating else 'i'}{BITS[kind]}"
         typed = [self._typed(x) for x in xs]
-        return Lanes(self.intrinsic(f"llvm.{name}.{suffix}", self.vector(kind), *typed), kind)
+        return Lanes(self.intrinsic(f"llvm.{name}.{self._suffix(kind)}", self.vector(kind), *typed), kind)
+
+    def _suffix(self, kind: str) -> str:
+        """How an intrinsic's name ends that works with vectors of these lanes."""
+        return f"v{self.lanes}{'f' if kind in INTEGER else 'i'}{BITS[kind]}"
 
     def add(self, x: Lanes, y: Lanes) -> Lanes:
         """x + y; of bools whether one is true."""

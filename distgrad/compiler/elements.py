@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from distgrad.compiler.builder import Lanes
-from distgrad.compiler.nest import COLUMN, FULL, ONE, ROW, Map, Nest, addresses
+from distgrad.compiler.nest import COLUMN, FULL, ONE, ROW, Map, Nest
 from distgrad.compiler.writer import Writer, checked
 
 
@@ -34,7 +34,7 @@ class Elements:
         self.code, self.nest, self.phase, self.k = code, code.nest, phase, k
         self.known: dict[int, Lanes] = {}
         self.rows: dict[int, str] = {}  # where the row of an array begins
-        for value in addresses(self.nest):
+        for value in self.nest.addresses:
             if code.space(value) == FULL:
                 offset = code.b.name(f"mul i64 {row}, {code.stride[value]}")
                 self.rows[value] = code.b.at(code.base[value], offset)

@@ -19,10 +19,10 @@ from __future__ import annotations
 from distgrad.compiler.builder import Lanes
 from distgrad.compiler.columns import Columns
 from distgrad.compiler.elements import Elements
-from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, ROWS, Map, Nest, Reduction, addresses
-from distgrad.compiler.writer import Writer, checked, identity, merge, stored, wide
+from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, ROWS, Map, Nest, Reduction
+from distgrad.compiler.totals import Totals
+from distgrad.compiler.writer import NAME, Writer, checked, identity, stored, wide
 
-NAME = "loop"  # of the function
 HEAD = 4  # arguments before the addresses
 ADDED = CHUNK // ROWS  # blocks of rows whose sum over rows is made in one go
 BLOCK = 128 // ROWS  # blocks of rows after which sums of columns go to the total
@@ -38,9 +38,11 @@ class Code:
         self.base: dict[int, str] = {}
         self.stride: dict[int, str] = {}
         self.buffers: dict[int, str] = {}  # of ROW values: a block's elements
-        self.sums: dict[int, list[str]] = {}  # of ONE values: vectors that are added up
         self.scratch = nest.kept
         self.columns = Columns(self)
+        ones = [s for s in nest.steps if isinstance(s, Reduction) and self.space(s.out) == ONE]
+        lanes_of = {s: self.rows if self._of_rows(s) else lanes for s in ones}
+        self.totals = Totals(self.b, nest.values, lanes_of)
 
     # What is where.
 
@@ -52,14 +54,24 @@ class Code:
         """Where a value lies."""
         return self.nest.values[value].space
 
+    def _of_rows(self, step: Reduction) -> bool:
+        return all(self.space(i) == ROW for i in step.ins)
+
     # The function.
 
     def text(self) -> str:
         """All of it."""
-        b = self.b
-        b.lines.append("entry:")
+        self.b.begin("entry")
         self._arguments()
         self._prepare()
+        self._body()
+        self.totals.finish(self.base)
+        for step in self.columns.sums:
+            self.columns.round(step.out)
+        return self.b.function(NAME)
+
+    def _body(self) -> None:
+        """All rows."""
         if self.rows == 1:
             with self.b.loop("%rows", 1, []) as (row, _):
                 last = self.b.name(f"icmp eq i64 {row}, %before_last")
@@ -69,69 +81,31 @@ class Code:
             with self.b.loop("%rows", self.rows, []) as (first, _):
                 left = self.b.name(f"sub i64 %rows, {first}")
                 self._block(first, self.b.least(left, str(self.rows)))
-        self._finish()
-        b.line("ret void")
-        parts = [
-            *b.constants,
-            f"define void @{NAME}(ptr noalias readonly %args) {{",
-            *b.lines,
-            "}",
-            *b.declared,
-        ]
-        return "\n".join(parts) + "\n"
 
     def _arguments(self) -> None:
         b = self.b
-
-        def argument(number: int, type: str, name: str) -> None:
-            b.line(f"{name}.at = getelementptr i64, ptr %args, i64 {number}")
-            b.line(f"{name} = load {type}, ptr {name}.at")
-
         for n, name in enumerate(("%rows", "%columns", "%last")):
-            argument(n, "i64", name)
-        argument(3, "ptr", "%scratch")
+            b.argument(n, "i64", name)
+        b.argument(3, "ptr", "%scratch")
         b.line("%before_last = sub i64 %rows, 1")
-        for n, value in enumerate(addresses(self.nest)):
+        for n, value in enumerate(self.nest.addresses):
             self.base[value], self.stride[value] = f"%base{value}", f"%stride{value}"
-            argument(HEAD + 2 * n, "ptr", self.base[value])
-            argument(HEAD + 2 * n + 1, "i64", self.stride[value])
+            b.argument(HEAD + 2 * n, "ptr", self.base[value])
+            b.argument(HEAD + 2 * n + 1, "i64", self.stride[value])
 
     def _prepare(self) -> None:
         """Memory for a block's rows, and for what is reduced."""
-        b = self.b
         for value, (space, _) in enumerate(self.nest.values):
-            kind = self.type(value)
             if space == ROW:
-                self.buffers[value] = self.b.read(f"alloca [{self.rows} x {stored(kind)}], align 64")
+                kind = stored(self.type(value))
+                self.buffers[value] = self.b.read(f"alloca [{self.rows} x {kind}], align 64")
+        self.totals.begin()
         for step in self.nest.steps:
-            if not isinstance(step, Reduction):
-                continue
-            kind, how = self.type(step.out), step.how
-            if self.space(step.out) == ONE:
-                floating = how == "add" and kind in ("float", "double")
-                most = wide(kind) if floating else kind
-                lanes = self._lanes_of(step)
-                # What is being added, its total and, of float64, that one's rounding errors.
-                for _ in range(3 if kind == "double" and floating else 2):
-                    self.sums.setdefault(step.out, []).append(
-                        self.b.read(f"alloca <{lanes} x {most}>, align 64")
-                    )
-                with self.b.vectors_of(lanes):
-                    begin = b.constant(kind, identity(how, kind))
-                    b.line(f"store {b.vector(kind)} {begin.name}, ptr {self.sums[step.out][0]}")
-                    begin = b.constant(most, identity(how, most))
-                    for place in self.sums[step.out][1:]:
-                        b.line(f"store {b.vector(most)} {begin.name}, ptr {place}")
-            elif self.space(step.out) == COLUMN:
+            if isinstance(step, Reduction) and self.space(step.out) == COLUMN:
+                kind = self.type(step.out)
                 self.columns.clear(step, self.columns.place(step.out, 0), kind)
-                if how == "add":
+                if step.how == "add":
                     self.columns.clear(step, self.columns.place(step.out, 1), wide(kind))
-
-    def _lanes_of(self, step: Reduction) -> int:
-        return self.rows if self._of_rows(step) else self.width
-
-    def _of_rows(self, step: Reduction) -> bool:
-        return all(self.space(i) == ROW for i in step.ins)
 
     # A block of rows.
 
@@ -196,14 +170,10 @@ class Code:
             there = self.b.compare("slt", self.b.numbers(), self.b.all_lanes(count))
             for step in steps:
                 operands = [self.b.load(self.buffers[i], self.type(i)) for i in step.ins]
-                kind = self.type(step.out)
-                place = self.sums[step.out][0]
-                self._store_part(
-                    self.b.merged(step.how, self._load_part(place, kind), operands, there), place
-                )
+                self.totals.put(step, self.b.merged(step.how, self.totals.get(step), operands, there))
         with self.b.when(self._each(ADDED, first, count)):
             for step in steps:
-                self._carry(step)
+                self.totals.carry(step)
 
     def _each(self, blocks: int, first: str, count: str) -> str:
         """Whether this block of rows is the last of so many, or of all."""
@@ -213,33 +183,6 @@ class Code:
         full = self.b.name(f"icmp eq i64 {turn}, {blocks - 1}")
         end = self.b.name(f"icmp eq i64 {done}, %rows")
         return self.b.name(f"or i1 {full}, {end}")
-
-    def _load_part(self, place: str, kind: str) -> Lanes:
-        name = self.b.read(f"load {self.b.vector(kind)}, ptr {place}, align 64")
-        return Lanes(name, kind)
-
-    def _store_part(self, x: Lanes, place: str) -> None:
-        self.b.line(f"store {self.b.vector(x.type)} {x.name}, ptr {place}, align 64")
-
-    def _carry(self, step: Reduction) -> None:
-        """What was added goes to its total, and begins anew."""
-        b = self.b
-        with self.b.vectors_of(self._lanes_of(step)):
-            kind, places = self.type(step.out), self.sums[step.out]
-            part = self._load_part(places[0], kind)
-            begin = b.constant(kind, identity(step.how, kind))
-            b.line(f"store {b.vector(kind)} {begin.name}, ptr {places[0]}, align 64")
-            if len(places) == 2:
-                most = wide(kind) if step.how == "add" else kind
-                total = self._load_part(places[1], most)
-                self._store_part(merge(b, step.how, total, b.convert(part, most)), places[1])
-                return
-            total, error = (self._load_part(p, kind) for p in places[1:])
-            made = b.add(total, part)  # Knuth's two-sum: made + lost is total + part
-            back = b.subtract(made, total)
-            lost = b.add(b.subtract(total, b.subtract(made, back)), b.subtract(part, back))
-            self._store_part(made, places[1])
-            self._store_part(b.add(error, lost), places[2])
 
     def _reductions(self, phase: int) -> list[Reduction]:
         """Those that elements of a phase go into."""
@@ -308,25 +251,5 @@ class Code:
                 with self.b.vectors_of(1):
                     self.b.store(folded, at)
             else:
-                self._store_part(part, self.sums[step.out][0])
-                self._carry(step)
-
-    def _finish(self) -> None:
-        """What was reduced to one."""
-        b = self.b
-        for step in self.nest.steps:
-            if not isinstance(step, Reduction) or self.space(step.out) != ONE:
-                if isinstance(step, Reduction) and self.space(step.out) == COLUMN and step.how == "add":
-                    self.columns.round(step.out)
-                continue
-            kind, places = self.type(step.out), self.sums[step.out]
-            with self.b.vectors_of(self._lanes_of(step)):
-                if len(places) == 2:
-                    most = wide(kind) if step.how == "add" else kind
-                    folded = self.b.fold(self._load_part(places[1], most), step.how)
-                else:
-                    total, error = (self._load_part(p, "double") for p in places[1:])
-                    whole = b.add(total, error)  # the error of what is infinite is NaN
-                    folded = self.b.fold(b.select(b.isnan(error), total, whole), "add")
-            with self.b.vectors_of(1):
-                self.b.store(b.convert(folded, kind), self.base[step.out])
+                self.totals.put(step, part)
+                self.totals.carry(step)

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from distgrad.caching import Cache
-from distgrad.compiler.emit import NAME, Code
+from distgrad.compiler.emit import Code
+from distgrad.compiler.emit_stencil import StencilCode
 from distgrad.compiler.nest import Nest
+from distgrad.compiler.stencil import Stencil
+from distgrad.compiler.writer import NAME
 
 KEPT = 64 << 20  # bytes, about, of functions with what LLVM holds for them
 FILES = 64 << 20  # bytes of files, of which the oldest go
@@ -30,11 +33,12 @@ def engine() -> Any:
     return importlib.import_module("distgrad.compiler.engine")
 
 
-def machine_code(nest: Nest, lanes: int, ragged: bool) -> Any:
-    """A function of the address of the arguments (see `emit`)."""
+def machine_code(nest: Nest | Stencil, lanes: int, ragged: bool) -> Any:
+    """A function of the address of the arguments (see `emit` and `emit_stencil`)."""
     known = nest.codes.get((lanes, ragged))
     if known is None:
-        text = Code(nest, lanes, ragged).text()
+        code = Code(nest, lanes, ragged) if isinstance(nest, Nest) else StencilCode(nest, lanes, ragged)
+        text = code.text()
         known = _functions.get(text) or _functions.again(text)
         known = known or _functions.keep(text, engine().load(_object(text), NAME))
         nest.codes[lanes, ragged] = known

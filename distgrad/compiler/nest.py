@@ -117,6 +117,11 @@ class Nest:
         return {}
 
     @property
+    def addresses(self) -> Sequence[int]:
+        """The values whose memory the code is told, in the order of its arguments."""
+        return (*self.inputs, *self.outputs)
+
+    @property
     def by_rows(self) -> bool:
         """Whether there is something for each row; else all is one long row, in chunks."""
         return any(v.space in (ROW, COLUMN) for v in self.values)
@@ -125,11 +130,6 @@ class Nest:
 def lanes(columns: int) -> int:
     """How many lanes a loop over so many columns has: as many as there are elements, up to `MOST_LANES`."""
     return min(MOST_LANES, 1 << (max(1, columns).bit_length() - 1))
-
-
-def addresses(nest: Nest) -> Sequence[int]:
-    """The values whose memory a nest is told, in the order of its arguments."""
-    return (*nest.inputs, *nest.outputs)
 
 
 def scratch_bytes(nest: Nest, columns: int) -> int:

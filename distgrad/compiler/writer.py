@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from distgrad.checks import CheckError
 from distgrad.compiler.builder import BITS, Builder, Lanes
 
+NAME = "loop"  # of every function
+
 
 def merge(b: Builder, how: str, x: Lanes, y: Lanes) -> Lanes:
     """Two parts of a reduction."""
@@ -68,6 +70,11 @@ class Writer(Builder):
         super().__init__(lanes)
         self.ragged = ragged
 
+    def function(self, name: str) -> str:
+        """All of what was written, as a function of the address of its arguments."""
+        head = f"define void @{name}(ptr noalias readonly %args) {{"
+        return "\n".join([*self.constants, head, *self.lines, "  ret void", "}", *self.declared]) + "\n"
+
     @contextmanager
     def loop(
         self, end: str, step: str | int, carried: list[tuple[str, str]]
@@ -96,6 +103,11 @@ class Writer(Builder):
                 f"  {name} = phi {type} [{first}, %{before}], [{here[n - 1]}, %{self.block}]"
             )
         self.begin(after)
+
+    def argument(self, number: int, type: str, name: str) -> None:
+        """Give an argument of the function a name."""
+        self.line(f"{name}.at = getelementptr i64, ptr %args, i64 {number}")
+        self.line(f"{name} = load {type}, ptr {name}.at")
 
     def read(self, code: str) -> str:
         """What `code` gives now: of memory, which may change."""
@@ -126,22 +138,42 @@ class Writer(Builder):
     def store(self, x: Lanes, address: str) -> None:
         """A vector to memory."""
         kind = stored(x.type)
-        made = (
-            x.name
-            if kind == x.type
-            else self.name(f"zext {self.vector('i1')} {x.name} to {self.vector(kind)}")
+        self.line(f"store {self.vector(kind)} {self._in_memory(x)}, ptr {address}, align {nbytes(x.type)}")
+
+    def _in_memory(self, x: Lanes) -> str:
+        """A vector of the type that is stored."""
+        kind = stored(x.type)
+        return x.name if kind == x.type else self.name(f"zext {self._typed(x)} to {self.vector(kind)}")
+
+    def load_where(self, mask: Lanes, address: str, type: str) -> Lanes:
+        """A vector from memory, of which only some lanes are read; the others are 0."""
+        kind = stored(type)
+        whole = self.vector(kind)
+        made = self.intrinsic(
+            f"llvm.masked.load.{self._suffix(kind)}.p0",
+            whole,
+            f"ptr {address}",
+            f"i32 {nbytes(type)}",
+            f"{self.vector('i1')} {mask.name}",
+            f"{whole} zeroinitializer",
         )
-        self.line(f"store {self.vector(kind)} {made}, ptr {address}, align {nbytes(x.type)}")
+        return Lanes(made, type) if kind == type else self.truth(Lanes(made, kind))
+
+    def store_where(self, mask: Lanes, x: Lanes, address: str) -> None:
+        """Some lanes of a vector to memory."""
+        kind, made = stored(x.type), self._in_memory(x)
+        whole, mask_type = self.vector(kind), self.vector("i1")
+        name = f"llvm.masked.store.{self._suffix(kind)}.p0"
+        self.declared[f"declare void @{name}({whole}, ptr, i32, {mask_type})"] = None
+        self.line(
+            f"call void @{name}({whole} {made}, ptr {address}, i32 {nbytes(x.type)}, {mask_type} {mask.name})"
+        )
 
     def repeated(self, address: str, type: str) -> Lanes:
         """One element from memory, in every lane."""
         kind = stored(type)
-        one, first = self.fresh(), self.fresh()
-        self.line(f"{one} = load {kind}, ptr {address}, align {nbytes(type)}")
-        self.line(f"{first} = insertelement {self.vector(kind)} poison, {kind} {one}, i64 0")
-        zeros = f"<{self.lanes} x i32> zeroinitializer"
-        made = self.name(f"shufflevector {self.vector(kind)} {first}, {self.vector(kind)} poison, {zeros}")
-        return Lanes(made, type) if kind == type else self.truth(Lanes(made, kind))
+        made = self.spread(self.read(f"load {kind}, ptr {address}, align {nbytes(type)}"), kind)
+        return made if kind == type else self.truth(made)
 
     def fold(self, x: Lanes, how: str) -> Lanes:
         """All lanes in one: halves are merged until one is left."""
@@ -176,13 +208,18 @@ class Writer(Builder):
 
     def all_lanes(self, number: str) -> Lanes:
         """An i64 in every lane."""
-        short = self.name(f"trunc i64 {number} to i32")
-        first = self.name(f"insertelement {self.vector('i32')} poison, i32 {short}, i64 0")
+        return self.spread(self.name(f"trunc i64 {number} to i32"), "i32")
+
+    def spread(self, one: str, type: str) -> Lanes:
+        """One element in every lane."""
+        whole = self.vector(type)
+        first = self.name(f"insertelement {whole} poison, {type} {one}, i64 0")
         zeros = f"<{self.lanes} x i32> zeroinitializer"
-        return Lanes(
-            self.name(f"shufflevector {self.vector('i32')} {first}, {self.vector('i32')} poison, {zeros}"),
-            "i32",
-        )
+        return Lanes(self.name(f"shufflevector {whole} {first}, {whole} poison, {zeros}"), type)
+
+    def only(self, x: Lanes) -> str:
+        """The element of a vector of one lane."""
+        return self.name(f"extractelement {self._typed(x)}, i64 0")
 
     @contextmanager
     def when(self, condition: str) -> Iterator[None]:
@@ -193,6 +230,24 @@ class Writer(Builder):
         yield
         self.line(f"br label %{after}")
         self.begin(after)
+
+    def either(
+        self, condition: str, one: Callable[[], list[Lanes]], other: Callable[[], list[Lanes]]
+    ) -> list[str]:
+        """What the first of two ways makes if an i1 is true, else the second."""
+        inside, outside, after = self.new_block(), self.new_block(), self.new_block()
+        self.line(f"br i1 {condition}, label %{inside}, label %{outside}")
+        made, ends = [], []
+        for block, way in ((inside, one), (outside, other)):
+            self.begin(block)
+            made.append(way())
+            ends.append(self.block)
+            self.line(f"br label %{after}")
+        self.begin(after)
+        return [
+            self.read(f"phi {self.vector(x.type)} [{x.name}, %{ends[0]}], [{y.name}, %{ends[1]}]")
+            for x, y in zip(*made, strict=True)
+        ]
 
     @contextmanager
     def along(

@@ -18,6 +18,7 @@ from distgrad.worker.grouping import compilable
 
 TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into a core's second-level cache
 PRODUCT = 512 << 10  # the same beside products of matrices: long tiles suit BLAS more than they cost the rest
+HALOED = 512 << 10  # the same where tiles read neighbours: one that lies across two shards is put together
 READ = 2 << 20  # bytes of a tile of an array that is only read: from memory once, then from the cache
 HEAVY = 32768  # multiply-adds for each row from which a product runs on whole shards: BLAS blocks for itself
 StepRows = Mapping[tuple[int, ...], int]  # of the tiles, by the results of a step
@@ -182,7 +183,8 @@ def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
     matrices = any(s.primitive.name == "contract" and len(slots[s.outs[0]].sharding.shape) > 1 for s in steps)
     largest = PRODUCT if matrices else TILE
     if switch.on() and all(compilable(s, slots) or "view" in s.primitive.traits for s in steps):
-        largest = READ  # what one unit makes on its way stays in the processor's registers
+        # What one unit makes on its way stays in the processor's registers. A tile at the edge of a halo is copied.
+        largest = HALOED if any("shifts" in s.primitive.traits for s in steps) else READ
     made = {slot for step in steps if "view" not in step.primitive.traits for slot in step.outs}
     rows = READ
     for step in steps:

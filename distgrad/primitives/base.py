@@ -221,6 +221,17 @@ class Fold:
     kinds: str = "f"
 
 
+@dataclass(frozen=True)
+class Offset:
+    """A regrouping that a compiled loop does by reading elsewhere: element i is element `i + by(dims, **attrs)`.
+
+    `dims`: how many dimensions there are; None: not so. `zeros`: where the operand has no such element, there is 0.
+    """
+
+    by: Callable[..., tuple[int, ...] | None]
+    zeros: bool = False
+
+
 ShapeRule = Callable[[Sequence[Aval], Attrs], tuple[Aval, ...]]
 LabelRule = Callable[[Sequence[Aval], Attrs], Labels]
 Fit = Callable[[Layout, Sequence[Aval], Attrs], bool]
@@ -271,7 +282,7 @@ class Primitive:
     traits: frozenset[Trait] = frozenset()
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
     batch: BatchRule | None = None
-    lower: Lower | Fold | None = None
+    lower: Lower | Fold | Offset | None = None
 
     def operations(self, ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
         """The number of operations for operands and results like these."""

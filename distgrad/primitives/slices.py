@@ -11,13 +11,24 @@ from typing import Any
 import numpy as np
 
 from distgrad.caching import remembered
-from distgrad.primitives.base import Attrs, Aval, Layout, Place, Primitive, expect, primitive
+from distgrad.primitives.base import Attrs, Aval, Layout, Offset, Place, Primitive, expect, primitive
 from distgrad.primitives.batching import Batch
 from distgrad.primitives.rules import holding, settled
 from distgrad.sharding import Bounds, Region, Sharding, extent
 
 Triple = tuple[int, int, int]  # start, length, step
 Slices = tuple[Triple, ...]
+
+
+def _starts(slices: Slices) -> tuple[int, ...] | None:
+    """Where a slice begins that leaves nothing out."""
+    return tuple([start for start, _, _ in slices]) if all(step == 1 for _, _, step in slices) else None
+
+
+def _before(slices: Slices) -> tuple[int, ...] | None:
+    """How far what is put into such a slice lies from its own elements."""
+    starts = _starts(slices)
+    return None if starts is None else tuple([-start for start in starts])
 
 
 # slice: each shard keeps what it holds of the slice; some may be left empty.
@@ -79,6 +90,7 @@ primitive(
     attrs={"slices": "slices"},
     traits={"placed", "view", "shifts"},
     flops=0,
+    lower=Offset(lambda dims, slices: _starts(slices)),
 )
 
 
@@ -278,4 +290,5 @@ primitive(
     attrs={"slices": "slices", "cuts": "cuts"},
     traits={"into", "placed", "view", "shifts"},
     flops=0,
+    lower=Offset(lambda dims, slices, cuts: _before(slices), zeros=True),
 )

@@ -12,7 +12,8 @@ import numpy as np
 
 from distgrad.compiler.emit import HEAD
 from distgrad.compiler.machine import machine_code
-from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, Nest, Space, addresses, lanes
+from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, Nest, Space, lanes
+from distgrad.compiler.stencil import Stencil
 from distgrad.program import Step
 from distgrad.worker.grouping import Unit
 
@@ -35,16 +36,16 @@ class CompiledCall:
         scratch: np.ndarray,
     ):
         nest = unit.nest
-        assert nest is not None
+        assert isinstance(nest, Nest)
         self.regs, self.shares = regs, shares
-        values = addresses(nest)
+        values = nest.addresses
         rows, columns, last = _extent(nest, unit.rows, shape)
         width = lanes(columns)
         self.function = machine_code(nest, width, columns % width > 0 or last != columns)
         self.arguments = (ctypes.c_int64 * (HEAD + 2 * len(values)))(rows, columns, last, scratch.ctypes.data)
         self.address = ctypes.addressof(self.arguments)
         size = {FULL: math.prod(shape), ROW: rows, COLUMN: columns, ONE: 1}
-        self.changing: list[tuple[int, _Place]] = []
+        self.changing: list[tuple[int, _Place | _Box]] = []
         self.kept: list[Any] = [scratch]  # what the arguments point to for good
         for n, (source, v) in enumerate(zip(sources, values, strict=True)):
             space, dtype = nest.values[v]
@@ -66,6 +67,102 @@ class CompiledCall:
         for array, there, written in copies:
             if written:
                 np.copyto(array, there)
+
+
+Bounds = tuple[int, int]
+NEVER = 1 << 30  # a coordinate that no box reaches
+
+
+class StencilCall(CompiledCall):
+    """The call of a stencil for tiles in which its places lie in these `regions`, in coordinates of their own.
+
+    The other parameters are those of `CompiledCall`. Raises ValueError for a box that is too large.
+    """
+
+    def __init__(
+        self,
+        unit: Unit,
+        regs: list[Any],
+        sources: Sequence[int | np.ndarray],
+        regions: Sequence[Sequence[Bounds]],
+        shares: list[tuple[Step, float]],
+    ):
+        nest = unit.nest
+        assert isinstance(nest, Stencil)
+        self.regs, self.shares = regs, shares
+        values, inputs = nest.addresses, len(nest.inputs)
+        box = boxed(unit, regions)
+        begin, lengths = [lo for lo, _ in box], [hi - lo for lo, hi in box]
+        if max(lengths) >= NEVER // 2:
+            raise ValueError(f"a stencil over {lengths} elements")
+        width = lanes(lengths[-1])
+        self.function = machine_code(nest, width, lengths[-1] % width > 0)
+        bounds = []
+        for spot, region in zip(unit.spots, regions, strict=True):
+            own = [(-NEVER, NEVER) if d is None else region[d] for d in spot.dims]
+            bounds.append([(lo - b, hi - b) for (lo, hi), b in zip(own, begin, strict=True)])
+        numbers = [math.prod(lengths[:-1])]
+        reach = list(zip(bounds, nest.reach, strict=True))
+        for d, length in enumerate(lengths):
+            first = max(own[d][0] - least[d] for own, (least, _) in reach)
+            last = min(own[d][1] - most[d] for own, (_, most) in reach)
+            numbers += [0, length, first, last]
+        at = len(numbers)
+        numbers += [0] * (len(values) * (1 + nest.dims))
+        numbers += [end for own in bounds for pair in own for end in pair]
+        self.arguments = (ctypes.c_int64 * len(numbers))(*numbers)
+        self.address = ctypes.addressof(self.arguments)
+        self.changing = []
+        self.kept = []
+        for n, (source, v) in enumerate(zip(sources, values, strict=True)):
+            shape = tuple([hi - lo for lo, hi in regions[n]])
+            offsets = [lo for lo, _ in bounds[n]]
+            dims, dtype = unit.spots[n].dims, nest.values[v].dtype
+            place = _Box(self.arguments, at + n * (1 + nest.dims), shape, dims, offsets, dtype, n >= inputs)
+            if isinstance(source, int):
+                self.changing.append((source, place))
+            else:
+                self.kept.append(place.put(source))
+
+
+def boxed(unit: Unit, regions: Sequence[Sequence[Bounds]]) -> list[Bounds]:
+    """The box that a stencil goes through so that it fills its outputs and adds up all that it must."""
+    nest = unit.nest
+    assert isinstance(nest, Stencil)
+    made = [
+        (nest.values[v].space, r) for v, r in zip(nest.outputs, regions[len(nest.inputs) :], strict=False)
+    ]
+    filled = [r for space, r in made if space == FULL] + [*regions[len(regions) - len(nest.reductions) :]]
+    there = [r for r in filled if all(lo < hi for lo, hi in r)] or [[(0, 0)] * nest.dims]
+    return [(min(lo for lo, _ in along), max(hi for _, hi in along)) for along in zip(*there, strict=True)]
+
+
+class _Box(NamedTuple):
+    """The arguments that tell where one array lies whose first element has the coordinates `offsets`, or none."""
+
+    arguments: Any
+    at: int
+    shape: tuple[int, ...]
+    dims: tuple[int | None, ...]
+    offsets: list[int]
+    dtype: np.dtype
+    written: bool
+
+    def put(self, array: np.ndarray) -> np.ndarray:
+        """As `_Place.put`."""
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise ValueError(f"{array.shape} of {array.dtype}, where {self.shape} of {self.dtype} is read")
+        last = self.dims[-1] if self.dims else None
+        if last is not None and self.shape[last] > 1 and array.strides[last] != array.itemsize:
+            array = np.empty(array.shape, array.dtype) if self.written else np.array(array, order="C")
+        address = array.__array_interface__["data"][0]
+        for n, (d, offset) in enumerate(zip(self.dims, self.offsets, strict=True)):
+            if d is not None:
+                stride = array.strides[d] if n < len(self.dims) - 1 else array.itemsize
+                address -= offset * stride
+                self.arguments[self.at + 1 + n] = stride
+        self.arguments[self.at] = address
+        return array
 
 
 def _extent(nest: Nest, split: int, shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ each column, or one. What a step reads decides in which group it can be, and whe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -26,8 +26,10 @@ from distgrad.compiler.nest import (
     Space,
     Value,
 )
-from distgrad.primitives.base import DTYPES, Fold, Labels, Lower
+from distgrad.compiler.stencil import Stencil
+from distgrad.primitives.base import DTYPES, Fold, Labels, Lower, Offset
 from distgrad.program import Slot, Step
+from distgrad.worker.stencils import Making, Spot, members
 
 Shape = tuple[int, ...]
 Names = tuple[int | None, ...]
@@ -38,7 +40,7 @@ class Unit(NamedTuple):
     """Steps that run as one call. `nest`, if they are compiled: its inputs are registers, its outputs slots."""
 
     steps: tuple[int, ...]
-    nest: Nest | None = None
+    nest: Nest | Stencil | None = None
     inputs: tuple[Source, ...] = ()
     outputs: tuple[int, ...] = ()
     rows: int = 0  # how many of the dimensions are rows
@@ -47,6 +49,7 @@ class Unit(NamedTuple):
         -1,
     )  # a step, and which of its operands (-1: its result) has all of the frame's shape
     whole: bool = True  # False: the witness has but the rows, as no value has more
+    spots: tuple[Spot, ...] = ()  # of a stencil: inputs, outputs, what has zeros around, what is added up
 
 
 class Frame(NamedTuple):
@@ -151,6 +154,8 @@ def compilable(step: Step, slots: Sequence[Slot]) -> bool:
         return False
     if any(slots[i].aval.size == 0 for i in (*step.ins, *step.outs)):
         return False
+    if isinstance(lower, Offset):
+        return True
     kinds = [slots[i].dtype.kind for i in step.ins]
     how = step.layout.labels.merge if step.layout.labels is not None else None
     return set(kinds) <= set(lower.kinds) and (isinstance(lower, Lower) or how == lower.how or how is None)
@@ -205,20 +210,32 @@ def units(
     `operands` are the registers that each step reads, `windows` what all of its operands and results have of a tile,
     `needed` the slots that are read after the loop.
     """
-    frame_of = _frame_of(steps, slots, windows, left)
-    order = _levels(steps, left, frame_of)
+    stencils, borders = members(steps, slots, left, lambda step: compilable(step, slots))
+    group_of: dict[int, Frame | int] = {n: -1 - g for n, g in stencils.items()}
+    rest = [n for n in left if n not in stencils]
+    group_of.update(_frame_of(steps, slots, windows, rest))
+    order = _levels(steps, left, group_of, borders)
+    _sink(steps, left, group_of, order, needed)
     groups: dict[tuple[int, Frame | int], list[int]] = {}
     for n in left:
-        groups.setdefault((order[n], frame_of.get(n, n)), []).append(n)
+        groups.setdefault((order[n], group_of.get(n, n)), []).append(n)
     made: list[tuple[int, int, int, Unit]] = []
-    for (level, frame), members in groups.items():
-        if isinstance(frame, int) or not _worth(steps, members):
-            made += [(level, 0, n, Unit((n,))) for n in members]
+    for (level, group), chosen in groups.items():
+        if (isinstance(group, int) and group >= 0) or not _worth(steps, chosen):
+            made += [(level, 0, n, Unit((n,))) for n in chosen]
+            continue
+        inside = set(chosen)
+        wanted = needed.union(*(steps[n].ins for n in left if n not in inside))
+        if isinstance(group, int):
+            making = Making(steps, slots, operands)
+            for n in chosen:
+                making.add(n)
+            nest, reads, outs, spots = making.done(wanted)
+            inputs = tuple([(register, FULL) for register in reads])
+            unit = Unit(tuple(chosen), nest, inputs, tuple(outs), spots=tuple(spots))
         else:
-            inside = set(members)
-            reads = {i for n in left if n not in inside for i in steps[n].ins}
-            unit = _unit(steps, slots, operands, members, frame, reads | needed)
-            made.append((level, 1, members[0], unit))
+            unit = _unit(steps, slots, operands, chosen, group, wanted)
+        made.append((level, 1, chosen[0], unit))
     made.sort(key=lambda entry: entry[:3])
     return [unit for *_, unit in made]
 
@@ -227,7 +244,13 @@ def _frame_of(
     steps: Sequence[Step], slots: Sequence[Slot], windows: Sequence[int | None], left: Sequence[int]
 ) -> dict[int, Frame]:
     """The frame of each step that is compiled."""
-    able = {n: w for n in left if (w := windows[n]) is not None and compilable(steps[n], slots)}
+    able = {
+        n: w
+        for n in left
+        if (w := windows[n]) is not None
+        and not isinstance(steps[n].primitive.lower, Offset)
+        and compilable(steps[n], slots)
+    }
     found: dict[int, Frame] = {}
     for frame in _frames([steps[n] for n in able], slots, list(able.values())):
         made: dict[int, Space] = {}  # where the slots lie that are made in this frame
@@ -246,24 +269,46 @@ def _frame_of(
     return found
 
 
-def _levels(steps: Sequence[Step], left: Sequence[int], frame_of: dict[int, Frame]) -> dict[int, int]:
-    """When each step can run: what reads from a group outside of it waits for that to end."""
+def _levels(
+    steps: Sequence[Step], left: Sequence[int], group_of: Mapping[int, Hashable], borders: set[int]
+) -> dict[int, int]:
+    """When each step can run: what reads from a group outside of it, or across a border, waits for that to end."""
     maker = {slot: n for n in left for slot in steps[n].outs}
     level: dict[int, int] = {}
     for n in left:
         before = [maker[i] for i in steps[n].ins if i in maker]
-        mine = frame_of.get(n)
+        mine = group_of.get(n)
         level[n] = max(
-            [level[m] + (m in frame_of and frame_of[m] != mine) for m in before],
+            [level[m] + (m in group_of and (group_of[m] != mine or n in borders)) for m in before],
             default=0,
         )
     return level
 
 
+def _sink(
+    steps: Sequence[Step],
+    left: Sequence[int],
+    group_of: Mapping[int, Hashable],
+    level: dict[int, int],
+    needed: set[int],
+) -> None:
+    """Shifts go to the first of their readers, if all are of the same group: else what they make would be stored."""
+    readers: dict[int, list[int]] = {}
+    for n in left:
+        for i in steps[n].ins:
+            readers.setdefault(i, []).append(n)
+    for n in reversed(left):
+        (out, *_), own = steps[n].outs, readers.get(steps[n].outs[0], [])
+        moved = n in group_of and isinstance(steps[n].primitive.lower, Offset) and out not in needed
+        if moved and own and all(group_of.get(m) == group_of[n] for m in own):
+            level[n] = min(level[m] for m in own)
+
+
 def _worth(steps: Sequence[Step], members: Sequence[int]) -> bool:
     """Whether compiling these steps gains anything over NumPy's own passes."""
+    moved = [isinstance(steps[n].primitive.lower, Offset) for n in members]
     light = [isinstance(low := steps[n].primitive.lower, Lower) and low.light for n in members]
-    return len(members) > 1 or not all(light)
+    return not all(moved) and (len(members) > 1 or not all(light))
 
 
 def _unit(

@@ -17,10 +17,10 @@ from distgrad.checks import CheckError
 from distgrad.primitives import Place
 from distgrad.primitives.rules import place
 from distgrad.program import Step
-from distgrad.sharding import Bounds, Cut, Region, extent
+from distgrad.sharding import Bounds, Cut, extent
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import alone, refers
-from distgrad.worker.tiles import Extents, Form, StepFailed, Stream, Tile, Tiles, tile_place, tiled
+from distgrad.worker.tiles import Extents, Form, Placed, StepFailed, Stream, Tile, Tiles, tile_place, tiled
 
 
 class Local(Protocol):
@@ -185,10 +185,11 @@ class LoopRunner(Tiles):
         meter: Meter | None,
     ) -> dict[int, np.ndarray]:
         """Run the steps tile by tile."""
-        shifted = {n: self._place(n, shard) for n in self.shifts}
+        placed: dict[int, Place] = {}
         lengths: tuple[Any, ...] = tuple([hi - lo for grid in bounds for lo, hi in grid])
-        if shifted:
-            lengths += tuple([_relative(where) for where in shifted.values()])
+        if self.shifts:
+            relative, placed = self._placed_steps(shard)
+            lengths += relative
         extents = self._extents.get(lengths) or self._extents.again(lengths)
         if extents is None:
             extents = self._extents.keep(lengths, self._shapes(shard))
@@ -203,13 +204,21 @@ class LoopRunner(Tiles):
             frozenset(skip),
             tuple([register for register, *_ in streams]),  # what failed elsewhere is not among them
         )
-        tiles = self.tiles(form, first, streams, extents, shifted)
+        tiles = self.tiles(form, first, streams, extents, placed)
         places = [(register, n, self._place(n, shard)) for n, register in self.told.items()]
         try:
             self._run_tiles(tiles, first, regs, streams, places, meter)
         finally:
             regs[:] = [None] * len(regs)  # what was read is not kept alive
         return out
+
+    def _placed_steps(self, shard: int) -> Placed:
+        """Where all steps read and write on a shard: to each other, and in their operands and results."""
+        known = self._placed.get(shard) or self._placed.again(shard)
+        if known is None:
+            placed = {n: self._place(n, shard) for n in range(len(self.steps))}
+            known = self._placed.keep(shard, (_relative(placed.values()), placed))
+        return known
 
     def _shapes(self, shard: int) -> Extents:
         """The shapes of what the steps read and make on one shard."""
@@ -285,12 +294,14 @@ def _is_free(regs: list[Any], register: int, gift: list[Any] | None, form: tuple
     )
 
 
-def _relative(where: Place) -> Region:
-    """Where in its operand the result of a regrouping begins, and how long both are."""
-    (source,), (out,) = where.ins, where.outs
-    return tuple([(c - a, b - a) for (a, b), (c, _) in zip(source, out, strict=True)]) + tuple(
-        [(0, d - c) for c, d in out]
-    )
+def _relative(places: Iterable[Place]) -> tuple[Bounds, ...]:
+    """Where operands and results of steps lie to each other: bounds, counted from the first along each dimension."""
+    found: list[Bounds] = []
+    origin: dict[int, int] = {}
+    for where in places:
+        for region in (*where.ins, *where.outs):
+            found += [(lo - origin.setdefault(d, lo), hi - lo) for d, (lo, hi) in enumerate(region)]
+    return tuple(found)
 
 
 def _bounds(cuts: tuple[Cut, ...], shard: int) -> list[Bounds]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.compiler import switch
-from distgrad.compiler.nest import scratch_bytes
+from distgrad.compiler.nest import Nest, scratch_bytes
 from distgrad.primitives import MERGES
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Cut, Sharding
@@ -272,7 +272,7 @@ class Registers:
         """Bytes that a compiled unit keeps while it runs, at most."""
         most = 0
         for unit in self.units:
-            if unit.nest is not None and unit.whole:
+            if isinstance(unit.nest, Nest) and unit.whole:
                 n, k = unit.witness
                 step = self.steps[n]
                 cuts = self.slots[step.outs[0] if k < 0 else step.ins[k]].sharding.cuts[unit.rows :]

@@ -16,7 +16,8 @@ import numpy as np
 
 from distgrad import checks
 from distgrad.caching import Cache
-from distgrad.compiler.nest import scratch_bytes
+from distgrad.compiler.nest import Nest, scratch_bytes
+from distgrad.compiler.stencil import Stencil
 from distgrad.primitives import Place
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Bounds, Cut, Region
@@ -34,7 +35,7 @@ from distgrad.worker.binding import (
     viewed,
     writing,
 )
-from distgrad.worker.compiled import CompiledCall
+from distgrad.worker.compiled import CompiledCall, StencilCall, boxed
 from distgrad.worker.grouping import Unit
 from distgrad.worker.pool import Pool
 from distgrad.worker.registers import Narrow, Registers, Turn, tile_dim, turn_of
@@ -44,6 +45,7 @@ KEPT = 1 << 20  # bytes of what a loop knows of forms of shards
 Index = tuple[slice, ...]
 Bound = list[tuple[Step, Call]]
 Ready = tuple[Bound, dict[int, np.ndarray]]  # calls, and the temporaries that registers point to
+Placed = tuple[tuple[Bounds, ...], dict[int, Place]]  # where steps lie to each other, and each by itself
 Extents = dict[Any, tuple[int, ...]]  # the shape of each result, and of operand k of step n
 # What is read or written tile by tile: the register, the array, the index of the dimensions before, the window.
 Stream = tuple[int, Any, Index, int]
@@ -97,18 +99,20 @@ class Tiles(Registers):
         self._extents: Cache[Any, Extents] = Cache(KEPT, lambda _, made: 200 + 100 * len(made))
         self._tiles: Cache[Form, list[Tile]] = Cache(KEPT, _weight)
         self._ready: Cache[Any, Ready] = Cache(KEPT, lambda _, ready: 1000 + 700 * len(ready[0]))
+        self._placed: Cache[int, Placed] = Cache(KEPT, lambda _, made: 200 + 600 * len(made[1]))  # by shard
         self._memory: dict[int, np.ndarray] = {}  # by register: the memory of a partial sum
 
     @property
     def nbytes(self) -> int:
         """Bytes that it takes, about: of its steps, and of what is ready for shards that it has seen."""
-        ready = self._extents.nbytes + self._tiles.nbytes + self._ready.nbytes
+        ready = self._extents.nbytes + self._tiles.nbytes + self._ready.nbytes + self._placed.nbytes
         return 2000 + 2500 * len(self.steps) + ready
 
     def tiles(
         self, form: Form, first: int, streams: list[Stream], extents: Extents, places: dict[int, Place]
     ) -> list[Tile]:
-        """The tiles of a shard, which begin at `first`. `places` tells where regroupings read and write."""
+        """The tiles of a shard, which begin at `first`. `places` tells where steps read and write: those of
+        regroupings, or of all steps if there are regroupings."""
         found = self._tiles.get(form) or self._tiles.again(form)
         return found or self._tiles.keep(form, self._plan(form, first, streams, extents, places))
 
@@ -155,7 +159,7 @@ class Tiles(Registers):
             targets[register] = self._part(register, extents)
         calls: Bound = []
         for unit in self.units if not skip else self.units_without(skip):
-            if unit.nest is not None and self._compiled(unit, turn, spans, extents, calls, targets):
+            if unit.nest is not None and self._compiled(unit, turn, spans, extents, places, calls, targets):
                 continue
             for n in unit.steps:
                 self._plain(n, turn, spans, extents, places, calls, targets, unit.nest is not None)
@@ -175,8 +179,9 @@ class Tiles(Registers):
         """Add the calls of step `n`, by NumPy. `alone`: it was to be compiled with others, and has no buffer."""
         step = self.steps[n]
         try:
-            target = self._target(step.outs[0], extents, spans)
-            if alone and target is None and step.outs[0] not in (*self.escaping, *self.total):
+            into = "into" in step.primitive.traits
+            target = self._target(step.outs[0], extents, spans) if into else None
+            if alone and into and target is None and step.outs[0] not in (*self.escaping, *self.total):
                 target = np.empty(self._shape(step.outs[0], extents, spans), self.slots[step.outs[0]].dtype)
             if step.layout.labels is None:
                 at = tile_place(places[n], self.narrowed[n], spans)
@@ -194,12 +199,18 @@ class Tiles(Registers):
         turn: Turn,
         spans: list[Bounds],
         extents: Extents,
+        places: dict[int, Place],
         calls: Bound,
         targets: dict[int, np.ndarray],
     ) -> bool:
         """Add the call of a compiled unit, and those that put its sums to others. False: the tile is empty."""
         step = self.steps[unit.steps[-1]]
-        shape = self._frame(unit, extents, spans)
+        regions: list[Region] = []
+        if isinstance(unit.nest, Stencil):
+            regions = self._regions(unit, spans, places)
+            shape = tuple([hi - lo for lo, hi in boxed(unit, regions)])
+        else:
+            shape = self._frame(unit, extents, spans)
         if 0 in shape or self._is_empty(unit, extents):
             return False
         outputs = [self.part_of_tile.get(slot, self.of_slot[slot]) for slot in unit.outputs]
@@ -208,8 +219,12 @@ class Tiles(Registers):
             if target is not None:
                 targets[register] = target
         sources = [*[register for register, _ in unit.inputs], *outputs]
-        where, scratch = [targets.get(r, r) for r in sources], self._scratch(unit, shape)
-        made: list[Call] = [CompiledCall(unit, self.regs, where, shape, self._shares(unit), scratch)]
+        where, shares = [targets.get(r, r) for r in sources], self._shares(unit)
+        made: list[Call] = [
+            StencilCall(unit, self.regs, where, regions, shares)
+            if regions
+            else CompiledCall(unit, self.regs, where, shape, shares, self._scratch(unit, shape))
+        ]
         for slot in unit.outputs:
             if slot in self.total:
                 part, levels = targets[self.part_of_tile[slot]], self.levels[slot]
@@ -218,6 +233,14 @@ class Tiles(Registers):
                 made += self._carries(slot, turn)
         calls += [(step, call) for call in made]
         return True
+
+    def _regions(self, unit: Unit, spans: list[Bounds], places: dict[int, Place]) -> list[Region]:
+        """Where the places of a stencil lie in a tile."""
+        found = []
+        for spot in unit.spots:
+            at = tile_place(places[spot.step], self.narrowed[spot.step], spans)
+            found.append(at.outs[0] if spot.which < 0 else at.ins[spot.which])
+        return found
 
     def _is_empty(self, unit: Unit, extents: Extents) -> bool:
         """Whether something that a unit reads or makes has no elements on a shard."""
@@ -228,7 +251,7 @@ class Tiles(Registers):
 
     def _scratch(self, unit: Unit, shape: tuple[int, ...]) -> np.ndarray:
         """Memory for what a compiled unit keeps while it runs; without some of its steps that may be more."""
-        assert unit.nest is not None
+        assert isinstance(unit.nest, Nest)
         number = self.scratch_buffer
         own = scratch_bytes(unit.nest, math.prod(shape[unit.rows :]))
         nbytes = max(own, self.buffer_bytes[number])

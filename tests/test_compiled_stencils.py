@@ -1,0 +1,195 @@
+"""Stencils as machine code: beside NumPy's passes, for any slices, pads, cuts and tiles; what is dear is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from values import same_bits
+
+import distgrad as torch
+from distgrad.compiler.stencil import Stencil
+from distgrad.plan import fuse
+from distgrad.session import door
+from distgrad.worker import compiled
+from distgrad.worker.inproc import InProcess
+from distgrad.worker.worker import Worker
+
+pad = torch.nn.functional.pad
+
+
+@pytest.fixture(autouse=True)
+def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiles are small. No session is left from before, and none is left."""
+    for name in ("TILE", "READ", "HALOED"):
+        monkeypatch.setattr(fuse, name, 512)
+    door.shutdown()
+    yield
+    door.shutdown()
+
+
+def results(program: Any, workers: int, compile: bool, shard_bytes: int = 2000) -> list[np.ndarray]:
+    """What a program gives on workers in this process."""
+    door.attach(InProcess(workers, Worker), inline_bytes=0, shard_bytes=shard_bytes, compile=compile)
+    made = [t.detach().numpy() for t in program()]
+    door.shutdown()
+    return made
+
+
+@pytest.fixture
+def nests(monkeypatch: pytest.MonkeyPatch) -> list[Stencil]:
+    """The stencils that were called."""
+    found: list[Stencil] = []
+    begin = compiled.StencilCall.__init__
+
+    def watched(self: Any, unit: Any, *rest: Any) -> None:
+        found.append(unit.nest)
+        begin(self, unit, *rest)
+
+    monkeypatch.setattr(compiled.StencilCall, "__init__", watched)
+    return found
+
+
+# Programs at random.
+
+STEPS = ["slice", "slice", "pad", "add", "multiply", "where", "exp", "row", "column", "square"]
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> tuple[tuple[int, ...], list[tuple[str, Any]], Any]:
+    """A shape, steps on values that are made one after the other, and how it is cut."""
+    dims = draw(st.integers(1, 3))
+    longest = {1: 1500, 2: 90, 3: 20}[dims]
+    shape = tuple(draw(st.integers(8, longest)) for _ in range(dims))
+    steps = []
+    for _ in range(draw(st.integers(2, 9))):
+        name = draw(st.sampled_from(STEPS))
+        ends = [(draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(dims)]
+        steps.append((name, (draw(st.integers(0, 9)), draw(st.integers(0, 9)), ends)))
+    return shape, steps, draw(st.sampled_from([2, 3, 5]))
+
+
+def crop(x: Any, y: Any) -> tuple[Any, Any]:
+    """As much of both as they have in common."""
+    least = [min(n, m) for n, m in zip(x.shape, y.shape, strict=True)]
+    index = tuple(slice(0, n) for n in least)
+    return x[index], y[index]
+
+
+def step(name: str, x: Any, y: Any, ends: list[tuple[int, int]]) -> Any:
+    """One value more."""
+    if name == "slice":
+        return x[tuple(slice(a, n - b) for n, (a, b) in zip(x.shape, ends, strict=True))]
+    if name == "pad":
+        return pad(x, [n for pair in reversed(ends) for n in pair])
+    if name == "row":
+        return x * torch.arange(x.shape[-1], dtype=x.dtype)
+    if name == "column":
+        return x + torch.arange(x.shape[0], dtype=x.dtype).view(-1, *[1] * (x.ndim - 1)) / 100
+    if name == "exp":
+        return torch.exp(x / (1 + x.abs()))
+    if name == "square":
+        return x * x / (1 + x * x)
+    x, y = crop(x, y)
+    if name == "where":
+        return torch.where(x > y, x, 2 * y)
+    return x + y if name == "add" else x * y / (1 + y.abs())
+
+
+def run(shape: tuple[int, ...], steps: list[tuple[str, Any]], cut: int, dtype: Any) -> list[Any]:
+    """The values at the end, their sum, and its gradient."""
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=shape).astype(dtype))
+    x = x.reshard({0: -(-shape[0] // cut)}).requires_grad_()
+    values = [x]
+    for name, (i, j, ends) in steps:
+        made = step(name, values[i % len(values)], values[j % len(values)], ends)
+        if min(made.shape) > 4:
+            values.append(made)
+    total = sum((v * v).sum() for v in values[-2:])
+    total.backward()
+    return [values[-1], total, x.grad]
+
+
+def compare(made: tuple[tuple[int, ...], list[tuple[str, Any]], Any], dtype: Any, rtol: float) -> None:
+    """Compiled or not, and on one worker or three."""
+    expected = results(lambda: run(*made, dtype), 2, compile=False)
+    one, three = (results(lambda: run(*made, dtype), workers, compile=True) for workers in (1, 3))
+    for got, again, want in zip(one, three, expected, strict=True):
+        assert same_bits(got, again)
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * max(1, np.abs(want).max()))
+
+
+@settings(max_examples=12, deadline=None)
+@given(programs())
+def test_programs_at_random(made):
+    compare(made, np.float64, 1e-12)
+
+
+@pytest.mark.sweep
+@settings(max_examples=250, deadline=None)
+@given(programs(), st.sampled_from([np.float32, np.float64]))
+def test_many_programs_at_random(made, dtype):
+    compare(made, dtype, 1e-4 if dtype == np.float32 else 1e-12)
+
+
+# What is known of single ones.
+
+
+def rosenbrock() -> list[Any]:
+    x = torch.from_numpy(np.random.default_rng(0).random(3001)).reshard({0: 600}).requires_grad_()
+    loss = (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
+    loss.backward()
+    return [loss, x.grad]
+
+
+def heat() -> list[Any]:
+    u = torch.from_numpy(np.random.default_rng(0).random((70, 41))).reshard({0: 20}).requires_grad_()
+    inner = u[1:-1, 1:-1]
+    new = inner + 0.1 * (u[2:, 1:-1] + u[:-2, 1:-1] + u[1:-1, 2:] + u[1:-1, :-2] - 4 * inner)
+    loss = (new.exp() * new).sum()
+    loss.backward()
+    return [new, loss, u.grad]
+
+
+def integers() -> list[Any]:
+    n = torch.arange(2000).view(50, 40).reshard({0: 20})
+    near = pad(n[1:, 1:] - n[:-1, :-1], (1, 0, 1, 0))
+    return [near * 2, near.sum(), (near[:, 1:] > near[:, :-1]).any()]
+
+
+@pytest.mark.parametrize("program", [rosenbrock, heat, integers], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_known_ones(program, workers, nests):
+    expected = results(program, 1, compile=False)
+    for got, want in zip(results(program, workers, compile=True), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12 * np.abs(want).max())
+    assert nests
+
+
+def test_value_and_gradient_are_made_in_one_pass(nests):
+    results(rosenbrock, 1, compile=True)
+    assert len(set(map(id, nests))) == 1
+    assert {nests[0].values[v].space for v in nests[0].outputs} == {"full", "one"}
+
+
+def test_what_is_dear_is_not_made_again_for_each_neighbour(nests):
+    def program() -> list[Any]:
+        y = torch.exp(torch.from_numpy(np.random.default_rng(0).random(3001)).reshard({0: 600}))
+        return [y[2:] - 2 * y[1:-1] + y[:-2]]
+
+    results(program, 1, compile=True)
+    made, read = {id(nest): nest for nest in nests}.values()
+    assert len(made.instances) == 2
+    assert len(read.inputs) == 2  # the exponentials, and a number
+    assert {by for v, by in read.instances if v == read.inputs[0]} == {(0,), (1,), (2,)}
+
+
+def test_what_another_shape_holds_is_refused():
+    place = compiled._Box(None, 0, (3, 4), (0, 1), [0, 0], np.dtype("f4"), written=False)
+    for wrong in (np.zeros((4, 3), "f4"), np.zeros((3, 4)), np.zeros(12, "f4")):
+        with pytest.raises(ValueError, match="is read"):
+            place.put(wrong)
