@@ -18,7 +18,7 @@ from distgrad.caching import remembered
 from distgrad.callsites import CallSite, Origin, origin
 from distgrad.primitives.base import Aval, Layout, Primitive
 from distgrad.sharding import Sharding
-from distgrad.states import UNMADE, State, check_contents, check_step
+from distgrad.states import KNOWN, PENDING, UNMADE, State, check_contents, check_step
 
 NO_COPIES: Mapping[Sharding, int] = {}
 
@@ -29,10 +29,11 @@ class Spec:
     `spec` gives the same object for the same ones, so that to hash or compare them costs nothing.
     """
 
-    __slots__ = ("aval", "nbytes", "sharding")
+    __slots__ = ("aval", "dtype", "nbytes", "shape", "sharding")
 
     def __init__(self, aval: Aval, sharding: Sharding):
         self.aval = aval
+        self.shape, self.dtype = aval
         self.sharding = sharding
         self.nbytes = aval.nbytes
 
@@ -185,7 +186,7 @@ class Result:
 
     def __init__(self, spec: Spec, array: np.ndarray | None = None):
         self.spec = spec
-        self.state = State.PENDING if array is None else State.KNOWN
+        self.state = PENDING if array is None else KNOWN
         self.array = array
         self.anchor = False
         self.colocation: Colocation | None = None
@@ -366,12 +367,12 @@ class Value:
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of each dimension."""
-        return self.result.spec.aval.shape
+        return self.result.spec.shape
 
     @property
     def dtype(self) -> np.dtype:
         """NumPy's dtype of the elements."""
-        return self.result.spec.aval.dtype
+        return self.result.spec.dtype
 
     @property
     def sharding(self) -> Sharding:

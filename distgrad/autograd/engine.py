@@ -193,9 +193,7 @@ def deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
 def _deposit(variable: Tensor, g: Tensor, create_graph: bool) -> None:
     spec = variable._avals.result.spec
     if g._avals.result.spec is not spec and g.sharding != spec.sharding:
-        broadcast_shape(
-            spec.aval.shape, g._avals.shape
-        )  # torch's error: the leaf was turned in place meanwhile
+        broadcast_shape(spec.shape, g._avals.shape)  # torch's error: the leaf was turned in place meanwhile
         g = _reshard(g, spec.sharding)
     old = variable._grad
     if old is None:

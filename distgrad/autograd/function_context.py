@@ -154,7 +154,7 @@ class BackwardCFunction(FunctionCtx, BackwardNode):
         if self.materialize_grads:
             for i, spec in enumerate(self._specs):
                 if grads[i] is None and spec is not None:
-                    grads[i] = Like(spec.aval.shape, spec.aval.dtype, spec.sharding).zeros()
+                    grads[i] = Like(spec.shape, spec.dtype, spec.sharding).zeros()
         if batching.used:
             grads = [marked(g, s and batching.levels_of(s)) for g, s in zip(grads, self._specs, strict=True)]
         found = self._forward_cls._derivative()(self, *grads)

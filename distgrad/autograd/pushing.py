@@ -163,7 +163,7 @@ def _products(op: Op, args: Args, seen: Any, g: Any, given: list[Any]) -> list[t
         gradients = gradient if formula.is_list and gradient is not None else [gradient] * len(specs)
         for one, spec, t in zip(gradients, specs, tangents, strict=True):
             if one is not None and t is not None:
-                pairs.append((fitted(one, spec), _with_dtype(t, spec.aval.dtype)))
+                pairs.append((fitted(one, spec), _with_dtype(t, spec.dtype)))
     return pairs
 
 

@@ -42,6 +42,8 @@ def unwrap(op: Op, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
                 checked(item)
         elif type(item) is not float or not numbers:
             operands[i] = op.number_or_constant(i, item, numbers)
+    if op.only_slots:
+        return operands, tracked
     for i in op.scalars:
         if type(args[i]) is not float and type(args[i]) is not int:
             operands[i] = op.scalar(i, args[i])
@@ -67,9 +69,10 @@ def record(op: Op, args: tuple[Any, ...], operands: list[Any], changed: Any = No
     edges: list[Edge] = []
     needs: list[bool] = []
     likes: list[Any] = []
-    for _, i, is_list, _, _ in op.formulas:
+    for formula in op.formulas:
+        i = formula.place
         item = args[i]
-        if is_list:
+        if formula.is_list:
             mine = [t._edge if isinstance(t, Tensor) else NO_EDGE for t in item]
             edges += mine
             needs.append(any(node is not None for node, _ in mine))
@@ -80,7 +83,8 @@ def record(op: Op, args: tuple[Any, ...], operands: list[Any], changed: Any = No
             needs.append(edge[0] is not None)
             likes.append(operands[i].result.spec)
         else:
-            edges += [NO_EDGE] * op.number_edges
+            if op.number_edges:
+                edges.append(NO_EDGE)
             needs.append(False)
             likes.append(None)
     key = tuple(needs)
@@ -89,15 +93,16 @@ def record(op: Op, args: tuple[Any, ...], operands: list[Any], changed: Any = No
     node = op.node_class(args)(tuple(edges))
     plan = op.plans.get(key) or op.plan(key)
     node.plan, node.likes = plan, likes
-    node.saved = saved = {name: operands[i] for name, i in plan.others}
+    node.saved = saved = {name: operands[i] for name, i in plan.others} if plan.others else {}
     node.where = call_site(op.name, 4 if changed is None else 3) if plan.holds else None
     for name, i in plan.tensors:
         item, operand = args[i], operands[i]
         if type(operand) is list:
             saved[name] = SavedList(map(_keep, item, operand))
+        elif changed is not None and item is changed:
+            saved[name] = _before(operand, item._edge)
         else:
-            before = changed is not None and item is changed
-            saved[name] = _before(operand, item._edge) if before else _keep(item, operand)
+            saved[name] = _keep(item, operand)
     return node
 
 
@@ -143,7 +148,7 @@ def calls(op: Op, node: str | Callable[..., str] | None) -> Calls:
             node = None
             if tracked and formulas and grad_mode.enabled:
                 first = out if type(out) is Value else out[0] if out else None
-                if first is not None and first.result.spec.aval.dtype.kind == "f":
+                if first is not None and first.result.spec.dtype.kind == "f":
                     node = record(op, args, operands)
                     if batching.used and node is not None:
                         node.note_levels([out] if type(out) is Value else out)

@@ -7,6 +7,7 @@ import copy
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from distgrad.ops.parameters import Parameters
@@ -15,7 +16,8 @@ RESERVED = ("g", "out", "like", "needs")
 Samples = Callable[[], Sequence[Any]]
 
 
-class Formula(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Formula:
     """The gradient for one argument: a function and the names it takes."""
 
     argument: str
@@ -25,7 +27,8 @@ class Formula(NamedTuple):
     takes: tuple[str, ...]
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """What is saved when a given set of arguments needs gradients."""
 
     needs: tuple[bool, ...]  # which formulas run

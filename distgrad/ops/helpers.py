@@ -61,9 +61,9 @@ def common_dtype(*operands: Operand) -> np.dtype:
         if type(a) is not Value:
             a, b = b, a
         if type(a) is Value:
-            d = a.result.spec.aval.dtype
+            d = a.result.spec.dtype
             if type(b) is Value:
-                if b.result.spec.aval.dtype is d:
+                if b.result.spec.dtype is d:
                     return d
             elif d.kind == "f" or (d.kind == "i" and type(b) is int):
                 return d
@@ -84,7 +84,7 @@ def cast(x: Operand, numpy_dtype: np.dtype) -> Value:
     """`x` as a value of this dtype; a number, which the dtype must be able to hold, becomes a 0-d constant."""
     if type(x) is not Value:
         return constant(x, numpy_dtype)
-    if x.result.spec.aval.dtype == numpy_dtype:
+    if x.result.spec.dtype == numpy_dtype:
         return x
     return session.emit("cast", x, dtype=NAMES[numpy_dtype])
 
@@ -122,8 +122,7 @@ def elementwise(primitive: str, *operands: Operand, floating: bool = False, **at
     if floating and common.kind != "f":
         common = default_numpy()
     values = [
-        x if type(x) is Value and x.result.spec.aval.dtype is common else as_operand(x, common)
-        for x in operands
+        x if type(x) is Value and x.result.spec.dtype is common else as_operand(x, common) for x in operands
     ]
     return session.dispatch(primitive, values, attrs)[0]
 

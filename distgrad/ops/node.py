@@ -46,7 +46,7 @@ class Like(NamedTuple):
 
 
 def _like(spec: Spec) -> Like:
-    return Like(spec.aval.shape, spec.aval.dtype, spec.sharding)
+    return Like(spec.shape, spec.dtype, spec.sharding)
 
 
 TORCHS = {"input": "self", "out": "result"}  # names of what is saved
@@ -88,11 +88,12 @@ class OpNode(BackwardNode):
         at_hand: dict[str, Any] = {"g": grads if op.multi else grads[0]}
         results: list[Any] = []
         for formula, need, like in zip(op.formulas, self.plan.needs, self.likes, strict=True):
-            n = len(like) if formula.is_list else 0 if like is None and not op.number_edges else 1
-            edge = len(results)
-            if not need or (wanted is not None and True not in wanted[edge : edge + n]):
-                results += [None] * n
-                continue
+            if not need or wanted is not None or formula.is_list:
+                n = len(like) if formula.is_list else 0 if like is None and not op.number_edges else 1
+                edge = len(results)
+                if not need or (wanted is not None and True not in wanted[edge : edge + n]):
+                    results += [None] * n
+                    continue
             args = []
             for name in formula.takes:
                 if name in at_hand:

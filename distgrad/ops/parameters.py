@@ -42,8 +42,12 @@ class Parameters:
         self.list_slots = tuple(i for i, (n, _) in places if n in self.lists)
         self.scalars = tuple(i for i, (n, kind) in places if kind in NUMBERS and n not in self.tensors)
         self.integers = tuple(i for i, (_, kind) in places if kind in INTEGERS)
+        self.only_slots = not (self.list_slots or self.scalars or self.integers)
         self.runs = tuple(i for i, (_, kind) in places if kind is Ints)
         self.tails = {} if self.runs else self._tails()
+        # From how an op was called (how many by position, which keywords) to the key of each of the rest, None
+        # for one that was not given, and its default.
+        self._forms: dict[tuple[Any, ...], tuple[tuple[str | None, Any], ...]] = {}
 
     def _tails(self) -> dict[int, tuple[Any, ...]]:
         """From how many arguments may be given by position to the defaults of the rest."""
@@ -56,28 +60,30 @@ class Parameters:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments in order, defaults filled in; torch's errors."""
-        tail = None if kwargs else self.tails.get(len(args))
-        if tail is not None:
-            return args + tail
+        form = (len(args), *kwargs)
+        rest = self._forms.get(form)
+        if rest is not None:
+            return args + tuple([default if key is None else kwargs[key] for key, default in rest])
         if self.runs:
             args = self._gather_run(args)
         if len(args) > self.positional:
             many = f"{self.positional} positional argument{'s' * (self.positional != 1)}"
             raise TypeError(f"{self.name}() takes {many} but {len(args)} were given")
-        given = dict(zip(self.names, args, strict=False))
-        for name, item in kwargs.items():
-            name = (
-                NUMPY_NAMES[name] if name not in self.names and NUMPY_NAMES.get(name) in self.names else name
-            )
+        given, keys = dict(zip(self.names, args, strict=False)), {}
+        for key, item in kwargs.items():
+            name = NUMPY_NAMES[key] if key not in self.names and NUMPY_NAMES.get(key) in self.names else key
             if name in given:
                 raise TypeError(f"{self.name}() got multiple values for argument '{name}'")
             if name not in self.names:
                 raise TypeError(f"{self.name}() got an unexpected keyword argument '{name}'")
-            given[name] = item
+            given[name], keys[name] = item, key
         missing = [n for n in self.names if n not in given and n not in self.defaults]
         if missing:
             names = ", ".join(f'"{n}"' for n in missing)
             raise TypeError(f"{self.name}() missing {len(missing)} required positional arguments: {names}")
+        if not self.runs:
+            rest = tuple([(keys.get(n), self.defaults.get(n)) for n in self.names[len(args) :]])
+            self._forms[form] = rest
         for i in self.runs:
             name = self.names[i]
             if name in given and given[name] is not None:

@@ -78,6 +78,9 @@ class Plan:
     drops: dict[Any, int] = field(default_factory=dict)  # how much that it reads was freed before, and when
     choices: dict[Any, int] = field(default_factory=dict)  # how many of these were chosen, and when
     footprints: list[tuple[Footprint, ...]] | None = None  # of the stages, once they were asked for
+    last_reads: dict[int, int] | None = (
+        None  # of what it may be given: the last stage to read it, once that was asked
+    )
     fits: bool = False  # whether there was room once for all that it holds
 
     def rows(self) -> NodeRows:

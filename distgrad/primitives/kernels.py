@@ -99,8 +99,9 @@ def cast(x: np.ndarray, dtype: str, out: Out = None) -> np.ndarray:
 
 def integer_power(x: np.ndarray, n: int, out: Out = None) -> np.ndarray:
     """x**n by squaring, from the highest bit of n: a*a, (a*a)*a, (a*a)*(a*a) for n = 2, 3, 4, as torch rounds."""
-    if n == 2:
-        return np.multiply(x, x, out=out)
+    if 2 <= n <= 4:
+        square = np.multiply(x, x, out=out)
+        return square if n == 2 else np.multiply(square, x if n == 3 else square, out=out)
     out = np.empty_like(x) if out is None else out
     if n < 2:
         np.copyto(out, x if n else 1)

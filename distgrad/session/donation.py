@@ -17,30 +17,37 @@ Gifts = dict[int, list[Result]]  # by the number of the stage that may write ove
 
 
 def donated(plan: Plan, captured: Capture, left: Sequence[Node]) -> Gifts:
-    """By stage, the results that nobody needs once it has run: not the user, nor what is `left` or is made again.
+    """By stage, the results that nobody needs once it has run: not the user, nor what is `left` or is made again."""
+    if plan.last_reads is None:
+        plan.last_reads = _last_reads(plan, captured)
+    if not plan.last_reads:
+        return {}
+    again = [captured.nodes[n] for n in plan.repeatable]
+    kept = {result for node in (*left, *again) for result in node.inputs}
+    stages: Gifts = {}
+    for value, number in plan.last_reads.items():
+        result = captured.results[value]
+        if result not in kept and not result.anchor and result.remat is None:
+            stages.setdefault(number, []).append(result)
+    return stages
+
+
+def _last_reads(plan: Plan, captured: Capture) -> dict[int, int]:
+    """The stage that is the last to read a value, for those that could be given to it; the same for each capture.
 
     Only what lies whole on every worker, since that is what is written over, and no small things.
     """
     found = {
-        value: result
+        value: result.sharding
         for value, result in enumerate(captured.results[: len(captured.externals)])
         if captured.externals[value].kind == "stored"
         and not captured.wanted[value]
         and result.spec.nbytes > SMALL
         and result.sharding.count == 1
-        and not result.anchor
-        and result.remat is None
     }
-    if not found:
-        return {}
-    again = (captured.nodes[n] for n in plan.repeatable)
-    kept = {result for node in (*left, *again) for result in node.inputs}
     last: dict[int, int] = {}
     for number, stage in enumerate(plan.stages):
         for value, sharding in stage.inputs:
-            if value in found and sharding == found[value].sharding and found[value] not in kept:
+            if found.get(value) == sharding:
                 last[value] = number
-    stages: Gifts = {}
-    for value, number in last.items():
-        stages.setdefault(number, []).append(found[value])
-    return stages
+    return last

@@ -80,8 +80,9 @@ class Recording(Store):
         where: CallSite,
         outputs: tuple[Result, ...],
     ) -> None:
-        self.pending.append(Node(primitive, tuple(inputs), attrs, made.layout, where, made.number, outputs))
-        self.weight += made.weight
+        _, layout, number, weight = made
+        self.pending.append(Node(primitive, tuple(inputs), attrs, layout, where, number, outputs))
+        self.weight += weight
 
     def record_lazy(self, result: Result) -> None:
         """Have the workers make a lazy result."""

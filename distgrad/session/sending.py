@@ -277,7 +277,8 @@ class Sending(Recording):
             raise
         for value, instance in plan.stored.items():
             captured.results[value].becomes_stored(ids[instance], RemoteRef(self, [ids[instance]]))
-        kept = {(b.stage, b.channel): boxes[b.stage].only(b.channel) for b in plan.boxed.values()}
+        channels = {(b.stage, b.channel) for b in plan.boxed.values()}
+        kept = {(stage, channel): boxes[stage].only(channel) for stage, channel in channels}
         for value, b in plan.boxed.items():
             result = captured.results[value]
             result.becomes_boxed(
