@@ -38,11 +38,14 @@ def machine_code(nest: Nest | Stencil, lanes: int, ragged: bool) -> Any:
     known = nest.codes.get((lanes, ragged))
     if known is None:
         code = Code(nest, lanes, ragged) if isinstance(nest, Nest) else StencilCode(nest, lanes, ragged)
-        text = code.text()
-        known = _functions.get(text) or _functions.again(text)
-        known = known or _functions.keep(text, engine().load(_object(text), NAME))
-        nest.codes[lanes, ragged] = known
+        known = nest.codes[lanes, ragged] = function(code.text())
     return known
+
+
+def function(text: str) -> Any:
+    """The function that a text defines, of the address of its arguments."""
+    known = _functions.get(text) or _functions.again(text)
+    return known or _functions.keep(text, engine().load(_object(text), NAME))
 
 
 def _object(text: str) -> bytes:

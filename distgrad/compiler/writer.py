@@ -145,6 +145,11 @@ class Writer(Builder):
         kind = stored(x.type)
         return x.name if kind == x.type else self.name(f"zext {self._typed(x)} to {self.vector(kind)}")
 
+    def fetch(self, address: str) -> None:
+        """Have the cache line at an address fetched, which will be wanted."""
+        self.declared["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"] = None
+        self.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 0, i32 3, i32 1)")
+
     def load_where(self, mask: Lanes, address: str, type: str) -> Lanes:
         """A vector from memory, of which only some lanes are read; the others are 0."""
         kind = stored(type)

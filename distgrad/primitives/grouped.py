@@ -7,6 +7,9 @@ from functools import lru_cache
 import numpy as np
 from scipy.sparse import _sparsetools
 
+from distgrad.compiler import switch
+from distgrad.compiler.rows import add_rows as add_ordered
+
 MANY = 256  # rows of one group that float32 adds without losing much
 CHUNK = 65536  # rows that are added in one call of SciPy's
 WIDENED = 2048  # the same where they are made float64 before: they stay in the cache
@@ -54,18 +57,22 @@ def _add(idx: np.ndarray, rows: np.ndarray, made: np.ndarray) -> None:
 
     It is 1 if not, and 1 more where rows are made float64. `np.add.at` takes 12.
     """
-    idx, width = np.ascontiguousarray(idx), rows.shape[1]
-    ones, ends = _selection(made.dtype)
+    narrow = len(made) < 1 << 31
+    idx, width = idx.astype(np.int32 if narrow else np.int64), rows.shape[1]
+    ones, ends = _selection(made.dtype, idx.dtype)
     step = CHUNK if rows.dtype == made.dtype else WIDENED
     for start in range(0, len(idx), step):
         j, some = idx[start : start + step], rows[start : start + step].astype(made.dtype, copy=False)
         n = len(j)
-        _sparsetools.csc_matvecs(
-            len(made), n, width, ends[: n + 1], j, ones[:n], some.reshape(-1), made.reshape(-1)
-        )
+        if narrow and switch.on() and made.dtype.kind == "f":
+            add_ordered(made, np.ascontiguousarray(some), ends[: n + 1], j, ones[:n], by_source=True)
+        else:
+            _sparsetools.csc_matvecs(
+                len(made), n, width, ends[: n + 1], j, ones[:n], some.reshape(-1), made.reshape(-1)
+            )
 
 
 @lru_cache
-def _selection(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _selection(dtype: np.dtype, places: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Values and ends of columns of a sparse matrix that has a single 1 in each column."""
-    return np.ones(CHUNK, dtype), np.arange(CHUNK + 1)
+    return np.ones(CHUNK, dtype), np.arange(CHUNK + 1, dtype=places)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import _sparsetools
 
+from distgrad.compiler import switch
+from distgrad.compiler.rows import add_rows
 from distgrad.primitives.base import Attrs, Aval, Labels, Primitive, primitive
 from distgrad.primitives.batching import Batch
 from distgrad.primitives.grouped import is_crowded
@@ -68,8 +70,12 @@ def add_taken(
     if made is None or not made.flags.c_contiguous:
         made = np.empty((size, columns), table.dtype)
     made[...] = 0
-    product = _sparsetools.csc_matvecs if by_source else _sparsetools.csr_matvecs
-    product(size, rows, columns, starts, places, weights, contiguous(table).reshape(-1), made.reshape(-1))
+    table = contiguous(table)
+    if switch.on():
+        add_rows(made, table, starts, places, weights, by_source)
+    else:
+        product = _sparsetools.csc_matvecs if by_source else _sparsetools.csr_matvecs
+        product(size, rows, columns, starts, places, weights, table.reshape(-1), made.reshape(-1))
     if out is None or out is made:
         return made
     np.copyto(out, made)
