@@ -200,8 +200,11 @@ def output(op: Op, args: tuple[Any, ...], out: Value, i: int, node: Any) -> Tens
 def in_place(op: Op, name: str) -> Callable[..., Any]:
     """The method that writes an op's result into its first argument."""
 
+    tails, bind = op.tails, op.bind
+
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return changed(self, op.bind((self, *args), kwargs))
+        tail = None if kwargs else tails.get(1 + len(args))
+        return changed(self, bind((self, *args), kwargs) if tail is None else (self, *args, *tail))
 
     def changed(self: Tensor, bound: tuple[Any, ...]) -> Tensor:
         if self._view is not None and self._view.layout.overlaps:

@@ -207,9 +207,9 @@ def check_operands(tensor: Tensor, op: Op, args: tuple[Any, ...]) -> None:
     for i, _ in op.slots:
         item = args[i]
         if (
-            isinstance(item, Tensor)
+            item is not tensor
+            and isinstance(item, Tensor)
             and item._storage is tensor._storage
-            and item is not tensor
             and op.name not in READ_FIRST
             and tensor._layout.meets(item._layout)
         ):

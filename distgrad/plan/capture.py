@@ -98,14 +98,13 @@ def capture(
     """Number the values of `nodes` and make the key of their structure; the rest as in `Capture`."""
     read = [r for node in nodes for r in node.inputs]
     made = [out for node in nodes for out in node.outputs]
-    outside = dict.fromkeys(read)
-    for result in made:
-        outside.pop(result, None)
+    inside = set(made)
+    outside = [result for result in dict.fromkeys(read) if result not in inside]
     results = [*outside, *made]
     numbers = {result: number for number, result in enumerate(results)}
     ins = [numbers[r] for r in read]
     boxes: list[Any] = []
-    externals = [_external(r, boxes) for r in outside]
+    externals = [STORED if r.id is not None and not r.copies else _external(r, boxes) for r in outside]
     wanted = [r.handle() is not None for r in results]
     key = (
         tuple([n.key for n in nodes]),
@@ -125,7 +124,7 @@ def capture(
 
 def _external(result: Result, boxes: list[Any]) -> External:
     if result.id is not None:
-        return External("stored", copies=tuple(result.copies)) if result.copies else STORED
+        return External("stored", copies=tuple(result.copies))
     if result.array is not None:
         return FEED
     box, what, channel, position = result.box

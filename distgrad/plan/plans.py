@@ -39,9 +39,9 @@ class Stage:
     last_use: list[Instance] = field(
         default_factory=list
     )  # kept instances that nothing needs after this stage
-    taken: list[tuple[int, ...]] | None = (
-        None  # what each of `holders` takes of each worker, once it was sent
-    )
+    # Once it was sent: what each of `holders` takes of each worker, and what all of that takes of one at the most.
+    taken: list[tuple[int, ...]] | None = None
+    most: int = 0
 
 
 @dataclass

@@ -56,6 +56,7 @@ class _Call(NamedTuple):
     sites: Sequence[CallSite | None]  # of each step
     freed: list[int]  # what it was to free
     keep: Sequence[int]  # what it is to store
+    most: int  # the bytes that this takes of a worker, at the most
 
 
 class _Untold(NamedTuple):
@@ -106,6 +107,10 @@ class Calls:
         """For each worker the bytes that the next call frees."""
         return self._bytes([self.stored.get(i, ()) for i in list(self.freed)])
 
+    def ahead_at_most(self) -> int:
+        """Bytes that no worker stores, or will, more of in calls that were not heard of yet; known without counting."""
+        return sum([call.most for call in self._in_flight])
+
     def ahead_bytes(self) -> list[int]:
         """For each worker the bytes that it stores, or will, in calls that were not heard of yet."""
         return self._bytes(self._ahead.values())
@@ -129,6 +134,7 @@ class Calls:
         *,
         inputs: Sequence[int] = (),
         keep: Sequence[int] = (),
+        most: int = 0,
         donate: Sequence[int] = (),
         feeds: Sequence[np.ndarray] = (),
         boxes: Sequence[tuple[tuple[str, ...], Box]] = (),
@@ -138,8 +144,9 @@ class Calls:
     ) -> Box:
         """Send one program to every worker. Waits only if it may, and too many stages are on their way.
 
-        `boxes` are (channels, box) of what the program receives, `returns` the channels of what it sends, which
-        are the program's `sends`. What is to `donate`, of the inputs, may be written over.
+        What it is to `keep` takes at `most` so many bytes of a worker. `boxes` are (channels, box) of what the program
+        receives, `returns` the channels of what it sends, which are the program's `sends`. What is to `donate`, of the
+        inputs, may be written over.
         """
         self._serial += 1
         freed = self.take_freed()
@@ -176,8 +183,8 @@ class Calls:
         for number in donate:
             self.stored.pop(number, None)
             self._ahead.pop(number, None)
-        self._ahead.update((number, self.stored.get(number, ())) for number in keep)
-        self._in_flight.append(_Call(self._serial, sent.replies, sites, [*freed, *donate], keep))
+        self._ahead.update({number: self.stored[number] for number in keep if number in self.stored})
+        self._in_flight.append(_Call(self._serial, sent.replies, sites, [*freed, *donate], keep, most))
         if self.waits:
             self.make_room()
         return sent

@@ -15,7 +15,7 @@ from distgrad.primitives import Primitive
 from distgrad.session.failures import fresh
 from distgrad.session.placement import fits_call
 from distgrad.session.rematerialise import Replay, Replays, anchors
-from distgrad.session.signature import Signature, here, signature
+from distgrad.session.signature import here, signature
 from distgrad.session.store import LOST, Store
 from distgrad.session.writes import LazyWrites, Log
 from distgrad.states import PENDING
@@ -38,14 +38,8 @@ class Recording(Store):
 
     def record(self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]) -> Sequence[Value]:
         """Add a node to the pending graph."""
-        outputs, values = [], []
         with self.lock:
-            results, made = self._operands(primitive, inputs, attrs)
-            for out in made.outs:
-                result = Result(out)
-                outputs.append(result)
-                values.append(Value(result).watched())
-            self._pend(primitive, results, attrs, made, here(primitive), tuple(outputs))
+            values = self._pend(primitive, inputs, attrs, here(primitive))
             if len(self.pending) >= self._full:
                 self.flush()
         return values
@@ -54,10 +48,15 @@ class Recording(Store):
         """Send what is pending."""
         raise NotImplementedError
 
-    def _operands(
-        self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]
-    ) -> tuple[list[Result], Signature]:
-        """The results that a node reads, all of which workers can get, and what follows from them."""
+    def _pend(
+        self,
+        primitive: Primitive,
+        inputs: Sequence[Value],
+        attrs: dict[str, Any],
+        where: CallSite,
+        lazy: Result | None = None,
+    ) -> Sequence[Value]:
+        """Have a node pending, whose operands workers can get. It makes what is `lazy`; else values that are given."""
         results, specs = [], []
         for value in inputs:
             result = value.result
@@ -69,20 +68,19 @@ class Recording(Store):
                 self._provide(result)
             results.append(result)
             specs.append(result.spec)
-        return results, signature(primitive, specs, attrs, self.shard_bytes)
-
-    def _pend(
-        self,
-        primitive: Primitive,
-        inputs: Sequence[Result],
-        attrs: dict[str, Any],
-        made: Signature,
-        where: CallSite,
-        outputs: tuple[Result, ...],
-    ) -> None:
-        _, layout, number, weight = made
-        self.pending.append(Node(primitive, tuple(inputs), attrs, layout, where, number, outputs))
+        outs, layout, number, weight = signature(primitive, specs, attrs, self.shard_bytes)
+        values, outputs = [], []
+        if lazy is not None:
+            lazy.becomes_pending(*outs)
+            outputs.append(lazy)
+        else:
+            for out in outs:
+                result = Result(out)
+                outputs.append(result)
+                values.append(Value(result).watched())
+        self.pending.append(Node(primitive, tuple(results), attrs, layout, where, number, tuple(outputs)))
         self.weight += weight
+        return values
 
     def record_lazy(self, result: Result) -> None:
         """Have the workers make a lazy result."""
@@ -94,9 +92,7 @@ class Recording(Store):
                 lazy = result.lazy
                 if lazy is not None:
                     inputs, attrs = lazy.call()
-                    results, made = self._operands(lazy.primitive, inputs, attrs)
-                    result.becomes_pending(*made.outs)
-                    self._pend(lazy.primitive, results, attrs, made, lazy.where, (result,))
+                    self._pend(lazy.primitive, inputs, attrs, lazy.where, result)
 
     def _claim(self, result: Result) -> None:
         """Raise if a result failed, or went with the workers of another session; what is known leaves those."""

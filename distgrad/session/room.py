@@ -59,9 +59,12 @@ def _needs(calls: Calls, cut: int, whole: int) -> list[int]:
 def _shortage(calls: Calls, needs: Sequence[int]) -> _Short | None:
     """The node that has least room for the bytes that its workers need, if it has too little.
 
-    First by what is free as far as it is known here. If that is not enough the workers are waited for: then what they
-    have freed is free, and what they keep for reuse they give back as they need it (`Pool`).
+    First by what is free as far as it is known here, roughly and then to the byte. If that is not enough the workers
+    are waited for: then what they have freed is free, and what they keep for reuse they give back as they need it
+    (`Pool`).
     """
+    if _least(calls, needs, [-calls.ahead_at_most()] * calls.workers) is None:
+        return None
     ahead, freed = calls.ahead_bytes(), calls.freed_bytes()
     short = _least(calls, needs, [f - a for f, a in zip(freed, ahead, strict=True)])
     if short is not None:

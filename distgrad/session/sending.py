@@ -247,7 +247,7 @@ class Sending(Recording):
             result = captured.results[value]
             if external.kind == "stored":
                 assert result.id is not None
-                ids[value, result.sharding] = result.id
+                ids[value, result.spec.sharding] = result.id
                 for cuts, number in result.copies.items():
                     ids[value, cuts] = number
         boxes: dict[int, Box] = {}
@@ -298,6 +298,7 @@ class Sending(Recording):
         if stage.taken is None:
             workers = self.calls.workers
             stage.taken = [() if slot is None else taken(slot, workers) for slot in stage.holders]
+            stage.most = max(map(sum, zip(*filter(None, stage.taken), strict=True)), default=0)
         return stage.taken
 
     def _submit(
@@ -313,6 +314,7 @@ class Sending(Recording):
             stage.data,
             inputs=[ids[f] for f in stage.inputs],
             keep=[ids[f] for f in stage.keep],
+            most=stage.most,
             donate=[result.id for result in gifts if result.id is not None],
             feeds=[captured.results[v].array for v in stage.feeds],  # type: ignore[misc]
             boxes=list(zip(stage.program.boxes, sources, strict=True)),
