@@ -8,8 +8,8 @@ and NaN give what C99 and NumPy say.
 """
 
 from distgrad.compiler.maths.error import erf, erfc
-from distgrad.compiler.maths.exponential import exp, exp2, expm1, sigmoid, tanh
-from distgrad.compiler.maths.hyperbolic import cosh, log_sigmoid, sinh, softplus
+from distgrad.compiler.maths.exponential import exp, exp2, expm1, sigmoid
+from distgrad.compiler.maths.hyperbolic import cosh, log_sigmoid, sinh, softplus, tanh
 from distgrad.compiler.maths.inverse import arctan
 from distgrad.compiler.maths.logarithm import log, log1p, log2, log10
 from distgrad.compiler.maths.power import power

@@ -1,4 +1,4 @@
-"""exp, exp2, expm1, tanh, sigmoid: powers of e by Cody and Waite's reduction.
+"""exp, exp2, expm1, sigmoid: powers of e by Cody and Waite's reduction.
 
 x = n ln 2 + r with |r| ≤ ln 2 / 2, so e^x = 2^n e^r. ln 2 is a sum of two numbers; the product of n with the first is
 taken off exactly by a fused multiply-add (Cody and Waite, Software Manual for the Elementary Functions, 1980; Muller et
@@ -21,9 +21,7 @@ from distgrad.compiler.maths.steps import (
     polynomial,
     power_of_two,
     scaled,
-    sign_of,
     two_sum,
-    with_sign,
 )
 
 LOG2_E = 1.4426950408889634
@@ -185,21 +183,6 @@ def expm1(b: Builder, x: Lanes) -> Lanes:
     d = b.subtract(c, half)
     made = b.add(high, b.add(low, b.subtract(b.subtract(c, d), half)))
     return b.select(b.less(b.absolute(x), b.like(x, of.tiny)), x, b.add(made, made))
-
-
-def tanh(b: Builder, x: Lanes) -> Lanes:
-    """m / (m + 1) for m = (e^2|x| - 1) / 2, with the sign of x: one division, whose remainder mends the quotient."""
-    size = at_most(b, b.absolute(x), OF[x.type].flat / 2)
-    one = b.like(x, 1)
-    high, low, _ = _half_expm1(b, b.add(size, size))
-    m, low = two_sum(b, high, low)
-    below = b.add(m, one)
-    missing = b.add(b.subtract(one, below), m)
-    reciprocal = b.divide(one, below)
-    quotient = b.multiply(m, reciprocal)
-    rest = b.fma(b.negative(quotient), missing, b.fma(b.negative(quotient), below, m))
-    rest = b.fma(b.subtract(one, quotient), low, rest)  # `low` stands in m and in m + 1
-    return with_sign(b, b.fma(rest, reciprocal, quotient), sign_of(b, x))
 
 
 def sigmoid(b: Builder, x: Lanes) -> Lanes:

@@ -1,19 +1,25 @@
-"""sinh, cosh, softplus, log_sigmoid.
+"""tanh, sinh, cosh, softplus, log_sigmoid.
 
-From 1 on sinh and cosh are e^|x| / 2 ∓ e^-|x| / 2, with the first as a sum of two numbers; below, sinh x = x + x³ P(x²)
-(relative error 2^-34.2, 2^-63.3; Remez's exchange in 200 bits, then each coefficient rounded).
+tanh x = 1 - 2 / (e^2|x| + 1), and x + x³ P(x²) where that is small (as in Cephes, tanhf.c; relative error 2^-29.7,
+2^-57.7). From 1 on sinh and cosh are e^|x| / 2 ∓ e^-|x| / 2, with the first as a sum of two numbers; below,
+sinh x = x + x³ P(x²) (2^-34.2, 2^-63.3). Polynomials: Remez's exchange in 200 bits, then each coefficient rounded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from distgrad.compiler.builder import Builder, Lanes
-from distgrad.compiler.maths.exponential import OF, reduced
+from distgrad.compiler.maths.exponential import LOG2_E, OF, reduced
 from distgrad.compiler.maths.logarithm import log1p
 from distgrad.compiler.maths.steps import (
     BIAS,
     at_least,
     at_most,
+    nearest,
     polynomial,
+    power_of_two,
     scaled,
     sign_of,
     two_sum,
@@ -32,6 +38,62 @@ P = {
         7.758748816782726e-13,
     ),
 }
+
+
+class Tangent(NamedTuple):
+    """Numbers of tanh, of one type of floats."""
+
+    p: Sequence[float]
+    small: float  # up to which x + x³ P(x²) is the nearer one
+
+
+TANGENT = {
+    "float": Tangent(
+        (
+            -0.33333322405815125,
+            0.13332977890968323,
+            -0.05392930284142494,
+            0.021663544699549675,
+            -0.00826454721391201,
+            0.002582669723778963,
+            -0.00045546048204414546,
+        ),
+        small=0.9,
+    ),
+    "double": Tangent(
+        (
+            -0.33333333333333126,
+            0.1333333333329966,
+            -0.053968253949294685,
+            0.021869488002544953,
+            -0.008863226777277066,
+            0.0035920373782493526,
+            -0.0014552153591934557,
+            0.0005871883966494977,
+            -0.0002303967974235067,
+            7.931393813083115e-05,
+            -1.7178719832802032e-05,
+        ),
+        small=0.6,
+    ),
+}
+
+
+def tanh(b: Builder, x: Lanes) -> Lanes:
+    """(e^2x - 1) / (e^2x + 1)."""
+    of, own = OF[x.type], TANGENT[x.type]
+    one, size = b.like(x, 1), b.absolute(x)
+    z = b.multiply(x, x)
+    small = b.fma(b.multiply(z, size), polynomial(b, z, own.p), size)
+    bounded = at_most(b, size, of.flat / 2)
+    n, whole = nearest(b, bounded, 2 * LOG2_E, BIAS[x.type])
+    # 2r = 2|x| - n ln 2, but for what is lost beside 1.
+    r = b.fma(n, b.like(x, -of.high / 2), bounded)
+    q = polynomial(b, r, [c * 2.0 ** (k + 2) for k, c in enumerate(of.q)])
+    power = b.fma(b.multiply(r, r), q, b.add(r, r))  # e^2r - 1
+    c = power_of_two(b, whole, x.type)
+    large = b.subtract(one, b.divide(b.like(x, 2), b.fma(c, power, b.add(c, one))))
+    return with_sign(b, b.select(b.less(size, b.like(x, own.small)), small, large), sign_of(b, x))
 
 
 def _exponential(b: Builder, x: Lanes, shift: int) -> tuple[Lanes, Lanes]:
