@@ -2,6 +2,7 @@
 
 `python -m benchmarks.driver [--profile]`. An op is one that the program, or a formula of backward, calls. What a call
 for each worker and stage costs the driver (its header, its arguments) is told apart: it does not grow with the ops.
+Of optimizers it tells the time for a parameter and op that torch's own loop over the parameters would call.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ from distgrad.session import door
 
 Step = Callable[[], None]
 ROUNDS, STEPS = 15, 20
+PARAMETERS, ELEMENTS = 62, 1 << 21  # of the optimizers: more than the driver computes itself
+OPTIMIZERS: dict[
+    str, tuple[int, Callable[[list[Any]], Any]]
+] = {  # the ops of torch's own loop, for a parameter
+    "SGD with momentum": (3, lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9)),
+    "Adam": (7, torch.optim.Adam),
+}
 
 
 def regression(rows: int = 1 << 20) -> Step:
@@ -65,6 +73,21 @@ def network(rows: int = 1 << 16) -> Step:
     return step
 
 
+def optimizer(make: Callable[[list[Any]], Any], cut: bool) -> Step:
+    """Steps of an optimizer alone, on parameters that are cut in two or lie whole on each worker; sent one by one."""
+    cuts: Any = ELEMENTS // 2 if cut else {}
+    params = [torch.randn(ELEMENTS).reshard(cuts).requires_grad_() for _ in range(PARAMETERS)]
+    for p in params:
+        p.grad = torch.randn(ELEMENTS).reshard(cuts)
+    made = make(params)
+
+    def step() -> None:
+        made.step()
+        door.flush()
+
+    return step
+
+
 def ops(step: Step) -> int:
     """How many ops a step calls."""
     count = 0
@@ -95,6 +118,30 @@ class Calling:
         return sent
 
 
+def measured(step: Step) -> tuple[list[float], float]:
+    """The driver's times for a step, in microseconds, and how much of that calls take, each at the median."""
+    calls = door.current().calls
+    spent = Calling(calls.run)
+    calls.run = spent  # type: ignore[method-assign]
+    times, sending = [], []
+    for _ in range(ROUNDS):
+        spent.time, start = 0.0, time.process_time()
+        for _ in range(STEPS):
+            step()
+        times.append((time.process_time() - start) / STEPS * 1e6)
+        sending.append(spent.time / STEPS * 1e6)
+    calls.run = spent.run  # type: ignore[method-assign]
+    return times, statistics.median(sending)
+
+
+def profiled(step: Step) -> None:
+    """Print where the time of a step goes."""
+    with cProfile.Profile() as profile:
+        for _ in range(STEPS):
+            step()
+    pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+
+
 def main() -> None:
     """Print the time of a step and of an op."""
     parser = argparse.ArgumentParser(prog="benchmarks.driver", description=__doc__)
@@ -110,27 +157,28 @@ def main() -> None:
         count, calls = ops(step), transport.calls
         step()
         calls = transport.calls - calls
-        session_calls = door.current().calls
-        spent = Calling(session_calls.run)
-        session_calls.run = spent  # type: ignore[method-assign]
-        times, sending = [], []
-        for _ in range(ROUNDS):
-            spent.time, start = 0.0, time.process_time()
-            for _ in range(STEPS):
-                step()
-            times.append((time.process_time() - start) / STEPS * 1e6)
-            sending.append(spent.time / STEPS * 1e6)
-        session_calls.run = spent.run  # type: ignore[method-assign]
-        each, beside = statistics.median(times), statistics.median(sending)
+        times, beside = measured(step)
+        each = statistics.median(times)
         print(
             f"{prepare.__name__}: {each:.0f} us a step ({min(times):.0f} to {max(times):.0f}) with {count} ops, "
             f"{beside:.0f} of it in {calls} calls: {(each - beside) / count:.1f} us an op beyond them"
         )
         if args.profile:
-            with cProfile.Profile() as profile:
-                for _ in range(STEPS):
-                    step()
-            pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+            profiled(step)
+    for name, (count, make) in OPTIMIZERS.items():
+        for cut in (False, True):
+            step = optimizer(make, cut)
+            for _ in range(STEPS):
+                step()
+            times, beside = measured(step)
+            each, least = ((t - beside) / PARAMETERS / count for t in (statistics.median(times), min(times)))
+            form = "cut" if cut else "whole"
+            print(
+                f"optimizer: {name}, {PARAMETERS} {form} parameters: {each:.2f} us (at least {least:.2f}) for a "
+                f"parameter and op of {count}, beyond the calls"
+            )
+            if args.profile:
+                profiled(step)
 
 
 if __name__ == "__main__":

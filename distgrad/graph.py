@@ -224,6 +224,12 @@ class Result:
         """Whether it is still to be computed, and somebody holds it."""
         return self.pending and self.handle() is not None
 
+    def id_of(self, cuts: Sharding) -> int:
+        """What the workers have it under, cut so."""
+        found = self.id if cuts is self.spec.sharding or cuts == self.spec.sharding else self.copies[cuts]
+        assert found is not None
+        return found
+
     def colocate_with_workers(self) -> None:
         """The workers have it or get it, and with it what it is worked with."""
         self.colocation = self.colocation or Colocation()

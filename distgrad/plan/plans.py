@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from distgrad.graph import Pins
@@ -55,6 +56,20 @@ class Boxed:
 
 
 @dataclass
+class Places:
+    """Where the ids of a plan's instances stand in the one list that a run makes of them: those given, then those kept.
+
+    A number is looked up sooner than an instance, whose cuts are hashed for that.
+    """
+
+    given: list[Instance]
+    inputs: list[list[int]]  # of each stage
+    last_use: list[list[int]]  # of each stage
+    stored: list[tuple[int, int]]  # values with their places
+    copies: list[tuple[Instance, int]]
+
+
+@dataclass
 class Plan:
     """Stages in order, and where each wanted value is afterwards: stored, boxed or both."""
 
@@ -82,6 +97,24 @@ class Plan:
         None  # of what it may be given: the last stage to read it, once that was asked
     )
     fits: bool = False  # whether there was room once for all that it holds
+
+    @cached_property
+    def places(self) -> Places:
+        """Worked out when it is sent for the first time."""
+        kept: set[Instance] = set()
+        given: dict[Instance, None] = {}
+        for stage in self.stages:
+            kept.update(stage.keep)
+            given.update((instance, None) for instance in stage.inputs if instance not in kept)
+        places = {instance: place for place, instance in enumerate(given)}
+        count, inputs, last_use = len(places), [], []
+        for stage in self.stages:
+            places.update((instance, count + n) for n, instance in enumerate(stage.keep))
+            count += len(stage.keep)
+            inputs.append([places[instance] for instance in stage.inputs])
+            last_use.append([places[instance] for instance in stage.last_use])
+        stored = [(value, places[instance]) for value, instance in self.stored.items()]
+        return Places(list(given), inputs, last_use, stored, [(c, places[c]) for c in self.copies])
 
     def rows(self) -> NodeRows:
         """The rows of the tiles in which each node runs."""

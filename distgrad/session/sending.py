@@ -31,7 +31,6 @@ from distgrad.session.placement import waits_for_more
 from distgrad.session.recording import FULL, Recording
 from distgrad.session.rematerialise import give_up, note
 from distgrad.session.room import check_room, too_large
-from distgrad.sharding import Sharding
 from distgrad.wire import encode
 
 NOTHING = encode(Program((), (), (), (), (), (), (), ()))  # a call that only frees
@@ -39,7 +38,6 @@ BROKEN_OFF = "this tensor's contents were lost when a call to the workers was br
 PLANS = 64 << 20  # bytes of plans that are kept
 PASSES = 1_000  # call sites at which passes begin that are known
 COPIES = 4  # other cuts in which one value is kept
-Ids = dict[tuple[int, Sharding], int]  # of the instances that workers store
 
 
 class Sending(Recording):
@@ -242,32 +240,28 @@ class Sending(Recording):
         return plan
 
     def _run(self, captured: Capture, plan: Plan, gifts: Gifts) -> None:
-        ids: Ids = {}
-        for value, external in enumerate(captured.externals):
-            result = captured.results[value]
-            if external.kind == "stored":
-                assert result.id is not None
-                ids[value, result.spec.sharding] = result.id
-                for cuts, number in result.copies.items():
-                    ids[value, cuts] = number
+        places = plan.places
+        ids = [captured.results[value].id_of(cuts) for value, cuts in places.given]
         boxes: dict[int, Box] = {}
         made: set[int] = set()
         still = {b.stage for b in plan.boxed.values()}
         given: set[Result] = set()  # to calls that were begun
         try:
             for n, stage in enumerate(plan.stages):
-                for instance, each in zip(stage.keep, self._taken(stage), strict=True):
-                    ids[instance] = self.calls.new_id(each)
-                    made.add(ids[instance])
+                first = len(ids)
+                for each in self._taken(stage):
+                    ids.append(self.calls.new_id(each))
+                    made.add(ids[-1])
                 given.update(gifts.get(n, ()))
-                boxes[n] = self._submit(stage, ids, captured, boxes, gifts.get(n, ()))
+                inputs = [ids[i] for i in places.inputs[n]]
+                boxes[n] = self._submit(stage, inputs, ids[first:], captured, boxes, gifts.get(n, ()))
                 for result in gifts.get(n, ()):
                     result.becomes_donated()
                 if measure.active is not None:
                     measure.active.sent(self.calls.epoch, boxes[n].serial, plan, n)
                 if n - 1 not in still:  # the next stage is the only one to read it
                     boxes.pop(n - 1, None)
-                done = [ids[instance] for instance in stage.last_use]
+                done = [ids[i] for i in places.last_use[n]]
                 made.difference_update(done)
                 self.calls.freed.extend(done)
         except BaseException:
@@ -275,20 +269,20 @@ class Sending(Recording):
             if given:
                 self._lose(given)
             raise
-        for value, instance in plan.stored.items():
-            captured.results[value].becomes_stored(ids[instance], RemoteRef(self, [ids[instance]]))
+        for value, place in places.stored:
+            captured.results[value].becomes_stored(ids[place], RemoteRef(self, [ids[place]]))
         channels = {(b.stage, b.channel) for b in plan.boxed.values()}
-        kept = {(stage, channel): boxes[stage].only(channel) for stage, channel in channels}
+        parts = {(number, channel): boxes[number].only(channel) for number, channel in channels}
         for value, b in plan.boxed.items():
             result = captured.results[value]
             result.becomes_boxed(
-                (kept[b.stage, b.channel], b.what, b.channel, b.position), RemoteRef(self, [])
+                (parts[b.stage, b.channel], b.what, b.channel, b.position), RemoteRef(self, [])
             )
         if plan.rematerialised or plan.rematerialisable:
             self._kept.update(note(plan, captured))
-        for value, cuts in plan.copies:
+        for (value, cuts), place in places.copies:
             result = captured.results[value]
-            copies = {**result.copies, cuts: ids[value, cuts]}
+            copies = {**result.copies, cuts: ids[place]}
             if len(copies) > COPIES:
                 self.release(copies.pop(next(iter(copies))))
             result.keep_copies(copies)
@@ -304,7 +298,8 @@ class Sending(Recording):
     def _submit(
         self,
         stage: Stage,
-        ids: Ids,
+        inputs: list[int],
+        keep: list[int],
         captured: Capture,
         boxes: dict[int, Box],
         gifts: Sequence[Result],
@@ -312,8 +307,8 @@ class Sending(Recording):
         sources = [boxes[r.number] if r.kind == "stage" else captured.boxes[r.number] for r in stage.boxes]
         return self.calls.run(
             stage.data,
-            inputs=[ids[f] for f in stage.inputs],
-            keep=[ids[f] for f in stage.keep],
+            inputs=inputs,
+            keep=keep,
             most=stage.most,
             donate=[result.id for result in gifts if result.id is not None],
             feeds=[captured.results[v].array for v in stage.feeds],  # type: ignore[misc]
