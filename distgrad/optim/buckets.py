@@ -53,11 +53,19 @@ class Hyperparameters(NamedTuple):
         """The numbers as an operand."""
         return Value.known(np.array(self.numbers, np.float64))
 
+    def shared(self, known: dict[bytes, Value]) -> Value:
+        """The same; parameters with the same numbers have one in common, which travels once."""
+        value = self.value
+        assert value.array is not None
+        return known.setdefault(value.array.tobytes(), value)
 
-def update_one(rule: str, entry: Entry, state: list[Tensor], step: Hyperparameters, here: CallSite) -> None:
+
+def update_one(
+    rule: str, entry: Entry, state: list[Tensor], options: str, numbers: Value, here: CallSite
+) -> None:
     """A step of one parameter, which may be cut."""
-    values = [entry.p._value, entry.g._value, step.value, *[t._value for t in state]]
-    made = session.dispatch("update", values, {"rule": rule, "options": step.options})
+    values = [entry.p._value, entry.g._value, numbers, *[t._value for t in state]]
+    made = session.dispatch("update", values, {"rule": rule, "options": options})
     for tensor, value in zip((entry.p, *state), made, strict=True):
         write(tensor, value, here)
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from distgrad import session
 from distgrad.callsites import CallSite, call_site
+from distgrad.graph import Value
 from distgrad.ops.base import Tensor
 from distgrad.ops.binary import clamp, maximum
 from distgrad.ops.compare import where
@@ -112,9 +113,12 @@ class Stepper(Optimizer):
             step = self._step(told, self._moment(entries[members[0]], told), states[0])
             bucket.share(states)
             bucket.update(self.rule, step, [entries[i].g for i in members], here)
+        known: dict[bytes, Value] = {}
         for i in buckets.single:
-            step = self._step(told, self._moment(entries[i], told), entries[i].state)
-            update_one(self.rule, entries[i], [entries[i].state[slot] for slot in slots], step, here)
+            entry = entries[i]
+            step = self._step(told, self._moment(entry, told), entry.state)
+            state, numbers = [entry.state[slot] for slot in slots], step.shared(known)
+            update_one(self.rule, entry, state, step.options, numbers, here)
 
     def _entries(self, group: Group, slots: tuple[str, ...]) -> list[Entry]:
         """The parameters that have gradients, with their state, which is begun where there is none."""
