@@ -86,7 +86,13 @@ WIDER: dict[str, Callable[..., np.ndarray]] = {
     "softplus": _softplus,
 }
 EXACT: dict[str, Callable[..., mpmath.mpf]] = {
+    "arccos": mpmath.acos,
+    "arccosh": mpmath.acosh,
+    "arcsin": mpmath.asin,
+    "arcsinh": mpmath.asinh,
     "arctan": mpmath.atan,
+    "arctan2": mpmath.atan2,
+    "arctanh": mpmath.atanh,
     "erfc": lambda x: mpmath.erfc(min(x, 100)),
     "exp2": lambda x: mpmath.mpf(2) ** x,
     "log2": lambda x: mpmath.log(x, 2),
@@ -94,7 +100,7 @@ EXACT: dict[str, Callable[..., mpmath.mpf]] = {
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)) if x <= 20 else x,
 }
-PAIRS = {"power"}
+PAIRS = {"power", "arctan2", "hypot"}
 ONLY_DOUBLE = {"erf", "erfc"}  # there is no wider one
 MOST = {"float32": 1.0, "float64": 2.0}  # ulp
 ULPS = {"power": 2.0, "softplus": 1.1, "log_sigmoid": 1.1}  # of float32, where it is more

@@ -7,6 +7,7 @@ vectors nor the processor changes a bit (of NaN the sign and payload may differ)
 and NaN give what C99 and NumPy say.
 """
 
+from distgrad.compiler.maths.arcs import arccos, arccosh, arcsin, arcsinh, arctan2, arctanh, hypot
 from distgrad.compiler.maths.error import erf, erfc
 from distgrad.compiler.maths.exponential import exp, exp2, expm1, sigmoid
 from distgrad.compiler.maths.hyperbolic import cosh, log_sigmoid, sinh, softplus, tanh
@@ -16,7 +17,13 @@ from distgrad.compiler.maths.power import power
 from distgrad.compiler.maths.trigonometric import cos, sin, tan
 
 __all__ = [
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
     "arctan",
+    "arctan2",
+    "arctanh",
     "cos",
     "cosh",
     "erf",
@@ -24,6 +31,7 @@ __all__ = [
     "exp",
     "exp2",
     "expm1",
+    "hypot",
     "log",
     "log1p",
     "log2",
