@@ -34,9 +34,15 @@ class Elements:
         self.code, self.nest, self.phase, self.k = code, code.nest, phase, k
         self.known: dict[int, Lanes] = {}
         self.rows: dict[int, str] = {}  # where the row of an array begins
+        taken = {t.value: t.row for t in self.nest.taken}
         for value in self.nest.addresses:
             if code.space(value) == FULL:
-                offset = code.b.name(f"mul i64 {row}, {code.stride[value]}")
+                there = row
+                if value in taken:
+                    there = code.b.read(
+                        f"load i64, ptr {code.b.element(code.buffers[taken[value]], k, 'i64')}"
+                    )
+                offset = code.b.name(f"mul i64 {there}, {code.stride[value]}")
                 self.rows[value] = code.b.at(code.base[value], offset)
         for value, number in code.scratch.items():
             place = code.b.name(f"add i64 {k}, {number * code.rows}")

@@ -21,7 +21,7 @@ from distgrad.compiler.columns import Columns
 from distgrad.compiler.elements import Elements
 from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, ROWS, Map, Nest, Reduction
 from distgrad.compiler.totals import Totals
-from distgrad.compiler.writer import NAME, Writer, checked, identity, stored, wide
+from distgrad.compiler.writer import FETCHED, LINE, NAME, Writer, checked, identity, nbytes, stored, wide
 
 HEAD = 4  # arguments before the addresses
 ADDED = CHUNK // ROWS  # blocks of rows whose sum over rows is made in one go
@@ -114,6 +114,8 @@ class Code:
         for value in nest.inputs:
             if self.space(value) == ROW:
                 self._copy_rows(value, first, count, inwards=True)
+        if nest.taken:
+            self._fetch(count)
         for phase in range(nest.phases + 1):
             self._row_maps(phase)
             if phase < nest.phases and self._down(phase):
@@ -138,6 +140,15 @@ class Code:
             source, target = (outside, inside) if inwards else (inside, outside)
             element = self.b.read(f"load {kind}, ptr {source}")
             self.b.line(f"store {kind} {element}, ptr {target}")
+
+    def _fetch(self, count: str) -> None:
+        """Have the rows of tables fetched that a block reads: they lie anywhere."""
+        with self.b.loop(count, 1, []) as (k, _):
+            for value, row, _ in self.nest.taken:
+                there = self.b.read(f"load i64, ptr {self.b.element(self.buffers[row], k, 'i64')}")
+                begin = self.b.at(self.base[value], self.b.name(f"mul i64 {there}, {self.stride[value]}"))
+                for line in range(0, min(FETCHED, self.width * nbytes(self.type(value))), LINE):
+                    self.b.fetch(self.b.at(begin, str(line)))
 
     def _row_maps(self, phase: int) -> None:
         """The maps of rows that have become known before `phase`, a vector of rows at once."""

@@ -16,11 +16,12 @@ import numpy as np
 
 from distgrad.compiler.builder import TYPES
 
-Space = Literal["full", "row", "column", "one"]
+Space = Literal["full", "row", "column", "one", "table"]
 FULL: Space = "full"
 ROW: Space = "row"
 COLUMN: Space = "column"
 ONE: Space = "one"
+TABLE: Space = "table"  # how a FULL value is read whose rows are rows of a table
 MOST_LANES = 32  # of a vector, in every loop: so sums have one order, whatever else a loop does
 CHUNK = 1024  # elements that are added in the precision of their dtype; sums of chunks are added in float64
 LONGEST = 4096  # columns of a row that is reduced
@@ -58,6 +59,14 @@ class Reduction(NamedTuple):
     how: str  # add, multiply, maximum, minimum, or, and
 
 
+class Taken(NamedTuple):
+    """A FULL input whose rows lie in a table of so many rows: in which of these, the ROW input `row` tells."""
+
+    value: int
+    row: int
+    rows: int
+
+
 @dataclass(frozen=True)
 class Nest:
     """Steps in an order in which they can run; values are numbered by their place in `values`."""
@@ -66,6 +75,7 @@ class Nest:
     inputs: tuple[int, ...]
     steps: tuple[Map | Reduction, ...]
     outputs: tuple[int, ...]
+    taken: tuple[Taken, ...] = ()
 
     @cached_property
     def phase(self) -> dict[int, int]:

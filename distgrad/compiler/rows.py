@@ -18,11 +18,9 @@ import numpy as np
 from distgrad.compiler.builder import TYPES, Lanes
 from distgrad.compiler.machine import function
 from distgrad.compiler.nest import lanes
-from distgrad.compiler.writer import NAME, Writer, nbytes
+from distgrad.compiler.writer import FETCHED, LINE, NAME, Writer, nbytes
 
 AHEAD = 8  # rows between the one that is fetched and the one that is added
-LINE = 64  # bytes that are fetched at once
-FETCHED = 512  # bytes of a row that are fetched before: the processor finds out about the others
 
 
 def add_rows(
@@ -55,10 +53,10 @@ def _function(dtype: str, width: int, ragged: bool, by_source: bool) -> Any:
 def _text(kind: str, width: int, ragged: bool, by_source: bool) -> str:
     b = Writer(width, ragged)
     b.begin("entry")
-    for n, name in enumerate(("%made", "%table", "%starts", "%places", "%weights")):
-        b.argument(n, "ptr", name)
-    for n, name in enumerate(("%rows", "%last", "%columns"), 5):
-        b.argument(n, "i64", name)
+    for k, name in enumerate(("%made", "%table", "%starts", "%places", "%weights")):
+        b.argument(k, "ptr", name)
+    for k, name in enumerate(("%rows", "%last", "%columns"), 5):
+        b.argument(k, "i64", name)
     whole = b.name(f"and i64 %columns, {-width}")  # columns of whole vectors
     row_bytes = b.name(f"mul i64 %columns, {nbytes(kind)}")
     near, far = ("%table", "%made") if by_source else ("%made", "%table")
@@ -71,8 +69,8 @@ def _text(kind: str, width: int, ragged: bool, by_source: bool) -> str:
         begin, end = number("%starts", r), number("%starts", b.name(f"add i64 {r}, 1"))
         here = b.at(near, b.name(f"mul i64 {r}, {row_bytes}"))
         count = b.name(f"sub i64 {end}, {begin}")
-        with b.when(b.name(f"icmp sgt i64 {count}, 0")), b.loop(count, 1, []) as (k, _):
-            n = b.name(f"add i64 {begin}, {k}")
+        with b.when(b.name(f"icmp sgt i64 {count}, 0")), b.loop(count, 1, []) as (i, _):
+            n = b.name(f"add i64 {begin}, {i}")
             later = number("%places", b.least(b.name(f"add i64 {n}, {AHEAD}"), "%last"))
             for line in range(0, min(FETCHED, width * nbytes(kind)), LINE):
                 b.fetch(b.at(b.at(far, b.name(f"mul i64 {later}, {row_bytes}")), str(line)))

@@ -9,6 +9,8 @@ from distgrad.checks import CheckError
 from distgrad.compiler.builder import BITS, Builder, Lanes
 
 NAME = "loop"  # of every function
+LINE = 64  # bytes that are fetched at once
+FETCHED = 512  # bytes of a row of a table that are fetched before: the processor finds out about the others
 
 
 def merge(b: Builder, how: str, x: Lanes, y: Lanes) -> Lanes:

@@ -222,6 +222,17 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """A step that takes rows of a table: a compiled loop reads them where they lie.
+
+    `check(indices, **attrs)` gives the numbers of the rows, or raises. `along(**attrs)`: whether rows are taken.
+    """
+
+    check: Callable[..., np.ndarray]
+    along: Callable[..., bool]
+
+
+@dataclass(frozen=True)
 class Offset:
     """A regrouping that a compiled loop does by reading elsewhere: element i is element `i + by(dims, **attrs)`.
 
@@ -282,7 +293,7 @@ class Primitive:
     traits: frozenset[Trait] = frozenset()
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
     batch: BatchRule | None = None
-    lower: Lower | Fold | Offset | None = None
+    lower: Lower | Fold | Offset | Rows | None = None
 
     def operations(self, ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
         """The number of operations for operands and results like these."""

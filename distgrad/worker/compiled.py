@@ -45,11 +45,14 @@ class CompiledCall:
         self.arguments = (ctypes.c_int64 * (HEAD + 2 * len(values)))(rows, columns, last, scratch.ctypes.data)
         self.address = ctypes.addressof(self.arguments)
         size = {FULL: math.prod(shape), ROW: rows, COLUMN: columns, ONE: 1}
+        tables = {taken.value: taken.rows for taken in nest.taken}
         self.changing: list[tuple[int, _Place | _Box]] = []
         self.kept: list[Any] = [scratch]  # what the arguments point to for good
         for n, (source, v) in enumerate(zip(sources, values, strict=True)):
             space, dtype = nest.values[v]
-            place = _Place(self.arguments, n, space, rows, columns, size[space], dtype, n >= len(nest.inputs))
+            there, written = tables.get(v, rows), n >= len(nest.inputs)
+            count = there * columns if v in tables else size[space]
+            place = _Place(self.arguments, n, space, there, columns, count, dtype, written)
             if isinstance(source, int):
                 self.changing.append((source, place))
             else:

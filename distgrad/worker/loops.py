@@ -19,8 +19,9 @@ from distgrad.primitives.rules import place
 from distgrad.program import Step
 from distgrad.sharding import Bounds, Cut, extent
 from distgrad.worker.meter import Meter
+from distgrad.worker.placing import tile_place, tiled
 from distgrad.worker.pool import alone, refers
-from distgrad.worker.tiles import Extents, Form, Placed, StepFailed, Stream, Tile, Tiles, tile_place, tiled
+from distgrad.worker.tiles import Extents, Form, Placed, StepFailed, Stream, Tile, Tiles
 
 
 class Local(Protocol):

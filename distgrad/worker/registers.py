@@ -16,6 +16,7 @@ import numpy as np
 from distgrad.compiler import switch
 from distgrad.compiler.nest import Nest, scratch_bytes
 from distgrad.primitives import MERGES
+from distgrad.primitives.base import Rows
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Cut, Sharding
 from distgrad.worker.grouping import Unit, units
@@ -177,6 +178,9 @@ class Registers:
             self.operands.append(tuple(registers))
             for slot in step.outs:
                 self.of_slot[slot] = self._new_register()
+        # The numbers of the rows that compiled steps take from tables, which are checked before.
+        takes = [n for n, step in enumerate(self.steps) if isinstance(step.primitive.lower, Rows)]
+        self.checked = {n: self._new_register() for n in takes}
         self.part_of_tile = {
             slot: self._new_register() for slot in self.total
         }  # what compiled units make of sums
@@ -217,7 +221,7 @@ class Registers:
             found = {w for w in (*ins, *outs) if w is not None}
             windows.append(found.pop() if len(found) == 1 else None)
         needed = {*self.escaping, *self.total}
-        return units(self.steps, self.slots, self.operands, windows, left, needed)
+        return units(self.steps, self.slots, self.operands, windows, left, needed, self.checked)
 
     def _reads(self, unit: Unit) -> list[int]:
         """The slots that a unit reads while it runs."""

@@ -19,8 +19,9 @@ from distgrad.caching import Cache
 from distgrad.compiler.nest import Nest, scratch_bytes
 from distgrad.compiler.stencil import Stencil
 from distgrad.primitives import Place
+from distgrad.primitives.base import Rows
 from distgrad.program import Loop, Program, Step
-from distgrad.sharding import Bounds, Cut, Region
+from distgrad.sharding import Bounds, Region
 from distgrad.worker.binding import (
     Call,
     adding,
@@ -37,8 +38,9 @@ from distgrad.worker.binding import (
 )
 from distgrad.worker.compiled import CompiledCall, StencilCall, boxed
 from distgrad.worker.grouping import Unit
+from distgrad.worker.placing import tile_place
 from distgrad.worker.pool import Pool
-from distgrad.worker.registers import Narrow, Registers, Turn, tile_dim, turn_of
+from distgrad.worker.registers import Registers, Turn, tile_dim, turn_of
 
 KEPT = 1 << 20  # bytes of what a loop knows of forms of shards
 
@@ -225,6 +227,7 @@ class Tiles(Registers):
             if regions
             else CompiledCall(unit, self.regs, where, shape, shares, self._scratch(unit, shape))
         ]
+        calls += [(self.steps[n], self._checking(n)) for n in unit.steps if n in self.checked]
         for slot in unit.outputs:
             if slot in self.total:
                 part, levels = targets[self.part_of_tile[slot]], self.levels[slot]
@@ -233,6 +236,13 @@ class Tiles(Registers):
                 made += self._carries(slot, turn)
         calls += [(step, call) for call in made]
         return True
+
+    def _checking(self, n: int) -> Call:
+        """Checks the numbers of the rows that step `n` takes."""
+        step = self.steps[n]
+        assert isinstance(step.primitive.lower, Rows)
+        check = partial(step.primitive.lower.check, **step.attrs)
+        return making(check, self.regs, getter(self.operands[n][1:]), [self.checked[n]], [False])
 
     def _regions(self, unit: Unit, spans: list[Bounds], places: dict[int, Place]) -> list[Region]:
         """Where the places of a stencil lie in a tile."""
@@ -373,27 +383,3 @@ class Tiles(Registers):
 def _weight(form: Form, tiles: list[Tile]) -> int:
     """Bytes, about."""
     return 1000 + len(tiles) * (400 + 200 * len(form.streams))
-
-
-def tile_place(where: Place, narrowed: tuple[list[Narrow], list[Narrow]], spans: list[Bounds]) -> Place:
-    """Where operands and results of a tile lie, which has these parts of the windows, in a shard that lies `where`."""
-    ins, outs = narrowed
-    return Place(
-        tuple([_narrow(r, part, spans) for r, part in zip(where.ins, ins, strict=True)]),
-        tuple([_narrow(r, part, spans) for r, part in zip(where.outs, outs, strict=True)]),
-    )
-
-
-def _narrow(region: Region, part: Narrow, spans: list[Bounds]) -> Region:
-    """The part of an operand's or a result's region that a tile has."""
-    return region if part is None else (*region[: part[0]], spans[part[1]], *region[part[0] + 1 :])
-
-
-def tiled(windows: list[Cut], piece: int) -> Bounds:
-    """What tiles must go through so that they fill piece number `piece` of all windows."""
-    if windows[0].points is not None:
-        return windows[0].bounds(piece)
-    step = windows[0].step or windows[0].size
-    first = min(max(piece * step, cut.offset) for cut in windows)
-    end = max(min((piece + 1) * step, cut.size + cut.offset - cut.overlap) for cut in windows)
-    return first, end
