@@ -32,6 +32,7 @@ VIEWS = {"expand", "expand_dims", "squeeze_dims"}
 ATTRS: dict[str, list[dict[str, Any]]] = {
     "cast": [{"dtype": name} for name in DTYPES],
     "integer_power": [{"n": n} for n in (0, 1, 2, 3, 5)],
+    "round_decimals": [{"decimals": n} for n in (0, 2, -1)],
     "softplus": [{"beta": beta, "threshold": 20.0} for beta in (1.0, 2.5)],
 }
 ULPS = 4  # between two functions that are each right to 1 or 2 (NumPy's own to up to 4)
@@ -105,8 +106,10 @@ def dtypes_of(name: str) -> list[tuple[np.dtype, ...]]:
     if name == "where":
         return [(np.dtype(bool), d, d) for d in kinds]
     binary = {"add", "multiply", "subtract", "divide", "maximum", "minimum", "power", "arctan2", "hypot"}
+    binary |= {"copysign", "nextafter", "fmax", "fmin", "left_shift", "right_shift", "xlogy", "xlog1py"}
     two = name in binary or (
-        name.startswith(("equal", "not_equal", "less", "greater", "logical_")) and name != "logical_not"
+        name.startswith(("equal", "not_equal", "less", "greater", "logical_", "bitwise_"))
+        and name != "logical_not"
     )
     return [(d,) * (2 if two else 1) for d in kinds]
 

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import special
 
 from distgrad.compiler import maths
+from distgrad.compiler.maths import bits
 from distgrad.primitives.base import (
     DTYPES,
     Attrs,
@@ -41,6 +42,7 @@ from distgrad.primitives.kernels import (
     power_code,
     relu,
     round_decimals,
+    rounding_code,
     rsqrt,
     sigmoid,
     sign,
@@ -212,13 +214,17 @@ declare(
 )
 declare({"softplus": softplus}, flops=30, lower=of_maths, beta="float", threshold="float")
 declare({"integer_power": integer_power}, _raised, traits={"exact"}, lower=Lower(power_code, NUMBER), n="int")
-declare({"round_decimals": round_decimals}, flops=3, decimals="int")
+declare({"round_decimals": round_decimals}, flops=3, lower=Lower(rounding_code), decimals="int")
 
 declare(_named("add multiply"), traits={"exact"}, lower=as_builder(ANY, light=True))
 declare(_named("subtract"), traits={"exact"}, lower=as_builder(NUMBER, light=True))
 declare(_named("divide"), traits={"exact"}, lower=as_builder(FLOAT))
 declare(_named("maximum minimum"), traits={"exact"}, lower=as_builder(ANY, light=True))
-declare(_named("bitwise_and bitwise_or bitwise_xor left_shift right_shift"))
+declare(
+    _named("bitwise_and bitwise_or bitwise_xor"),
+    lower=lambda name: as_builder("ib", light=True)(name.replace("bitwise", "logical")),
+)
+declare(_named("left_shift right_shift"), lower=lambda name: Lower(getattr(bits, name), "i"))
 declare({"power": power}, flops=20, lower=of_maths)
 declare({"arctan2": np.arctan2, "hypot": np.hypot}, flops=20, lower=of_maths)
 declare({name: checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
+from distgrad.compiler.maths import products
+from distgrad.primitives.base import Lower
 from distgrad.primitives.elementwise import declare
 from distgrad.primitives.kernels import Out, copy
 
@@ -119,8 +121,9 @@ def _scipys(names: str) -> dict[str, np.ufunc]:
 
 
 declare(_scipys("erfinv erfcx ndtr ndtri log_ndtr i0 i0e i1 i1e"), flops=50)
-declare(_scipys("xlogy xlog1py gammainc gammaincc"), flops=50)
-declare({"entr": special.entr}, flops=20)
+declare(_scipys("xlogy xlog1py"), flops=50, lower=lambda name: Lower(getattr(products, name)))
+declare(_scipys("gammainc gammaincc"), flops=50)
+declare({"entr": special.entr}, flops=20, lower=Lower(products.entr))
 declare({"logaddexp": np.logaddexp, "logaddexp2": np.logaddexp2}, flops=30)
 declare({"zeta": zeta}, flops=50)
 declare({"polygamma": polygamma}, flops=50, n="int")
