@@ -82,9 +82,13 @@ def add(input: Operand, other: Operand, *, alpha: float = 1) -> Value:
 
 
 def _sub_operands(input: Operand, other: Operand) -> None:
-    bools = [x.dtype == BOOL if isinstance(x, Value) else isinstance(x, bool) for x in (input, other)]
-    if any(bools):
-        raise RuntimeError(NO_BOOL_SUBS if all(bools) else NO_BOOL_SUB)
+    first, second = _is_bool(input), _is_bool(other)
+    if first or second:
+        raise RuntimeError(NO_BOOL_SUBS if first and second else NO_BOOL_SUB)
+
+
+def _is_bool(x: Operand) -> bool:
+    return x.result.spec.dtype == BOOL if isinstance(x, Value) else isinstance(x, bool)
 
 
 @op(

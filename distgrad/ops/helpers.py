@@ -118,6 +118,14 @@ def elementwise(primitive: str, *operands: Operand, floating: bool = False, **at
 
     With `floating`, integers and bools become the default floating dtype first.
     """
+    if len(operands) == 2:
+        a, b = operands
+        if (
+            type(a) is Value and type(b) is Value
+        ):  # most often of one dtype, and then there is nothing to bring
+            d = a.result.spec.dtype
+            if d is b.result.spec.dtype and (d.kind == "f" or not floating):
+                return session.dispatch(primitive, (a, b), attrs)[0]
     common = common_dtype(*operands)
     if floating and common.kind != "f":
         common = default_numpy()
