@@ -35,7 +35,7 @@ def constant(number: Any, numpy_dtype: np.dtype) -> Value:
 
 
 def _constant(number: Any, numpy_dtype: np.dtype) -> Value:
-    return Value.known(element(number, numpy_dtype))
+    return _with_bits(element(number, numpy_dtype).tobytes(), numpy_dtype)
 
 
 def operand(number: Any, numpy_dtype: np.dtype) -> Value:
@@ -46,7 +46,13 @@ def operand(number: Any, numpy_dtype: np.dtype) -> Value:
 
 
 def _operand(number: Any, numpy_dtype: np.dtype) -> Value:
-    return Value.known(wrapped(number, numpy_dtype))
+    return _with_bits(wrapped(number, numpy_dtype).tobytes(), numpy_dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _with_bits(bits: bytes, numpy_dtype: np.dtype) -> Value:
+    """One value for both, so that what is computed of it twice is computed once."""
+    return Value.known(np.frombuffer(bits, numpy_dtype).reshape(()))
 
 
 _known_constant = functools.lru_cache(maxsize=4096, typed=True)(_constant)
