@@ -35,12 +35,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(
     "distgrad",
     deadline=None,
+    max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("distgrad")
 
 TIMEOUT = 120
+ON_RAY = "workers"  # the way in which the fixture `torch` runs a test on Ray
 BUSY = 300  # seconds in which a Ray starts on a machine that has other work, such as a second Ray
+
+
+@pytest.hookimpl(tryfirst=True)  # before what has this mark is left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of each test that runs in all ways, Ray runs the first case here and the others in the sweep.
+
+    A worker in this process runs the same code on the same bytes, copied as on the way through Ray.
+    """
+    seen: set[str] = set()
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call is not None and call.params.get("torch") == ON_RAY:
+            test = item.nodeid.partition("[")[0]
+            if test in seen:
+                item.add_marker(pytest.mark.sweep)
+            seen.add(test)
 
 
 @pytest.fixture(scope="session")
@@ -51,18 +69,18 @@ def ray_workers() -> Iterator[Transport]:
     transport.close()
 
 
-@pytest.fixture(params=["driver", "inproc", "workers"])
+@pytest.fixture(params=["driver", "inproc", ON_RAY])
 def torch(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     """distgrad with small tensors in the driver, with all on two workers in this process, and on two Ray workers."""
     door.shutdown()
-    if request.param == "workers":
+    if request.param == ON_RAY:
         door.attach(request.getfixturevalue("ray_workers"), inline_bytes=0, shard_bytes=32, timeout=TIMEOUT)
     elif request.param == "inproc":
         door.attach(InProcess(2, Worker), inline_bytes=0, shard_bytes=32)
     else:  # what is too large for the driver must not start another Ray
         door.attach(InProcess(2, Worker))
     yield distgrad
-    if request.param == "workers":
+    if request.param == ON_RAY:
         door.detach()
     else:
         door.shutdown()
@@ -121,9 +139,9 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ours() -> Iterator[Transport]:
-    """Three Ray workers that a module's tests share."""
+    """Three Ray workers without distgrad that all tests of a run share."""
     transport = start_workers(workers=3, worker=Dummy, worker_options={"start": 7}, timeout=BUSY)
     yield transport
     transport.close()

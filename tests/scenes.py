@@ -23,7 +23,7 @@ from distgrad.program import Program
 from distgrad.session import door
 from distgrad.wire import encode
 
-quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 
 # Real programs.

@@ -86,7 +86,7 @@ def test_rows_that_are_taken_weighted_and_added(shards: None) -> None:
         close(made, idx, 1_000, 0.5 * float(np.float32(0.2)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.integers(1, 3_000), st.integers(1, 5_000), st.integers(1, 4), st.integers(0, 9), st.booleans())
 def test_any_groups(n: int, groups: int, width: int, crowd: int, wide: bool) -> None:
     rng = np.random.default_rng(n)

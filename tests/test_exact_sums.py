@@ -192,7 +192,7 @@ def cases(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(shape), tuple(sorted(dims))
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(cases())
 def test_sums_of_any_shape(case: Any) -> None:
     shape, dims = case
@@ -202,7 +202,7 @@ def test_sums_of_any_shape(case: Any) -> None:
         close(got, wide.sum(axis=dims), np.abs(wide).sum(axis=dims))
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(
     st.integers(1, 5),
     st.integers(1, 5),

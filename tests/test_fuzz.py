@@ -29,10 +29,10 @@ F = np.float32
 
 
 def test_some_hostile_programs() -> None:
-    report = fuzz.run(200, seed=3)
+    report = fuzz.run(60, seed=3)
     assert report["found"] == []
-    assert report["counts"]["done"] > 50
-    assert report["counts"]["refused"] > 50
+    assert report["counts"]["done"] > 15
+    assert report["counts"]["refused"] > 15
 
 
 @pytest.mark.fuzz

@@ -67,7 +67,7 @@ def measured(net: Net, budget: Any = None, look: bool = False) -> tuple[int, lis
     return peak(p), found
 
 
-@pytest.mark.parametrize("look", [False, True])
+@pytest.mark.parametrize("look", [pytest.param(False, marks=pytest.mark.sweep), True])
 def test_the_peak_is_below_the_budget_and_the_bits_stay(look: bool) -> None:
     net = Net()
     most, wants = measured(net, look=look)
@@ -309,7 +309,7 @@ def test_what_lies_otherwise_is_copied_to_be_sent() -> None:
 @pytest.mark.filterwarnings("error:memory_budget")
 def test_a_budget_that_cannot_be_kept_to_as_an_error_loses_nothing() -> None:
     """It is an error of whoever asks, before anything is sent; with more room, or after the block, that work runs."""
-    net = Net()
+    net = Net(2)
     wants, want = [g.numpy() for g in net.gradients()], net.loss().item()
     with torch.memory_budget(1000):
         found = net.gradients()  # what would be sent at its end is no error of backward

@@ -93,7 +93,7 @@ def test_grid_has_gradients(torch: ModuleType) -> None:
 
     (g,) = torch.autograd.grad(value(theta), theta)
     step = 1e-6
-    for at in np.ndindex(2, 2, 3):
+    for at in ((0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 0)):
         moved = [theta.detach().numpy().copy() for _ in range(2)]
         moved[0][at] += step
         moved[1][at] -= step

@@ -57,13 +57,16 @@ def test_second_derivative(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut", [pytest.param(cut, marks=() if cut == "uneven" else pytest.mark.sweep) for cut in CUTS]
+    ("cut", "second"),
+    [
+        ("uneven", False),
+        *(pytest.param(cut, cut not in ("grid", "mixed"), marks=pytest.mark.sweep) for cut in CUTS),
+    ],
 )
 @EACH
-def test_cuts(name: str, cut: str) -> None:
+def test_cuts(name: str, cut: str, second: bool) -> None:
     """The driver's results and derivatives; of both orders for the four cuts that users meet, else of the first."""
     known = in_driver(name)
-    second = cut not in ("grid", "mixed")
     with workers(shard_bytes=SHARD_BYTES.get(cut, 1 << 20)):
         found = outcomes([call for call, _ in known], CUTS[cut], second)
     for (call, want), got in zip(known, found, strict=True):
@@ -73,22 +76,33 @@ def test_cuts(name: str, cut: str) -> None:
 @EACH
 @pytest.mark.filterwarnings("ignore:index_reduce")  # whose methods warn, as torch does
 def test_methods(name: str) -> None:
-    """As a method, and in place, an op gives the same."""
+    """As a method, and in place, an op gives the same; in place on workers too."""
     pairs = [
-        (other, want)
+        (other, want._replace(second=[]))
         for call, want in in_driver(name)
         for other in (*methods(call), *in_place(call, want.outs))
     ]
-    found = outcomes([call for call, _ in pairs])
+    found = outcomes([call for call, _ in pairs], second=False)
+    for (call, want), got in zip(pairs, found, strict=True):
+        check_alike(call, got, want, **CUT)
+    pairs = [(call, want) for call, want in pairs if call.method.endswith("_")]
     with workers():
-        cut = outcomes([call for call, _ in pairs], CUTS["uneven"], second=False)
-    for (call, want), one, other in zip(pairs, found, cut, strict=True):
-        check_alike(call, one, want, **CUT)
-        check_alike(call, other, want._replace(second=[]), **CUT)
+        found = outcomes([call for call, _ in pairs], CUTS["last"], second=False)
+    for (call, want), got in zip(pairs, found, strict=True):
+        check_alike(call, got, want, **CUT)
 
 
 @EACH
 def test_float32(name: str) -> None:
+    known = in_driver(name)
+    batch = [op_checks.as_float32(call) for call, _ in known]
+    for call, (_, want), got in zip(batch, known, outcomes(batch, second=False), strict=True):
+        op_checks.check_float32(call, got, want._replace(second=[]))
+
+
+@pytest.mark.sweep
+@EACH
+def test_float32_of_both_orders(name: str) -> None:
     known = in_driver(name)
     batch = [op_checks.as_float32(call) for call, _ in known]
     found = outcomes(batch)

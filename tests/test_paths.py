@@ -70,7 +70,7 @@ def chains(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Any]]:
     return first, moves
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @example(((0, 0, 0, 2), [Reshape((0, 0, 2), (0, 0, 0, 2)), Slice(((0, 0, 1), (0, 0, 1), (0, 1, 1)))]))
 @given(chains())
 def test_joined_moves_give_the_same_elements(chain: Any) -> None:

@@ -187,7 +187,7 @@ def test_kernel_gives_the_reference(name: str, number: int, sample: Any) -> None
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=4, deadline=None, derandomize=True, database=None)
 @given(tenths=st.lists(st.lists(st.integers(0, 10), max_size=2).map(sorted), min_size=5, max_size=5))
 def test_label_rule_holds_for_any_cut(name: str, sample: Any, tenths: list[list[int]]) -> None:
     for i in range(len(CASES[name])):

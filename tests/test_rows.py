@@ -197,7 +197,7 @@ def check(move: Reshard, listing: Callable[..., Any]) -> None:
     np.testing.assert_array_equal(got, want)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(moves(), st.integers(1, 4))
 def test_a_slice_is_sent_exactly_once(move: Reshard, workers: int) -> None:
     check(move, Reshard.overlaps)

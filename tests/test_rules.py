@@ -25,7 +25,7 @@ from distgrad.primitives.rules import agrees, layout, place
 from distgrad.sharding import Cut, Sharding
 
 sample = test_primitives.sample
-quick = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=6, deadline=None, derandomize=True, database=None)
 
 
 @st.composite
@@ -138,7 +138,7 @@ def test_regroupings_give_the_whole(number: int) -> None:
         check_regrouping(case, [by_scheme(scheme, a.shape) for a in case.arrays], shard_bytes)
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=120)
 @given(st.data())
 def test_regroupings_of_operands_that_are_cut_differently(data: st.DataObject) -> None:
     case = data.draw(st.sampled_from(REGROUPINGS))

@@ -32,7 +32,7 @@ from distgrad.session import core, door
 reference: dict[Any, dict[str, np.ndarray]] = {}
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("cut_g", ["whole", "even", "last"])
 @pytest.mark.parametrize("cut_x", CUTS)
 def test_results_are_numpys_and_their_bits_the_same_on_any_number_of_workers(
@@ -155,7 +155,7 @@ def door_aval(array: np.ndarray) -> Any:
 
 
 @pytest.mark.sweep
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(st.data())
 def test_random_graphs(data: st.DataObject) -> None:
     draw = data.draw

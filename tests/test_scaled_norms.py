@@ -112,7 +112,7 @@ def test_cut_tensors_of_mixed_sizes(torch: ModuleType, cuts: Any) -> None:
 numbers = st.floats(0.5, 2.0).flatmap(lambda x: st.integers(-120, 120).map(lambda e: math.ldexp(x, e)))
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.lists(st.one_of(st.just(0.0), numbers), min_size=1, max_size=30), st.integers(1, 5))
 def test_any_mixture_in_any_pieces(values: list[float], pieces: int) -> None:
     x = np.array(values, np.float32)

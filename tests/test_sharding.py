@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from distgrad.cutting import sharding_of
 from distgrad.sharding import Cut, Region, Sharding, owned, owner, sharding_from_wire
 
-quick = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 
 
 @st.composite

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from distgrad.exchange import Tree
 from distgrad.sharding import owned
 
-quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 
 # Floats for which every order of additions gives other bits.
 RNG = np.random.default_rng(5)

@@ -90,14 +90,14 @@ def test_too_many_bytes_are_refused_unread() -> None:
         decode(bytes(LIMIT + 1))
 
 
-@settings(quick, max_examples=400)
+@settings(quick, max_examples=150)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(WireError):
         decode(data)
 
 
-@settings(quick, max_examples=400)
+@settings(quick, max_examples=150)
 @given(st.sampled_from(PROGRAMS), st.data())
 def test_flipped_bits_are_refused_or_change_a_value(program: bytes, data: st.DataObject) -> None:
     damaged = bytearray(program)
@@ -110,7 +110,7 @@ def test_flipped_bits_are_refused_or_change_a_value(program: bytes, data: st.Dat
     assert decode(encode(read)) == read
 
 
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=80)
 @given(st.sampled_from(SCENES), st.data())
 def test_a_worker_survives_flipped_bits(scene: Scene, data: st.DataObject) -> None:
     damaged = bytearray(scene.program)
