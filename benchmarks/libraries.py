@@ -6,7 +6,9 @@ when what a step began is done.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -22,6 +24,10 @@ KEEP_MEMORY = {
 }
 COPIED = 128 << 20  # bytes that are read, and as many written, to measure the memory bus
 ORDER = 4096  # of the matrices that are multiplied to measure BLAS
+
+
+class LeftOutError(Exception):
+    """What the library needs is not on this machine; the text says what."""
 
 
 class Library:
@@ -125,11 +131,36 @@ class TorchTuned(Torch):
     environment: ClassVar[dict[str, str]] = KEEP_MEMORY
 
 
+class TorchCompiled(TorchTuned):
+    """The function of the loss under torch.compile, which compiles its gradient too."""
+
+    def prepare(self) -> Step:
+        import torch
+        import torch._dynamo
+        import torch._inductor.exc
+
+        if self.workload.compiled is None:
+            raise LeftOutError("torch.compile cannot differentiate twice")
+        if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+            raise LeftOutError("torch.compile needs a C++ compiler")
+        self.workload.compiled = torch.compile
+        step = super().prepare()
+
+        def told() -> list[Any]:
+            try:
+                return step()
+            except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+                raise LeftOutError(f"torch.compile fails: {str(error).strip().splitlines()[0]}") from error
+
+        return told
+
+
 class Jax(Library):
     """Under jit, rows over two CPU devices."""
 
     method = "jax"
     devices: ClassVar[int] = 2
+    wrap_jit: Any = None
 
     def prepare(self) -> Step:
         import jax
@@ -138,7 +169,7 @@ class Jax(Library):
         mesh = jax.sharding.Mesh(jax.devices(), ("rows",))
         self._rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
         self._whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        self.np, self.nn, self.jit = jax.numpy, jax.nn, jax.jit
+        self.np, self.nn, self.jit = jax.numpy, jax.nn, self.wrap_jit or jax.jit
         self.value_and_grad, self.vjp, self.jvp = jax.value_and_grad, jax.vjp, jax.jvp
         self.wait = jax.block_until_ready
         self.one_device = jax.device_put
@@ -164,6 +195,54 @@ class JaxTuned(Jax):
 
     devices: ClassVar[int] = 1
     environment: ClassVar[dict[str, str]] = KEEP_MEMORY
+
+
+class JaxDonated(JaxTuned):
+    """The same, and the results of a step are written over those of the last one, whose buffers are donated."""
+
+    def prepare(self) -> Step:
+        step = super().prepare
+        import jax
+
+        plain = jax.jit
+
+        def jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+            if (
+                options or self.workload.init is None
+            ):  # the workload donates what it updates; or it is too small
+                return plain(function, **options)
+            first = plain(function)
+            later = plain(lambda last, *args: function(*args), donate_argnums=0, keep_unused=True)
+            last: list[Any] = []
+
+            def call(*args: Any) -> Any:
+                last[:] = [later(last[0], *args) if last else first(*args)]
+                return last[0]
+
+            return call
+
+        self.wrap_jit = jit
+        return step()
+
+
+class Numba(Library):
+    """Loops that a specialist wrote by hand, value and gradient in one pass: what is to be had, and no peer."""
+
+    method = "numba"
+    environment: ClassVar[dict[str, str]] = KEEP_MEMORY
+
+    def prepare(self) -> Step:
+        if importlib.util.find_spec("numba") is None:
+            raise LeftOutError("numba is not installed")
+        self.loops = importlib.import_module("benchmarks.specialist")
+        return super().prepare()
+
+    def in_one_pass(
+        self, loop: Callable[..., float], arrays: list[np.ndarray], wanted: list[np.ndarray]
+    ) -> Step:
+        """A loop that returns the loss and writes the gradient for each of `wanted`."""
+        grads = [np.empty_like(x) for x in wanted]
+        return lambda: [loop(*arrays, *grads), *grads]
 
 
 class Dask(Library):
@@ -234,7 +313,7 @@ class Autograd(Library):
 
 
 class Limit(Library):
-    """What the machine can do: NumPy's product on all cores, or a copy by all cores, buffers warm."""
+    """What the machine can do on all cores, buffers warm: NumPy's product, or a copy, or a look at all bytes."""
 
     method = "limit"
 
@@ -244,14 +323,17 @@ class Limit(Library):
             a, b, c = (np.ones((ORDER, ORDER), np.float32) for _ in range(3))
             self.scale = flops / (2 * ORDER**3)
             return lambda: [np.matmul(a, b, out=c)]
-        self.scale = nbytes / (2 * COPIED)
         workers = os.cpu_count() or 1
-        sources, targets = (np.array_split(np.ones(COPIED, np.uint8), workers) for _ in range(2))
+        sources, targets = (np.array_split(np.ones(COPIED // 8, np.int64), workers) for _ in range(2))
+        if self.workload.only_reads:
+            self.scale = nbytes / COPIED
+            calls = [(np.bitwise_or.reduce, (x,)) for x in sources]
+        else:
+            self.scale = nbytes / (2 * COPIED)
+            calls = [(np.copyto, pair) for pair in zip(targets, sources, strict=True)]
 
         def step() -> list[Any]:
-            threads = [
-                threading.Thread(target=np.copyto, args=pair) for pair in zip(targets, sources, strict=True)
-            ]
+            threads = [threading.Thread(target=function, args=args) for function, args in calls]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -265,20 +347,36 @@ LIBRARIES: dict[str, type[Library]] = {
     "distgrad": Distgrad,
     "torch": Torch,
     "torch tuned": TorchTuned,
+    "torch compiled": TorchCompiled,
     "jax": Jax,
     "jax tuned": JaxTuned,
+    "jax donated": JaxDonated,
     "dask": Dask,
     "autograd": Autograd,
+    "numba": Numba,
     "one worker": OneWorker,
     "many shards": ManyShards,
     "limit": Limit,
 }
 AS_INSTALLED = ("torch", "jax")  # with no setting but for the number of threads; all other peers are tuned
-STANDARD = ("distgrad", "torch", "torch tuned", "jax", "jax tuned", "dask", "autograd")
+STANDARD = (
+    "distgrad",
+    "torch",
+    "torch tuned",
+    "torch compiled",
+    "jax",
+    "jax tuned",
+    "jax donated",
+    "dask",
+    "autograd",
+)
+BESIDE = ("numba", "one worker", "limit")  # not those that a goal is about, where they run beside peers
 
 
 def peers_of(workload: Workload) -> tuple[str, ...]:
     """The names of those who run a workload, distgrad first and the limit last."""
-    peers = workload.peers or tuple(p for p in STANDARD if hasattr(workload, LIBRARIES[p].method))
+    names = (*STANDARD, "numba")
+    peers = workload.peers or tuple(p for p in names if getattr(workload, LIBRARIES[p].method, None))
+    peers += ("one worker",) if workload.scaling_goal else ()
     limit = ("limit",) if workload.flops_needed() or workload.bytes_needed() else ()
     return (*peers, *limit)

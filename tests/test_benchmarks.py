@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import distgrad
-from benchmarks import driver, simulate
+from benchmarks import driver, report, simulate
 from benchmarks.workloads import WORKLOADS
 from distgrad.session import door
 
@@ -64,3 +64,32 @@ def test_simulated_workers(prepare):
     assert all(f.calls >= 1 and f.plan > 0 and f.find > 0 and f.submit > 0 for f in figures)
     assert figures[0].calls == figures[1].calls
     assert not door.is_initialized()
+
+
+def invented(name, **seconds):
+    """A race of three rounds."""
+    return {
+        "workload": name,
+        "steps": {
+            peer.replace("_", " "): [{"seconds": s, "cpu": s, "faults": 0}] * 3 for peer, s in seconds.items()
+        },
+        "figures": {"distgrad": {}},
+        "left out": {},
+    }
+
+
+def test_goals_are_told_against_the_best_of_all_peers():
+    races = [
+        invented("chain", distgrad=1.0, torch=9.0, jax_donated=2.5, numba=0.5, one_worker=1.7, limit=0.1),
+        invented("logistic", distgrad=1.0, torch_tuned=1.6, dask=3.0, limit=0.8),
+        invented("train", distgrad=1.0, torch=0.9, jax=0.1, limit=0.1),
+        invented("shards", distgrad=1.0, many_shards=1.1),
+    ]
+    lines = report.goals([report.Summary(race) for race in races])
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:6]]
+    assert [row[0] for row in cells] == ["chain", "logistic", "train", "geometric mean"]
+    assert cells[0][2:] == ["jax donated 2.5 s", "2.50", "≥ 2", "10% a copy", "1.70 < 1.8", "0.50"]
+    assert cells[1][2:] == ["torch tuned 1.6 s", "1.60", "< 2", "80% ≥ 80% reading once", "", ""]
+    assert cells[2][2:5] == ["torch 900 ms", "0.90", "< 1"]
+    assert cells[3][3:5] == ["1.53", "< 1.6"]
+    assert "No workload under 1: no" in lines[-1]

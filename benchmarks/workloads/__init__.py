@@ -9,7 +9,7 @@ from benchmarks.workloads.factorise import Factorise
 from benchmarks.workloads.fused import Kepler, LogSumExp, NormGelu
 from benchmarks.workloads.layers import CnnDigits, CnnImages, Encoder, Lstm
 from benchmarks.workloads.network import Matmul, Mlp, MlpAdam
-from benchmarks.workloads.own import Large, ScalingChain, ScalingMlp, Shards
+from benchmarks.workloads.own import Large, Shards
 from benchmarks.workloads.train import Train
 
 WORKLOADS: dict[str, Workload] = {
@@ -35,8 +35,6 @@ WORKLOADS: dict[str, Workload] = {
         Newton(),
         Train(),
         Tiny(),
-        ScalingMlp(),
-        ScalingChain(),
         Shards(),
         Large(),
     )

@@ -26,6 +26,10 @@ class Workload:
     goal: ClassVar[float] = 0.0  # best peer's time over distgrad's; 0: none
     against: ClassVar[tuple[str, ...]] = ()  # the peers that the goal is about, if not all
     share_goal: ClassVar[float] = 0.0  # limit's time over distgrad's
+    scaling_goal: ClassVar[float] = 0.0  # time of one worker over that of two; 0: it does not run
+    only_reads: ClassVar[bool] = False  # then the limit is to read the bytes, else to copy as many
+    # torch.compile, for that peer, around the function of the loss; None: it cannot do that
+    compiled: Callable[[Any], Any] | None = staticmethod(lambda function: function)
     rtol: ClassVar[float] = 1e-3
     repeats: ClassVar[int] = 1  # in one step, whose time is divided by it
     threads: ClassVar[int] = 2

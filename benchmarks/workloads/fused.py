@@ -17,7 +17,7 @@ class Kepler(Workload):
     what = (
         "five Newton steps of Kepler's equation E - e*sin(E) = M, sum of squares, gradient to e, 8 Mi float32"
     )
-    goal = 2.0
+    goal, scaling_goal = 2.0, 1.8
     n = 8 << 20
     small = {"n": 1 << 16}
 
@@ -39,10 +39,11 @@ class Kepler(Workload):
     def eager(self, torch: Any) -> Step:
         mean, e = map(torch.from_numpy, self.arrays())
         e.requires_grad_()
+        loss_of = self.compiled(lambda e, mean: self.loss(torch, mean, e))
 
         def step() -> list[Any]:
             e.grad = None
-            loss = self.loss(torch, mean, e)
+            loss = loss_of(e, mean)
             loss.backward()
             return [loss.item(), e.grad]
 
@@ -57,6 +58,10 @@ class Kepler(Workload):
             return [loss.item(), grad]
 
         return step
+
+    def numba(self, lib: Any) -> Step:
+        mean, e = self.arrays()
+        return lib.in_one_pass(lib.loops.kepler, [mean, e], [e])
 
     @staticmethod
     def by_hand(mean: np.ndarray, e: np.ndarray) -> list[Any]:
@@ -85,10 +90,11 @@ class LogSumExp(Workload):
     def eager(self, torch: Any) -> Step:
         (x,) = self.arrays()
         x = torch.from_numpy(x).requires_grad_()
+        loss_of = self.compiled(lambda x: torch.logsumexp(x, 1).sum())
 
         def step() -> list[Any]:
             x.grad = None
-            loss = torch.logsumexp(x, 1).sum()
+            loss = loss_of(x)
             loss.backward()
             return [loss.item(), x.grad]
 
@@ -104,6 +110,10 @@ class LogSumExp(Workload):
 
         return step
 
+    def numba(self, lib: Any) -> Step:
+        (x,) = self.arrays()
+        return lib.in_one_pass(lib.loops.logsumexp, [x], [x])
+
     @staticmethod
     def by_hand(x: np.ndarray) -> list[Any]:
         total = special.logsumexp(x, 1, keepdims=True)
@@ -117,7 +127,7 @@ class NormGelu(Workload):
     what = (
         "y = x + gelu(layer_norm(x)), sum of squares, gradients to x, weight and bias, 256 Ki x 512 float32"
     )
-    goal = 1.5
+    goal, scaling_goal = 1.5, 1.8
     n, d = 256 << 10, 512
     small = {"n": 1 << 9}
 
@@ -132,10 +142,15 @@ class NormGelu(Workload):
         x, w, b = (torch.from_numpy(a).requires_grad_() for a in self.arrays())
         functional = torch.nn.functional
 
+        def loss_of(x: Any, w: Any, b: Any) -> Any:
+            y = x + functional.gelu(functional.layer_norm(x, (self.d,), w, b))
+            return (y * y).sum()
+
+        loss_of = self.compiled(loss_of)
+
         def step() -> list[Any]:
             x.grad = w.grad = b.grad = None
-            y = x + functional.gelu(functional.layer_norm(x, (self.d,), w, b))
-            loss = (y * y).sum()
+            loss = loss_of(x, w, b)
             loss.backward()
             return [loss.item(), x.grad, w.grad, b.grad]
 
@@ -158,6 +173,11 @@ class NormGelu(Workload):
             return [loss.item(), *grads]
 
         return step
+
+    def numba(self, lib: Any) -> Step:
+        x, w, b = self.arrays()
+        gx, gw, gb = np.empty_like(x), *np.empty((2, lib.loops.THREADS, self.d), np.float32)
+        return lambda: [lib.loops.norm_gelu(x, w, b, gx, gw, gb), gx, gw.sum(0), gb.sum(0)]
 
     @staticmethod
     def by_hand(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> list[Any]:

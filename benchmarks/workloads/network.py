@@ -15,7 +15,7 @@ class Mlp(Workload):
 
     name = "mlp"
     what = "MLP step, 65,536 x 256, two hidden layers of 1,024, 10 classes, SGD"
-    goal = 1.25
+    goal, share_goal, scaling_goal = 1.0, 0.95, 1.8
     n = 65_536
     sizes = (256, 1024, 1024, 10)
     small = {"n": 512}
@@ -35,12 +35,16 @@ class Mlp(Workload):
         F = torch.nn.functional
         x, y, *parameters = map(torch.from_numpy, self.arrays())
         parameters = [(p.t().contiguous() if p.ndim == 2 else p).requires_grad_() for p in parameters]
-        w1, b1, w2, b2, w3, b3 = parameters
 
-        def step() -> list[Any]:
+        def loss_of(w1: Any, b1: Any, w2: Any, b2: Any, w3: Any, b3: Any) -> Any:
             h = F.relu(F.linear(x, w1, b1))
             h = F.relu(F.linear(h, w2, b2))
-            loss = F.cross_entropy(F.linear(h, w3, b3), y)
+            return F.cross_entropy(F.linear(h, w3, b3), y)
+
+        loss_of = self.compiled(loss_of)
+
+        def step() -> list[Any]:
+            loss = loss_of(*parameters)
             for p in parameters:
                 p.grad = None
             loss.backward()
@@ -139,7 +143,7 @@ class MlpAdam(Mlp):
 
     name = "mlp-adam"
     what = "minibatch of 1,024 shuffled rows of 65,536 x 256: two hidden layers of 1,024, 10 classes, Adam"
-    goal = 1.0
+    goal, share_goal, scaling_goal = 1.0, 0, 0
     against = ("torch",)
     peers = ("distgrad", "torch", "torch tuned")
     batch, batches = 1024, 16
@@ -197,8 +201,7 @@ class Matmul(Workload):
 
     name = "matmul"
     what = "(A @ B).square().sum(), 4096 x 4096 float32, and both gradients"
-    goal = 1.0
-    share_goal = 0.9
+    goal, share_goal, scaling_goal = 1.0, 0.95, 1.8
     n = 4096
     small = {"n": 256}
 
@@ -211,10 +214,11 @@ class Matmul(Workload):
 
     def eager(self, torch: Any) -> Step:
         a, b = (torch.from_numpy(x).requires_grad_() for x in self.arrays())
+        loss_of = self.compiled(lambda a, b: (a @ b).square().sum())
 
         def step() -> list[Any]:
             a.grad = b.grad = None
-            loss = (a @ b).square().sum()
+            loss = loss_of(a, b)
             loss.backward()
             return [loss.item(), a.grad, b.grad]
 

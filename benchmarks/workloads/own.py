@@ -1,36 +1,10 @@
-"""What only distgrad is asked: scaling, the driver's cost, data that the driver cannot hold."""
+"""What only distgrad is asked: the driver's cost, data that the driver cannot hold."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from benchmarks.workloads.base import RATE, Step, Workload
-from benchmarks.workloads.elementwise import Chain
-from benchmarks.workloads.network import Mlp
-
-
-class ScalingMlp(Mlp):
-    """One worker beside two."""
-
-    name = "scaling-mlp"
-    what = "mlp on one worker, over two"
-    peers = ("distgrad", "one worker")
-    goal = 1.8
-
-    def flops_needed(self) -> int:
-        return 0
-
-
-class ScalingChain(Chain):
-    """One worker beside two."""
-
-    name = "scaling-chain"
-    what = "chain on one worker, over two"
-    peers = ("distgrad", "one worker")
-    goal = 1.8
-
-    def bytes_needed(self) -> int:
-        return 0
 
 
 class Shards(Workload):

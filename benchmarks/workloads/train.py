@@ -31,13 +31,14 @@ class Train(Workload):
     def eager(self, torch: Any) -> Step:
         x, y = map(torch.from_numpy, self.arrays())
         w = torch.zeros(self.d, requires_grad=True)
+        loss_of = self.compiled(lambda w: ((x @ w - y) ** 2).mean())
 
         def step() -> list[Any]:
             losses = []
             with torch.no_grad():
                 w.zero_()
             for k in range(self.steps):
-                loss = ((x @ w - y) ** 2).mean()
+                loss = loss_of(w)
                 w.grad = None
                 loss.backward()
                 with torch.no_grad():
