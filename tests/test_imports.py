@@ -103,19 +103,20 @@ def sources() -> dict[str, Path]:
 SOURCES = sources()
 
 
+def statements(block: ast.AST, inside: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """All statements, and whether each is in a function. Expressions, which are most of a tree, hold none."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for node in getattr(block, field, []):
+            yield node, inside
+            yield from statements(node, inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
 def imports(module: str, text: str, package: bool) -> Iterator[Import]:
     """What a module imports by statement; `from package import module` names the module."""
-    tree = ast.parse(text)
-    inner = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for node in ast.walk(function)
-    }
-    for node in ast.walk(tree):
+    for node, inside in statements(ast.parse(text)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(module, alias.name, node.lineno, id(node) in inner)
+                yield Import(module, alias.name, node.lineno, inside)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -124,7 +125,7 @@ def imports(module: str, text: str, package: bool) -> Iterator[Import]:
                 base = ".".join([*above, base] if base else above)
             for alias in node.names:
                 full = f"{base}.{alias.name}"
-                yield Import(module, full if full in SOURCES else base, node.lineno, id(node) in inner)
+                yield Import(module, full if full in SOURCES else base, node.lineno, inside)
 
 
 @functools.cache
