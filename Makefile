@@ -22,7 +22,7 @@ help:
 	@echo "make demo     predict late flights: logistic regression on a local Ray"
 	@echo "make lint     linter, formatter (looking only) and type checker"
 	@echo "make format   put the code into the formatter's form"
-	@echo "make bench    time distgrad beside torch, JAX, Dask and HIPS autograd"
+	@echo "make bench    time distgrad beside torch, JAX, Dask, HIPS autograd and Numba"
 	@echo "              ARGS=simulate: the driver alone, for up to 1,024 workers and 65,536 shards"
 	@echo "make clean    remove the environments and all that is generated"
 
