@@ -185,20 +185,21 @@ def expm1(b: Builder, x: Lanes) -> Lanes:
     return b.select(b.less(b.absolute(x), b.like(x, of.tiny)), x, b.add(made, made))
 
 
+SHIFT = {"float": 24, "double": 54}  # e^|x| 2^-`SHIFT` is finite wherever e^-|x| is not 0
+
+
 def sigmoid(b: Builder, x: Lanes) -> Lanes:
-    """1 / (1 + e^-x): a = e^-|x|, and 1 / (1 + a) or a / (1 + a); what is rounded away in both mends the quotient."""
-    of = OF[x.type]
-    one = b.like(x, 1)
-    size = b.negative(at_most(b, b.absolute(x), -of.least))
-    part = reduced(b, size, 2 * BIAS[x.type])
-    top, low = two_sum(b, one, b.add(part.r, part.rest))
-    a = scaled(b, top, part.whole)
-    below, missing = two_sum(b, one, a)
-    reciprocal = b.divide(one, below)
-    negative = b.less(x, b.like(x, 0))
-    above = b.select(negative, top, one)
-    quotient = b.multiply(above, reciprocal)
-    rest = b.fma(b.negative(quotient), missing, b.fma(b.negative(quotient), below, above))
-    rest = b.select(negative, b.add(rest, low), rest)
-    quotient = b.fma(rest, reciprocal, quotient)
-    return b.select(negative, scaled(b, quotient, part.whole), quotient)
+    """1 / (1 + e^|x|), whose divisor is a sum of two numbers, for x < 0, and what that leaves of 1 for others."""
+    of, one, unit = OF[x.type], b.like(x, 1), b.like(x, 2.0 ** -SHIFT[x.type])
+    size = at_most(b, b.absolute(x), -of.least)
+    n, whole = nearest(b, size, LOG2_E, BIAS[x.type] - SHIFT[x.type])
+    r = b.fma(n, b.like(x, -of.low), b.fma(n, b.like(x, -of.high), size))
+    power = b.fma(b.multiply(r, r), polynomial(b, r, of.q), r)  # e^r - 1
+    c = power_of_two(b, whole, x.type)
+    first, missing = two_sum(b, c, unit)
+    below = b.fma(c, power, first)
+    missing = b.add(missing, b.fma(c, power, b.subtract(first, below)))
+    quotient = b.divide(one, below)
+    rest = b.fma(b.negative(quotient), missing, b.fma(b.negative(quotient), below, one))
+    small = b.multiply(b.fma(rest, quotient, quotient), unit)
+    return b.select(b.less(x, b.like(x, 0)), small, b.subtract(one, small))
