@@ -257,9 +257,9 @@ def logsumexp(x: Array, gx: Array) -> float:
                     lanes[k] = one if one > lanes[k] else lanes[k]
             top = lanes.max()
             lanes[:] = float32(0)
+            for k in range(n):
+                gx[i, k] = exp(x[i, k] - top)
             for start in range(0, n, WIDTH):
-                for k in range(WIDTH):
-                    gx[i, start + k] = exp(x[i, start + k] - top)
                 for k in range(WIDTH):
                     lanes[k] += gx[i, start + k]
             whole = total(lanes)
@@ -294,7 +294,7 @@ def norm_gelu(x: Array, w: Array, b: Array, gx: Array, gw: Array, gb: Array) -> 
     loss, rows, n = 0.0, len(x) // THREADS, x.shape[1]
     for part in prange(THREADS):
         own_w, own_b = np.zeros(n, np.float32), np.zeros(n, np.float32)
-        scaled, gs = np.empty(n, np.float32), np.empty(n, np.float32)
+        scaled, gs, ys = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
         sums = np.empty((3, WIDTH), np.float32)
         for i in range(part * rows, (part + 1) * rows):
             sums[:] = float32(0)
@@ -307,25 +307,34 @@ def norm_gelu(x: Array, w: Array, b: Array, gx: Array, gw: Array, gb: Array) -> 
                     off = x[i, start + k] - mean
                     sums[1, k] += off * off
             scale = ONE / np.sqrt(total(sums[1]) / float32(n) + float32(1e-5))
+            # Loops of few arrays: of many LLVM does not find out that they lie apart, and makes no vectors.
             for j in range(n):
-                s = (x[i, j] - mean) * scale
-                z = s * w[j] + b[j]
-                e = exp(float32(-0.5) * z * z)
+                scaled[j] = (x[i, j] - mean) * scale
+            for j in range(n):
+                gs[j] = scaled[j] * w[j] + b[j]
+            for j in range(n):
+                ys[j] = exp(float32(-0.5) * gs[j] * gs[j])
+            for j in range(n):
+                z, e = gs[j], ys[j]
                 p = below(z, e)
-                y = x[i, j] + z * p
-                gz = float32(2) * y * (p + z * e * float32(0.3989422804))
-                own_w[j] += gz * s
-                own_b[j] += gz
-                scaled[j], gs[j], gx[i, j] = s, gz * w[j], float32(2) * y
+                ys[j], gs[j] = z * p, p + z * e * float32(0.3989422804)
+            for j in range(n):
+                ys[j] = float32(2) * (x[i, j] + ys[j])
+                gs[j] *= ys[j]
+            for j in range(n):
+                own_b[j] += gs[j]
+                own_w[j] += gs[j] * scaled[j]
+            for j in range(n):
+                gs[j] *= w[j]
             sums[:] = float32(0)
             for start in range(0, n, WIDTH):
                 for k in range(WIDTH):
-                    sums[0, k] += gx[i, start + k] * gx[i, start + k]
+                    sums[0, k] += ys[start + k] * ys[start + k]
                     sums[1, k] += gs[start + k]
                     sums[2, k] += gs[start + k] * scaled[start + k]
             loss += float32(0.25) * total(sums[0])
             mean_g, mean_s = total(sums[1]) / float32(n), total(sums[2]) / float32(n)
             for j in range(n):
-                gx[i, j] += scale * (gs[j] - mean_g - scaled[j] * mean_s)
+                gx[i, j] = ys[j] + scale * (gs[j] - mean_g - scaled[j] * mean_s)
         gw[part], gb[part] = own_w, own_b
     return loss
