@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from compiled_runs import results as run_on
+from compiled_runs import watch
 from values import same_bits
 
 import distgrad as torch
@@ -14,10 +17,11 @@ from distgrad.compiler.nest import Nest
 from distgrad.plan import fuse
 from distgrad.session import door
 from distgrad.worker import compiled
-from distgrad.worker.inproc import InProcess
-from distgrad.worker.worker import Worker
 
 functional = torch.nn.functional
+
+
+results = partial(run_on, shard_bytes=3000)
 
 
 @pytest.fixture(autouse=True)
@@ -32,24 +36,8 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def nests(monkeypatch: pytest.MonkeyPatch) -> list[Nest]:
-    """The nests that were called."""
-    found: list[Nest] = []
-    begin = compiled.CompiledCall.__init__
-
-    def watched(self: Any, unit: Any, *rest: Any) -> None:
-        found.append(unit.nest)
-        begin(self, unit, *rest)
-
-    monkeypatch.setattr(compiled.CompiledCall, "__init__", watched)
-    return found
-
-
-def results(program: Callable[[], list[Any]], workers: int, compile: bool) -> list[np.ndarray]:
-    """What a program gives on workers in this process."""
-    door.attach(InProcess(workers, Worker), inline_bytes=0, shard_bytes=3000, compile=compile)
-    made = [t.detach().numpy() for t in program()]
-    door.shutdown()
-    return made
+    """Those that are called."""
+    return watch(monkeypatch, compiled.CompiledCall)
 
 
 def table(rows: int, columns: int, dtype: str = "f8", seed: int = 0) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from compiled_runs import results as run_on
+from compiled_runs import watch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from values import same_bits
@@ -16,10 +19,11 @@ from distgrad.compiler.stencil import Stencil
 from distgrad.plan import fuse
 from distgrad.session import door
 from distgrad.worker import compiled
-from distgrad.worker.inproc import InProcess
-from distgrad.worker.worker import Worker
 
 pad = torch.nn.functional.pad
+
+
+results = partial(run_on, shard_bytes=2000)
 
 
 @pytest.fixture(autouse=True)
@@ -32,26 +36,10 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     door.shutdown()
 
 
-def results(program: Any, workers: int, compile: bool, shard_bytes: int = 2000) -> list[np.ndarray]:
-    """What a program gives on workers in this process."""
-    door.attach(InProcess(workers, Worker), inline_bytes=0, shard_bytes=shard_bytes, compile=compile)
-    made = [t.detach().numpy() for t in program()]
-    door.shutdown()
-    return made
-
-
 @pytest.fixture
 def nests(monkeypatch: pytest.MonkeyPatch) -> list[Stencil]:
-    """The stencils that were called."""
-    found: list[Stencil] = []
-    begin = compiled.StencilCall.__init__
-
-    def watched(self: Any, unit: Any, *rest: Any) -> None:
-        found.append(unit.nest)
-        begin(self, unit, *rest)
-
-    monkeypatch.setattr(compiled.StencilCall, "__init__", watched)
-    return found
+    """Those that are called."""
+    return watch(monkeypatch, compiled.StencilCall)
 
 
 # Programs at random.

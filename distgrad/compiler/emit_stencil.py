@@ -7,7 +7,7 @@
                 else: elements, each read and written only where its array has one
             what was added goes to its total
 
-The arguments are an array of int64: the rows; of each dimension where the box begins, how long it is, and the bounds
+The arguments are an array of int64: the rows; of each dimension how long the box is, which begins at 0, and the bounds
 between which nothing needs to be asked; of each array the address of the element with coordinates 0 (which it need not
 have) and the bytes from one to the next along each dimension; then the bounds of each place, as in `Stencil.reach`.
 """
@@ -32,9 +32,8 @@ class StencilCode:
         at = [("array", v) for v in self.base]
         at += [("zeros", step.out) for step in nest.zeros] + [("sum", step.out) for step in nest.reductions]
         self.number = {place: n for n, place in enumerate(at)}
-        self.rows_at: dict[
-            tuple[int, By], str
-        ] = {}  # where the row begins in each array, and in rows so far from it
+        # Where the row begins in each array, and where rows so far from it do.
+        self.rows_at: dict[tuple[int, By], str] = {}
         self.totals = Totals(self.b, nest.values, dict.fromkeys(nest.reductions, lanes))
 
     def type(self, value: int) -> str:
@@ -55,7 +54,7 @@ class StencilCode:
         b.argument(0, "i64", "%rows")
         at = 1
         for d in dims:
-            for name in ("begin", "length", "from", "to"):
+            for name in ("length", "from", "to"):
                 b.argument(at, "i64", f"%{name}{d}")
                 at += 1
         for v, base in self.base.items():
@@ -77,16 +76,15 @@ class StencilCode:
             with b.loop(columns, CHUNK if self.nest.reductions else columns, []) as (first, _):
                 count = b.name(f"sub i64 {columns}, {first}")
                 count = b.least(count, str(CHUNK)) if self.nest.reductions else count
-                self._chunk(b.name(f"add i64 {first}, %begin{last}"), count)
+                self._chunk(first, count)
 
     def _begin_row(self, row: str) -> None:
         """The coordinates of a row, where it begins in each array, and where in it nothing needs to be asked."""
         b, last = self.b, self.nest.dims - 1
         self.index = [""] * last
         for d in reversed(range(last)):
-            here = b.name(f"urem i64 {row}, %length{d}") if d else row
+            self.index[d] = b.name(f"urem i64 {row}, %length{d}") if d else row
             row = b.name(f"udiv i64 {row}, %length{d}") if d else row
-            self.index[d] = b.name(f"add i64 {here}, %begin{d}")
         plain = "true"
         for d in range(last):
             for test in (f"icmp sge i64 {self.index[d]}, %from{d}", f"icmp slt i64 {self.index[d]}, %to{d}"):

@@ -15,7 +15,7 @@ from distgrad.compiler.machine import machine_code
 from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, Nest, Space, lanes
 from distgrad.compiler.stencil import Stencil
 from distgrad.program import Step
-from distgrad.worker.grouping import Unit
+from distgrad.worker.making import Unit
 
 
 class CompiledCall:
@@ -109,7 +109,7 @@ class StencilCall(CompiledCall):
         for d, length in enumerate(lengths):
             first = max(own[d][0] - least[d] for own, (least, _) in reach)
             last = min(own[d][1] - most[d] for own, (_, most) in reach)
-            numbers += [0, length, first, last]
+            numbers += [length, first, last]
         at = len(numbers)
         numbers += [0] * (len(values) * (1 + nest.dims))
         numbers += [end for own in bounds for pair in own for end in pair]

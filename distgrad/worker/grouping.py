@@ -9,36 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from distgrad.compiler.builder import TYPES, Builder, Lanes
-from distgrad.compiler.nest import FULL, ROW, TABLE, Map, Nest, Reduction, Space, Taken, Value
-from distgrad.compiler.stencil import Stencil
+from distgrad.compiler.nest import FULL, TABLE, Map, Nest, Reduction, Space, Taken
 from distgrad.primitives.base import Fold, Lower, Offset, Rows
 from distgrad.program import Slot, Step
 from distgrad.worker.frames import Frame, frames, reading, witness
-from distgrad.worker.stencils import Making, Spot, members
+from distgrad.worker.making import Making, Source, Unit
+from distgrad.worker.stencils import StencilMaking, members
 
 SHORTEST = 4  # columns of a row of a table that is read where it lies
-Source = tuple[int, Space]  # a register, and how it is read
-
-
-class Unit(NamedTuple):
-    """Steps that run as one call. `nest`, if they are compiled: its inputs are registers, its outputs slots."""
-
-    steps: tuple[int, ...]
-    nest: Nest | Stencil | None = None
-    inputs: tuple[Source, ...] = ()
-    outputs: tuple[int, ...] = ()
-    rows: int = 0  # how many of the dimensions are rows
-    witness: tuple[int, int] = (
-        0,
-        -1,
-    )  # a step, and which of its operands (-1: its result) has all of the frame's shape
-    whole: bool = True  # False: the witness has but the rows, as no value has more
-    spots: tuple[Spot, ...] = ()  # of a stencil: inputs, outputs, what has zeros around, what is added up
 
 
 def compilable(step: Step, slots: Sequence[Slot]) -> bool:
@@ -100,19 +82,14 @@ def units(
             continue
         inside = set(chosen)
         wanted = needed.union(*(steps[n].ins for n in left if n not in inside))
-        if isinstance(group, int):
-            stencil = Making(steps, slots, operands)
-            for n in chosen:
-                stencil.add(n)
-            box, reads, outs, spots = stencil.done(wanted)
-            inputs = tuple([(register, FULL) for register in reads])
-            unit = Unit(tuple(chosen), box, inputs, tuple(outs), spots=tuple(spots))
-        else:
-            nest = _Making(steps, slots, operands, group, checked)
-            for n in chosen:
-                nest.add(n)
-            unit = nest.done(wanted)
-        made.append((level, 1, chosen[0], unit))
+        making = (
+            StencilMaking(steps, slots, operands)
+            if isinstance(group, int)
+            else NestMaking(steps, slots, operands, group, checked)
+        )
+        for n in chosen:
+            making.add(n)
+        made.append((level, 1, chosen[0], making.done(wanted)))
     made.sort(key=lambda entry: entry[:3])
     return [unit for *_, unit in made]
 
@@ -189,8 +166,8 @@ def _worth(steps: Sequence[Step], members: Sequence[int]) -> bool:
     return not all(moved) and (len(members) > 1 or not all(light))
 
 
-class _Making:
-    """A nest that grows, in a frame."""
+class NestMaking(Making[Map | Reduction]):
+    """A nest, in a frame. `checked`: the registers with the numbers of the rows that steps take from tables."""
 
     def __init__(
         self,
@@ -200,30 +177,21 @@ class _Making:
         frame: Frame,
         checked: Mapping[int, int],
     ):
-        self.steps, self.slots, self.operands = steps, slots, operands
+        super().__init__(steps, slots, operands)
         self.frame, self.checked = frame, checked
-        self.values: list[Value] = []
-        self.number: dict[int | Source, int] = {}  # of a slot that is made here, or of what is read
-        self.inputs: list[Source] = []
-        self.arrays: list[int] = []  # the inputs, as values
+        self.known: dict[Source, int] = {}
         self.taken: list[Taken] = []
-        self.made: list[Map | Reduction] = []
-        self.members: list[int] = []
-
-    def _new(self, space: Space, dtype: np.dtype) -> int:
-        self.values.append(Value(space, dtype))
-        return len(self.values) - 1
 
     def _operand(self, n: int, k: int, space: Space) -> int:
         slot, register = self.steps[n].ins[k], self.operands[n][k]
         if slot in self.number:
             return self.number[slot]
-        source = (self.checked[n] if n in self.checked and space == ROW else register), space
-        if source not in self.number or space == TABLE:  # other rows are another value
-            self.number[source] = self._new(FULL if space == TABLE else space, self.slots[slot].dtype)
-            self.inputs.append(source)
-            self.arrays.append(self.number[source])
-        return self.number[source]
+        if space == TABLE:  # other rows are another value
+            return self._read(register, TABLE, FULL, self.slots[slot].dtype)
+        source = self.checked.get(n, register), space
+        if source not in self.known:
+            self.known[source] = self._read(*source, space, self.slots[slot].dtype)
+        return self.known[source]
 
     def add(self, n: int) -> None:
         """One step more."""
@@ -231,23 +199,20 @@ class _Making:
         step, lower = self.steps[n], self.steps[n].primitive.lower
         found = reading(step, self.frame, self.slots)
         assert found is not None
-        ins = [self._operand(n, k, space) for k, space in enumerate(found.ins)]
+        ins = tuple([self._operand(n, k, space) for k, space in enumerate(found.ins)])
         (out,) = step.outs
         dtype = self.slots[out].dtype
         if isinstance(lower, Fold):
-            for k, i in enumerate(ins):
-                if self.values[i].dtype != dtype:
-                    ins[k] = self._new(found.ins[k], dtype)
-                    self.made.append(Map(ins[k], (i,), partial(_cast, dtype=dtype.name), True))
+            ins = self._with_dtype(ins, dtype)
         made = self.number[out] = self._new(found.out, dtype)
         if isinstance(lower, Fold):
-            self.made.append(Reduction(made, tuple(ins), lower.how))
+            self.made.append(Reduction(made, ins, lower.how))
         elif isinstance(lower, Rows):
             self.taken.append(Taken(ins[0], ins[1], self.slots[step.ins[0]].aval.shape[0]))
-            self.made.append(Map(made, (ins[0],), _same, True))
+            self.made.append(Map(made, ins[:1], _same, True))
         else:
             assert isinstance(lower, Lower)
-            self.made.append(Map(made, tuple(ins), partial(lower.code, **step.attrs), lower.light))
+            self.made.append(Map(made, ins, partial(lower.code, **step.attrs), lower.light))
 
     def done(self, needed: set[int]) -> Unit:
         """All of it. `needed` are the slots that somebody else reads."""
@@ -265,7 +230,3 @@ class _Making:
 
 def _same(b: Builder, x: Lanes) -> Lanes:
     return x
-
-
-def _cast(b: Builder, x: Lanes, dtype: str) -> Lanes:
-    return b.cast(x, dtype)

@@ -19,7 +19,8 @@ from distgrad.primitives import MERGES
 from distgrad.primitives.base import Rows
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Cut, Sharding
-from distgrad.worker.grouping import Unit, units
+from distgrad.worker.grouping import units
+from distgrad.worker.making import Unit
 
 
 class Read(NamedTuple):

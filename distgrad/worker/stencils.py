@@ -10,27 +10,14 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from distgrad.compiler.builder import TYPES, Builder, Lanes
-from distgrad.compiler.nest import FULL, ONE, Map, Reduction, Space, Value
+from distgrad.compiler.nest import FULL, ONE, Map, Reduction
 from distgrad.compiler.stencil import Shift, Stencil
 from distgrad.primitives.base import Fold, Lower, Offset
 from distgrad.program import Slot, Step
+from distgrad.worker.making import Dims, Making, Spot, Unit
 
 DEAR = 8  # instructions from which it is quicker to store what is read at several distances
-Names = tuple[int | None, ...]
-
-
-class Spot(NamedTuple):
-    """What has bounds in a stencil: operand `which` of step `step`, or its result (-1).
-
-    `dims` tell for each dimension of the box which one of the operand that is; None: one element stands for all.
-    """
-
-    step: int
-    which: int
-    dims: tuple[int | None, ...]
 
 
 class Members(NamedTuple):
@@ -145,84 +132,67 @@ def _lines(lower: Lower, kinds: tuple[str, ...], attrs: tuple[tuple[str, Any], .
     return len(b.lines)
 
 
-class Making:
-    """A stencil that grows: with the registers that it reads, the slots that it makes, and its places."""
+class StencilMaking(Making[Map | Shift | Reduction]):
+    """A stencil, with its places."""
 
     def __init__(self, steps: Sequence[Step], slots: Sequence[Slot], operands: Sequence[tuple[int, ...]]):
-        self.steps, self.slots, self.operands = steps, slots, operands
-        self.values: list[Value] = []
-        self.number: dict[Any, int] = {}  # of a slot that is made here, or of what is read
-        self.registers: list[int] = []
-        self.made: list[Map | Shift | Reduction] = []
+        super().__init__(steps, slots, operands)
+        self.known: dict[tuple[int, Dims], int] = {}
         self.read: list[Spot] = []
         self.zeros: list[Spot] = []
         self.added: list[Spot] = []
         self.results: dict[int, Spot] = {}
 
-    def _new(self, space: Space, dtype: np.dtype) -> int:
-        self.values.append(Value(space, dtype))
-        return len(self.values) - 1
-
     def _operand(self, n: int, k: int) -> int:
-        slot = self.steps[n].ins[k]
+        slot, register = self.steps[n].ins[k], self.operands[n][k]
         if slot in self.number:
             return self.number[slot]
+        spot = self._spot(n, k)
+        if (register, spot.dims) not in self.known:
+            self.known[register, spot.dims] = self._read(register, FULL, FULL, self.slots[slot].dtype)
+            self.read.append(spot)
+        return self.known[register, spot.dims]
+
+    def _spot(self, n: int, k: int) -> Spot:
         spot = _spot(self.steps[n], n, k, self.slots)
         assert spot is not None
-        key = "read", self.operands[n][k], spot.dims
-        if key not in self.number:
-            self.number[key] = self._new(FULL, self.slots[slot].dtype)
-            self.registers.append(self.operands[n][k])
-            self.read.append(spot)
-        return self.number[key]
+        return spot
 
     def add(self, n: int) -> None:
         """One step more."""
+        self.members.append(n)
         step, lower = self.steps[n], self.steps[n].primitive.lower
         (out,) = step.outs
-        ins = [self._operand(n, k) for k in range(len(step.ins))]
-        dims = tuple(range(len(self.slots[out].aval.shape)))
+        ins = tuple([self._operand(n, k) for k in range(len(step.ins))])
+        dtype, dims = self.slots[out].dtype, tuple(range(len(self.slots[out].aval.shape)))
         if isinstance(lower, Fold):
-            self._reduce(n, lower, ins)
-            return
-        made = self.number[out] = self._new(FULL, self.slots[out].dtype)
-        self.results[out] = Spot(n, -1, dims)
+            ins = self._with_dtype(ins, dtype)
+            made = self._new(ONE, dtype)
+            self.made.append(Reduction(made, ins, lower.how))
+            self.added.append(self._spot(n, 0))
+            self.results[out] = Spot(n, -1, (None,) * len(self.added[-1].dims))
+        else:
+            made = self._new(FULL, dtype)
+            self.results[out] = Spot(n, -1, dims)
+        self.number[out] = made
         if isinstance(lower, Lower):
-            self.made.append(Map(made, tuple(ins), partial(lower.code, **step.attrs), lower.light))
-            return
-        assert isinstance(lower, Offset)
-        by = lower.by(len(dims), **step.attrs)
-        assert by is not None
-        self.made.append(Shift(made, (ins[0],), by, lower.zeros))
-        self.zeros += [Spot(n, 0, dims)] if lower.zeros else []
+            self.made.append(Map(made, ins, partial(lower.code, **step.attrs), lower.light))
+        elif isinstance(lower, Offset):
+            by = lower.by(len(dims), **step.attrs)
+            assert by is not None
+            self.made.append(Shift(made, (ins[0],), by, lower.zeros))
+            self.zeros += [Spot(n, 0, dims)] if lower.zeros else []
 
-    def _reduce(self, n: int, lower: Fold, ins: list[int]) -> None:
-        (out,) = self.steps[n].outs
-        dtype, spot = self.slots[out].dtype, _spot(self.steps[n], n, 0, self.slots)
-        assert spot is not None
-        for k, i in enumerate(ins):
-            if self.values[i].dtype != dtype:
-                ins[k] = self._new(FULL, dtype)
-                self.made.append(Map(ins[k], (i,), partial(_cast, dtype=dtype.name), True))
-        self.number[out] = self._new(ONE, dtype)
-        self.made.append(Reduction(self.number[out], tuple(ins), lower.how))
-        self.added.append(spot)
-        self.results[out] = Spot(n, -1, (None,) * len(spot.dims))
-
-    def done(self, needed: set[int]) -> tuple[Stencil, list[int], list[int], list[Spot]]:
+    def done(self, needed: set[int]) -> Unit:
         """All of it. `needed` are the slots that somebody else reads."""
-        outputs = [out for out in self.results if out in needed]
+        outputs = tuple([out for out in self.results if out in needed])
         nest = Stencil(
             len(next(iter(self.results.values())).dims),
             tuple(self.values),
-            tuple([i for key, i in self.number.items() if isinstance(key, tuple)]),
+            tuple(self.arrays),
             tuple([tuple([d is None for d in spot.dims]) for spot in self.read]),
             tuple(self.made),
             tuple([self.number[out] for out in outputs]),
         )
-        made = [self.results[out] for out in outputs]
-        return nest, self.registers, outputs, [*self.read, *made, *self.zeros, *self.added]
-
-
-def _cast(b: Builder, x: Lanes, dtype: str) -> Lanes:
-    return b.cast(x, dtype)
+        spots = (*self.read, *[self.results[out] for out in outputs], *self.zeros, *self.added)
+        return Unit(tuple(self.members), nest, tuple(self.inputs), outputs, spots=spots)

@@ -37,7 +37,7 @@ from distgrad.worker.binding import (
     writing,
 )
 from distgrad.worker.compiled import CompiledCall, StencilCall, boxed
-from distgrad.worker.grouping import Unit
+from distgrad.worker.making import Unit
 from distgrad.worker.placing import tile_place
 from distgrad.worker.pool import Pool
 from distgrad.worker.registers import Registers, Turn, tile_dim, turn_of
