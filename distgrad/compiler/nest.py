@@ -76,11 +76,14 @@ class Nest:
     steps: tuple[Map | Reduction, ...]
     outputs: tuple[int, ...]
     taken: tuple[Taken, ...] = ()
+    counter: int | None = None  # a COLUMN value that is not in memory: the number of each column
 
     @cached_property
     def phase(self) -> dict[int, int]:
         """When each value is there: for FULL ones the phase that makes it, for ROW ones the first that can read it."""
         found = dict.fromkeys(self.inputs, 0)
+        if self.counter is not None:
+            found[self.counter] = 0
         for step in self.steps:
             later = isinstance(step, Reduction) and self.values[step.out].space == ROW
             found[step.out] = max((found[i] for i in step.ins), default=0) + later

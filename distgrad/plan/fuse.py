@@ -182,7 +182,11 @@ def _rows(steps: Sequence[Step], slots: Sequence[Slot]) -> int:
     """Rows of a tile: as many as keep what the loop makes within `TILE` or `PRODUCT` bytes, what it reads in `READ`."""
     matrices = any(s.primitive.name == "contract" and len(slots[s.outs[0]].sharding.shape) > 1 for s in steps)
     largest = PRODUCT if matrices else TILE
-    if switch.on() and all(compilable(s, slots) or "view" in s.primitive.traits for s in steps):
+    if (
+        switch.on()
+        and not matrices
+        and all(compilable(s, slots) or "view" in s.primitive.traits for s in steps)
+    ):
         # What one unit makes on its way stays in the processor's registers. A tile at the edge of a halo is copied.
         largest = HALOED if any("shifts" in s.primitive.traits for s in steps) else READ
     made = {slot for step in steps if "view" not in step.primitive.traits for slot in step.outs}

@@ -226,10 +226,26 @@ class Rows:
     """A step that takes rows of a table: a compiled loop reads them where they lie.
 
     `check(indices, **attrs)` gives the numbers of the rows, or raises. `along(**attrs)`: whether rows are taken.
+    Operand `index` are the indices.
     """
 
     check: Callable[..., np.ndarray]
     along: Callable[..., bool]
+    index: int = 1
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A step that, along the dimension `dim` among its attributes, has one element of each row apart from the others.
+
+    Operand `index` tells which, `check(indices, **attrs)` as in `Rows`. The result is that element of the first operand
+    or, with `code`, has an element `code(builder, whether it is that one, *other operands)` everywhere.
+    """
+
+    check: Callable[..., np.ndarray]
+    index: int
+    code: Callable[..., Any] | None = None
+    kinds: str = "fib"
 
 
 @dataclass(frozen=True)
@@ -243,6 +259,7 @@ class Offset:
     zeros: bool = False
 
 
+Lowering = Lower | Fold | Offset | Rows | Pick
 ShapeRule = Callable[[Sequence[Aval], Attrs], tuple[Aval, ...]]
 LabelRule = Callable[[Sequence[Aval], Attrs], Labels]
 Fit = Callable[[Layout, Sequence[Aval], Attrs], bool]
@@ -293,7 +310,7 @@ class Primitive:
     traits: frozenset[Trait] = frozenset()
     flops: Callable[[Sequence[Aval], Sequence[Aval], Attrs], float] | float = 1.0
     batch: BatchRule | None = None
-    lower: Lower | Fold | Offset | Rows | None = None
+    lower: Lowering | None = None
 
     def operations(self, ins: Sequence[Aval], outs: Sequence[Aval], attrs: Attrs) -> float:
         """The number of operations for operands and results like these."""

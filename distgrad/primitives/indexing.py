@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.primitives.base import Attrs, Place, Primitive, Rows, primitive
+from distgrad.primitives.base import Attrs, Pick, Place, Primitive, Rows, primitive
 from distgrad.primitives.batching import Batch, back, front, shifted
 from distgrad.primitives.grouped import add_elements, add_rows
 from distgrad.primitives.index_rules import (
@@ -65,11 +65,11 @@ def within(idx: np.ndarray, size: int) -> np.ndarray:
     return idx
 
 
-def _check_positions(idx: np.ndarray, dim: int, size: int) -> None:
-    if _all_within(idx, size):
-        return
-    if (wrong := _first_outside(idx, 0, size)) is not None:
+def _check_positions(idx: np.ndarray, dim: int, size: int) -> np.ndarray:
+    """Indices that may not be negative; errors are worded as for `gather` and `scatter`."""
+    if not _all_within(idx, size) and (wrong := _first_outside(idx, 0, size)) is not None:
         raise RuntimeError(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
+    return idx
 
 
 def _row_numbers(idx: np.ndarray, dim: int, size: int, wrap: bool) -> np.ndarray:
@@ -235,6 +235,17 @@ def scatter_zeros(
     return made if out is None or made is out else _into(made, out)
 
 
+# What compiled loops make of an element, if `there` is an index of its row; each row has one.
+def _added_to_zeros(b: Any, there: Any, src: Any) -> Any:
+    zero = b.like(src, 0)
+    return b.select(there, b.add(src, zero), zero)
+
+
+def _subtracted(b: Any, there: Any, x: Any, w: Any, src: Any) -> Any:
+    made = b.multiply(x, b.subtract(b.like(w, 0), w))
+    return b.select(there, b.add(made, src), made)
+
+
 def index_put(
     base: np.ndarray, idx: np.ndarray, src: np.ndarray, size: int, at: Place, out: Out = None
 ) -> np.ndarray:
@@ -315,6 +326,7 @@ primitive(
     batch=shifted("dim"),
     attrs=ALONG,
     traits={"into", "placed"},
+    lower=Pick(_check_positions, 1),
 )
 primitive(
     "scatter_add",
@@ -324,6 +336,7 @@ primitive(
     batch=shifted("dim"),
     attrs=ALONG,
     traits={"into", "rounds"},
+    lower=Pick(_check_positions, 0, _added_to_zeros, "fi"),
 )
 primitive(
     "index_add",
@@ -334,7 +347,14 @@ primitive(
     attrs=ALONG,
     traits={"into", "placed", "onto", "rounds"},
 )
-for _kernel in (scatter, scatter_zeros, scatter_subtract):
+for _kernel, _lower in (
+    (scatter, Pick(_check_positions, 1, lambda b, there, base, src: b.select(there, src, base))),
+    (
+        scatter_zeros,
+        Pick(_check_positions, 1, lambda b, there, base, src: _added_to_zeros(b, there, src), "fi"),
+    ),
+    (scatter_subtract, Pick(_check_positions, 2, _subtracted, "f")),
+):
     primitive(
         _kernel.__name__,
         _kernel,
@@ -343,6 +363,7 @@ for _kernel in (scatter, scatter_zeros, scatter_subtract):
         batch=shifted("dim"),
         attrs=ALONG,
         traits={"into"},
+        lower=_lower,
     )
 primitive(
     "index_put",

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from distgrad.compiler.nest import CHUNK, COLUMN, FULL, LONGEST, MOST_LANES, ONE, ROW, TABLE, Space
-from distgrad.primitives.base import Labels, Lower, Rows
+from distgrad.primitives.base import Labels, Lower, Pick, Rows
 from distgrad.program import Slot, Step
 
 Shape = tuple[int, ...]
@@ -66,9 +66,23 @@ def reading(step: Step, frame: Frame, slots: Sequence[Slot]) -> Reading | None:
         made = slots[step.outs[0]].aval.shape
         fits = frame.rows == 1 and frame.shape == made and step.labels and step.tile == step.labels.outs[0][0]
         return Reading((TABLE, ROW), FULL) if fits and min(made) > 1 else None
+    if isinstance(step.primitive.lower, Pick):
+        return _picking(step, frame, shapes, slots[step.outs[0]].aval.shape)
     maps = isinstance(step.primitive.lower, Lower)
     assert step.labels is not None
     return _reading(step.labels, shapes, slots[step.outs[0]].aval.shape, maps, step.tile, frame)
+
+
+def _picking(step: Step, frame: Frame, shapes: Sequence[Shape], out: Shape) -> Reading | None:
+    """How one fits that has an element of each row apart from the others: see `Pick`."""
+    assert step.labels is not None
+    names = step.labels.ins[0]
+    ins = [frame.of(shape) for shape in shapes]
+    made = frame.of(out)
+    tile = names.index(step.tile) if step.tile in names else frame.rows
+    if made is None or None in ins or frame.rows != step.attrs["dim"] or tile >= frame.rows:
+        return None
+    return Reading(tuple([space for space in ins if space is not None]), made)
 
 
 @lru_cache(maxsize=4096)  # a program has few kinds of steps

@@ -7,19 +7,24 @@ each column, or one. What a step reads decides in which group it can be, and whe
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from distgrad.compiler.builder import TYPES, Builder, Lanes
-from distgrad.compiler.nest import FULL, TABLE, Map, Nest, Reduction, Space, Taken
-from distgrad.primitives.base import Fold, Lower, Offset, Rows
+from distgrad.compiler.nest import COLUMN, FULL, ROW, TABLE, Map, Nest, Reduction, Space, Taken
+from distgrad.primitives.base import Fold, Lower, Lowering, Offset, Pick, Rows
 from distgrad.program import Slot, Step
 from distgrad.worker.frames import Frame, frames, reading, witness
-from distgrad.worker.making import Making, Source, Unit
+from distgrad.worker.making import Making, Source, Unit, cast
 from distgrad.worker.stencils import StencilMaking, members
 
+BITS: dict[str, np.dtype] = {
+    "float32": np.dtype("int32"),
+    "float64": np.dtype("int64"),
+}  # integers of as many bits
 SHORTEST = 4  # columns of a row of a table that is read where it lies
 
 
@@ -34,6 +39,8 @@ def compilable(step: Step, slots: Sequence[Slot]) -> bool:
         return True
     if isinstance(lower, Rows):
         return _takes_rows(step, lower, slots)
+    if isinstance(lower, Pick):
+        return _picks(step, lower, slots)
     kinds = [slots[i].dtype.kind for i in step.ins]
     how = step.layout.labels.merge if step.layout.labels is not None else None
     return set(kinds) <= set(lower.kinds) and (isinstance(lower, Lower) or how == lower.how or how is None)
@@ -49,6 +56,19 @@ def _takes_rows(step: Step, lower: Rows, slots: Sequence[Slot]) -> bool:
     )
     known = table.dtype.name in TYPES and index.dtype == np.int64 and len(index.aval.shape) == 1
     return whole and known and math.prod(out[1:]) >= SHORTEST and out[1:] == table.aval.shape[1:]
+
+
+def _picks(step: Step, lower: Pick, slots: Sequence[Slot]) -> bool:
+    """Whether rows, which are not cut, have one index each, along what is last of them."""
+    (out,) = step.outs
+    others = [i for k, i in enumerate(step.ins) if k != lower.index]
+    full = slots[out if lower.code else step.ins[0]].aval.shape
+    dim = step.attrs["dim"]
+    index = slots[step.ins[lower.index]]
+    uncut = step.layout.outs[0] if lower.code else step.layout.needs[0]
+    known = all(slots[i].dtype.name in TYPES and slots[i].dtype.kind in lower.kinds for i in (*others, out))
+    one_each = index.aval.shape == (*full[:dim], 1, *full[dim + 1 :])
+    return known and one_each and math.prod(full[dim + 1 :]) == 1 and uncut.cuts[dim].count == 1
 
 
 def units(
@@ -108,20 +128,32 @@ def _frame_of(
     found: dict[int, Frame] = {}
     for frame in frames([steps[n] for n in able], slots, list(able.values())):
         made: dict[int, Space] = {}  # where the slots lie that are made in this frame
+        seen: set[int] = set()  # the slots of which all elements are gone through
         whole = False
         members = []
         for n, window in able.items():
             if n in found or window != frame.window or (fit := reading(steps[n], frame, slots)) is None:
                 continue
             spaces = list(zip(steps[n].ins, fit.ins, strict=True))
-            unchecked = TABLE in fit.ins and not made.keys().isdisjoint(steps[n].ins)
-            if not unchecked and all(made.get(i, space) == space for i, space in spaces):
+            lower = steps[n].primitive.lower
+            if isinstance(lower, Pick) and lower.code is None and steps[n].ins[0] not in seen:
+                continue  # one element of each row is read more quickly than all of them
+            if not _unchecked(steps[n], made) and all(made.get(i, space) == space for i, space in spaces):
                 made[steps[n].outs[0]] = fit.out
+                seen.update(i for i, space in (*spaces, (steps[n].outs[0], fit.out)) if space == FULL)
                 members.append(n)
                 whole = whole or FULL in (*fit.ins, fit.out)
         if whole:
             found.update(dict.fromkeys(members, frame))
     return found
+
+
+def _unchecked(step: Step, made: Container[int]) -> bool:
+    """Whether the step's indices or table are `made` by the unit that it is to run in: nobody can check them before."""
+    lower = step.primitive.lower
+    if isinstance(lower, Rows):
+        return any(i in made for i in step.ins)
+    return isinstance(lower, Pick) and step.ins[lower.index] in made
 
 
 def _levels(
@@ -162,8 +194,15 @@ def _sink(
 def _worth(steps: Sequence[Step], members: Sequence[int]) -> bool:
     """Whether compiling these steps gains anything over NumPy's own passes."""
     moved = [isinstance(steps[n].primitive.lower, Offset) for n in members]
-    light = [isinstance(low := steps[n].primitive.lower, Lower) and low.light for n in members]
+    light = [_light(steps[n].primitive.lower) for n in members]
     return not all(moved) and (len(members) > 1 or not all(light))
+
+
+def _light(lower: Lowering | None) -> bool:
+    """Whether NumPy alone does it as quickly."""
+    if isinstance(lower, Pick):
+        return lower.code is None
+    return isinstance(lower, Lower) and lower.light
 
 
 class NestMaking(Making[Map | Reduction]):
@@ -181,6 +220,7 @@ class NestMaking(Making[Map | Reduction]):
         self.frame, self.checked = frame, checked
         self.known: dict[Source, int] = {}
         self.taken: list[Taken] = []
+        self.counter: int | None = None
 
     def _operand(self, n: int, k: int, space: Space) -> int:
         slot, register = self.steps[n].ins[k], self.operands[n][k]
@@ -188,7 +228,9 @@ class NestMaking(Making[Map | Reduction]):
             return self.number[slot]
         if space == TABLE:  # other rows are another value
             return self._read(register, TABLE, FULL, self.slots[slot].dtype)
-        source = self.checked.get(n, register), space
+        lower = self.steps[n].primitive.lower
+        told = isinstance(lower, (Rows, Pick)) and k == lower.index
+        source = self.checked[n] if told else register, space
         if source not in self.known:
             self.known[source] = self._read(*source, space, self.slots[slot].dtype)
         return self.known[source]
@@ -199,20 +241,50 @@ class NestMaking(Making[Map | Reduction]):
         step, lower = self.steps[n], self.steps[n].primitive.lower
         found = reading(step, self.frame, self.slots)
         assert found is not None
-        ins = tuple([self._operand(n, k, space) for k, space in enumerate(found.ins)])
+        ins = [self._operand(n, k, space) for k, space in enumerate(found.ins)]
+        if isinstance(lower, Pick):
+            index = self._map(ROW, np.dtype("int32"), partial(cast, dtype="int32"), ins.pop(lower.index))
+            self._pick(
+                lower, self._map(FULL, np.dtype(bool), _equal, self._columns, index), ins, step.outs[0]
+            )
+            return
         (out,) = step.outs
         dtype = self.slots[out].dtype
         if isinstance(lower, Fold):
-            ins = self._with_dtype(ins, dtype)
+            ins = list(self._with_dtype(ins, dtype))
         made = self.number[out] = self._new(found.out, dtype)
         if isinstance(lower, Fold):
-            self.made.append(Reduction(made, ins, lower.how))
+            self.made.append(Reduction(made, tuple(ins), lower.how))
         elif isinstance(lower, Rows):
             self.taken.append(Taken(ins[0], ins[1], self.slots[step.ins[0]].aval.shape[0]))
-            self.made.append(Map(made, ins[:1], _same, True))
+            self.made.append(Map(made, (ins[0],), _same, True))
         else:
             assert isinstance(lower, Lower)
-            self.made.append(Map(made, ins, partial(lower.code, **step.attrs), lower.light))
+            self.made.append(Map(made, tuple(ins), partial(lower.code, **step.attrs), lower.light))
+
+    def _pick(self, lower: Pick, there: int, ins: Sequence[int], out: int) -> None:
+        """A `Pick`, whose index is `there`. What is picked are bits, among zeros: so all of them stay."""
+        dtype = self.slots[out].dtype
+        if lower.code is not None:
+            self.number[out] = self._map(FULL, dtype, lower.code, there, *ins)
+            return
+        bits: np.dtype = BITS.get(dtype.name, dtype)
+        one = self._map(FULL, bits, _or_zero, there, *ins)
+        found = self._new(ROW, bits)
+        self.made.append(Reduction(found, (one,), "or"))
+        self.number[out] = self._map(ROW, dtype, partial(_of_bits, dtype=dtype), found)
+
+    def _map(self, space: Space, dtype: np.dtype, code: Callable[..., Any], *ins: int) -> int:
+        made = self._new(space, dtype)
+        self.made.append(Map(made, ins, code))
+        return made
+
+    @property
+    def _columns(self) -> int:
+        """The number of each column."""
+        if self.counter is None:
+            self.counter = self._new(COLUMN, np.dtype("int32"))
+        return self.counter
 
     def done(self, needed: set[int]) -> Unit:
         """All of it. `needed` are the slots that somebody else reads."""
@@ -223,9 +295,23 @@ class NestMaking(Making[Map | Reduction]):
             tuple(self.made),
             tuple([self.number[slot] for slot in outputs]),
             tuple(self.taken),
+            self.counter,
         )
         at, whole = witness(self.steps, self.slots, self.members, self.frame)
         return Unit(tuple(self.members), nest, tuple(self.inputs), outputs, self.frame.rows, at, whole)
+
+
+def _equal(b: Builder, x: Lanes, y: Lanes) -> Lanes:
+    return b.equal(x, y)
+
+
+def _or_zero(b: Builder, there: Lanes, x: Lanes) -> Lanes:
+    bits = b.bits(x) if x.floating else x
+    return b.select(there, bits, b.like(bits, 0))
+
+
+def _of_bits(b: Builder, x: Lanes, dtype: np.dtype) -> Lanes:
+    return b.floats(x) if dtype.kind == "f" else x
 
 
 def _same(b: Builder, x: Lanes) -> Lanes:

@@ -80,11 +80,12 @@ class Making(ABC, Generic[M]):
         for i in ins:
             if self.values[i].dtype != dtype:
                 made = self._new(self.values[i].space, dtype)
-                self.made.append(Map(made, (i,), partial(_cast, dtype=dtype.name), True))
+                self.made.append(Map(made, (i,), partial(cast, dtype=dtype.name), True))
                 i = made
             found.append(i)
         return tuple(found)
 
 
-def _cast(b: Builder, x: Lanes, dtype: str) -> Lanes:
+def cast(b: Builder, x: Lanes, dtype: str) -> Lanes:
+    """Lowers a change of dtype."""
     return b.cast(x, dtype)

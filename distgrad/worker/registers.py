@@ -16,7 +16,7 @@ import numpy as np
 from distgrad.compiler import switch
 from distgrad.compiler.nest import Nest, scratch_bytes
 from distgrad.primitives import MERGES
-from distgrad.primitives.base import Rows
+from distgrad.primitives.base import Pick, Rows
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Cut, Sharding
 from distgrad.worker.grouping import units
@@ -179,9 +179,9 @@ class Registers:
             self.operands.append(tuple(registers))
             for slot in step.outs:
                 self.of_slot[slot] = self._new_register()
-        # The numbers of the rows that compiled steps take from tables, which are checked before.
-        takes = [n for n, step in enumerate(self.steps) if isinstance(step.primitive.lower, Rows)]
-        self.checked = {n: self._new_register() for n in takes}
+        # The numbers of rows, or of columns, that compiled steps are told: they are checked before.
+        told = [n for n, step in enumerate(self.steps) if isinstance(step.primitive.lower, (Rows, Pick))]
+        self.checked = {n: self._new_register() for n in told}
         self.part_of_tile = {
             slot: self._new_register() for slot in self.total
         }  # what compiled units make of sums

@@ -19,7 +19,7 @@ from distgrad.caching import Cache
 from distgrad.compiler.nest import Nest, scratch_bytes
 from distgrad.compiler.stencil import Stencil
 from distgrad.primitives import Place
-from distgrad.primitives.base import Rows
+from distgrad.primitives.base import Pick, Rows
 from distgrad.program import Loop, Program, Step
 from distgrad.sharding import Bounds, Region
 from distgrad.worker.binding import (
@@ -238,11 +238,12 @@ class Tiles(Registers):
         return True
 
     def _checking(self, n: int) -> Call:
-        """Checks the numbers of the rows that step `n` takes."""
+        """Checks the numbers of the rows that step `n` takes, or of their elements."""
         step = self.steps[n]
-        assert isinstance(step.primitive.lower, Rows)
-        check = partial(step.primitive.lower.check, **step.attrs)
-        return making(check, self.regs, getter(self.operands[n][1:]), [self.checked[n]], [False])
+        lower = step.primitive.lower
+        assert isinstance(lower, (Rows, Pick))
+        check, index = partial(lower.check, **step.attrs), self.operands[n][lower.index]
+        return making(check, self.regs, getter((index,)), [self.checked[n]], [False])
 
     def _regions(self, unit: Unit, spans: list[Bounds], places: dict[int, Place]) -> list[Region]:
         """Where the places of a stencil lie in a tile."""
