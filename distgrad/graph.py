@@ -102,6 +102,13 @@ class Lazy(Protocol):
         """Operands and attributes."""
 
 
+class Driver(Protocol):
+    """What is pending in the driver, to be run there."""
+
+    def run(self) -> None:
+        """Run it: what is held of its results is known then."""
+
+
 class LazyConstant(NamedTuple):
     """A large value that is made of small known ones: filled, counted, or drawn at random."""
 
@@ -157,6 +164,7 @@ class Result:
     - `array`: the elements, in the driver. Of what is known; of what is stored, once it was fetched; of what is
       lazy, once it was looked at.
     - `lazy`: what makes it. Of what is lazy.
+    - `driver`: the driver's own pending work that makes it. Of what is pending there, and not with the workers' work.
     - `id`, `copies`: what the workers have its shards under (all of it on each, where the sharding is one shard), and
       the same elements cut otherwise, kept because they were asked for once; `ref` holds these. Of what is stored.
     - `box`: where the partial results are. Of what is boxed; of what is stored, if the driver was told it.
@@ -174,6 +182,7 @@ class Result:
         "box",
         "colocation",
         "copies",
+        "driver",
         "error",
         "handle",
         "id",
@@ -191,6 +200,7 @@ class Result:
         self.anchor = False
         self.colocation: Colocation | None = None
         self.lazy: Lazy | None = None
+        self.driver: Driver | None = None
         self.id: int | None = None
         self.copies = NO_COPIES
         self.box: Any = None
@@ -212,7 +222,7 @@ class Result:
     @property
     def lost(self) -> bool:
         """Whether nothing but workers could give it, or could have."""
-        return self.array is None and (self.lazy is None or not self.lazy.near)
+        return self.array is None and self.driver is None and (self.lazy is None or not self.lazy.near)
 
     @property
     def pending(self) -> bool:
@@ -255,7 +265,7 @@ class Result:
 
         A lazy constant stays lazy: for workers to make it again costs no more than to send it.
         """
-        self.array, self.box = array, None
+        self.array, self.box, self.driver = array, None, None
         if self.lazy is not None and self.lazy.base is not None:
             self.lazy = None
         if self.state is not State.STORED and self.lazy is None:
@@ -387,5 +397,8 @@ class Value:
 
     @property
     def array(self) -> np.ndarray | None:
-        """The elements, where the driver has them at hand; else None."""
-        return self.result.array
+        """The elements, where the driver has them at hand, or makes them of what it has; else None."""
+        result = self.result
+        if result.driver is not None:
+            result.driver.run()
+        return result.array

@@ -73,13 +73,15 @@ OTHERS = {
     "llvmlite",
 }  # what may be imported beside the standard library
 DOOR = ("distgrad.session.door", "distgrad.cluster")  # the one import by name, and what it reaches
-# What runs programs. Planner and session only tell what it will do; one module has workers in the driver's process.
+# What runs programs. Planner and session only tell what it will do; one module has workers in the driver's process, and
+# one runs what is pending there.
 EXECUTOR = (
     "distgrad.worker.execute",
     "distgrad.worker.loops",
     "distgrad.worker.worker",
     "distgrad.worker.inproc",
 )
+RUNNING = ("distgrad.session.door", "distgrad.session.driver")
 BY_VALUE = "distgrad.cluster.actor"  # its class is sent to machines that may lack distgrad
 
 
@@ -156,7 +158,7 @@ def wrong(found: Import) -> str | None:
         ours, theirs = floor(found.by), floor(found.name)
         if ours is None or theirs is None or theirs > ours:
             return "from a higher floor"
-        if found.name in EXECUTOR and (ours or 0) >= 5 and found.by != DOOR[0]:
+        if found.name in EXECUTOR and (ours or 0) >= 5 and found.by not in RUNNING:
             return "of the executor"
         if found.name.startswith(DOOR[1]) and not found.by.startswith(DOOR[1]):
             return "of the cluster"

@@ -17,6 +17,9 @@ from distgrad.program import Fragment, Loop, Slot, Step
 from distgrad.worker.grouping import compilable
 
 TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into a core's second-level cache
+LEAST = (
+    64 << 10
+)  # bytes of it from which whole shards run by tiles; where loops are compiled, that gains sooner
 PRODUCT = 512 << 10  # the same beside products of matrices: long tiles suit BLAS more than they cost the rest
 HALOED = 512 << 10  # the same where tiles read neighbours: one that lies across two shards is put together
 READ = 2 << 20  # bytes of a tile of an array that is only read: from memory once, then from the cache
@@ -121,7 +124,7 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
     if labels is None:
         return _tile_dim(step)
     largest = max(slots[i].sharding.largest * slots[i].dtype.itemsize for i in (*step.ins, *step.outs))
-    if largest <= TILE and step.layout.shards == 1:
+    if largest <= (LEAST if switch.on() else TILE) and step.layout.shards == 1:
         return None
     if step.layout.grid:
         label: int | None = step.layout.grid[0][0]
@@ -130,6 +133,8 @@ def _tile_label(step: Step, slots: Sequence[Slot], escaping: set[int]) -> int | 
             (names, slots[i].aval.shape)
             for names, i in zip((*labels.outs, *labels.ins), (*step.outs, *step.ins), strict=True)
         ]
+        if switch.on():  # along the largest, also where the result is none of its rows
+            shapes.sort(key=lambda pair: math.prod(pair[1]), reverse=True)
         label = next(
             (
                 n

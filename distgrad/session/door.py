@@ -24,6 +24,7 @@ from distgrad.primitives import TABLE, Primitive
 from distgrad.session import batching, measure
 from distgrad.session.beginning import begin
 from distgrad.session.core import Session
+from distgrad.session.driver import own
 from distgrad.session.inline import computed_here, is_remote, small
 from distgrad.session.placement import (
     FETCH,
@@ -239,7 +240,7 @@ def _elsewhere(primitive: Primitive, inputs: Sequence[Value]) -> Where:
     heavy = False
     for value in inputs if _inline_bytes else ():
         result = value.result
-        if result.array is not None and result.id is None:
+        if (result.array is not None or result.driver is not None) and result.id is None:
             spec = result.spec
             kept = spec.nbytes <= _inline_bytes and spec.sharding.count == 1
             heavy = heavy or (kept and not fits_call(spec.nbytes) and not is_remote(result))
@@ -308,7 +309,7 @@ def at_hand(value: Value) -> bool:
     """Whether the elements are in the driver, or are made there as soon as somebody asks."""
     result = value.result
     if result.lazy is None:
-        return result.array is not None
+        return not result.lost
     return decide(Facts(_inline_bytes, nbytes=result.spec.nbytes, near=result.lazy.near)) is HERE
 
 
@@ -341,7 +342,8 @@ def begin_remat() -> None:
 
 
 def end_pass() -> None:
-    """A backward pass has been recorded; it is sent now, or with what follows if it is light."""
+    """A backward pass has been recorded; it is sent or run now, or with what follows if it is light."""
+    own.pending.end_pass()
     if _session is not None and _session.pending:
         _session.end_pass()
 

@@ -11,8 +11,10 @@ import numpy as np
 
 from distgrad import checks
 from distgrad.caching import Cache
+from distgrad.compiler import switch
 from distgrad.graph import Colocation, LazyConstant, Result, Spec, Value, whole
 from distgrad.primitives import Place, Primitive
+from distgrad.session.driver import MEDIUM, can_wait, own
 from distgrad.session.placement import HERE, LAZY, Facts, Where, decide, fits_call
 from distgrad.session.signature import here
 from distgrad.sharding import everything
@@ -31,6 +33,7 @@ class _Known(NamedTuple):
     alone: bool  # the kernel gives one result, and needs nothing but the operands
     pooled: bool  # the result is written into memory from the pool
     travels: bool  # the results may travel inside calls
+    medium: bool  # they are so large that the call had better wait for others
     facts: Facts
 
 
@@ -58,19 +61,23 @@ def small(
     """The results, computed now, or lazy; None if an operand is not known, or `decide` says that it runs elsewhere."""
     specs: list[Spec] = []
     arrays: list[Any] = []
-    any_lazy = False
+    any_lazy = pending = False
     for value in inputs:
         result = value.result
         array = result.array
         if array is None:
             waits = result.lazy
-            if waits is None or not waits.near or (waits.base is not None and "view" in primitive.traits):
+            if result.driver is not None:
+                pending = True
+            elif waits is None or not waits.near or (waits.base is not None and "view" in primitive.traits):
                 return None
             any_lazy = True
         specs.append(result.spec)
         arrays.append(array)
     key = (primitive, limit, *specs, *attrs.items()) if attrs else (primitive, limit, *specs)
-    outs, where, alone, pooled, travels, facts = _known.get(key) or _look(key, primitive, specs, attrs, limit)
+    outs, where, alone, pooled, travels, medium, facts = _known.get(key) or _look(
+        key, primitive, specs, attrs, limit
+    )
     if where is not HERE:
         if where is not LAZY:
             return None
@@ -82,7 +89,12 @@ def small(
         colocation = _colocation([value.result for value in inputs])
         if colocation.remote and decide(facts._replace(workers=workers, remote=True)) is not HERE:
             return None
-    if any_lazy:
+    if (pending or medium) and workers and switch.on():
+        value = _recorded(primitive, inputs, attrs)
+        if value is not None:
+            value.result.colocation = colocation
+            return (value,)
+    if any_lazy or pending:
         arrays = [computed_here(value.result) for value in inputs]
     if alone:
         if pooled:
@@ -105,6 +117,8 @@ def small(
 
 def computed_here(result: Result) -> np.ndarray:
     """The array of a result that is known or lazy, which is computed now, here in the driver."""
+    if result.driver is not None:
+        result.driver.run()
     if result.array is None:
         lazy = result.lazy
         assert lazy is not None
@@ -114,6 +128,21 @@ def computed_here(result: Result) -> np.ndarray:
         result.becomes_known(array)
         return array
     return result.array
+
+
+def _recorded(
+    primitive: Primitive,
+    inputs: Sequence[Value],
+    attrs: dict[str, Any],
+) -> Value | None:
+    """The result of a call that waits for others; None if it cannot."""
+    if not can_wait(primitive, inputs):
+        return None
+    mine = own.pending
+    for value in inputs:
+        if not mine.reads(value.result):
+            computed_here(value.result)
+    return mine.record(primitive, inputs, attrs)
 
 
 def is_remote(result: Result) -> bool:
@@ -147,7 +176,8 @@ def _look(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str
     constant = not travels and "lazy" in primitive.traits and fits_call(largest)
     facts = Facts(limit, nbytes=max(sum(o.nbytes for o in outs), largest), cut=cut, constant=constant)
     pooled = alone and _is_pooled(primitive, outs[0])
-    return _known.keep(key, _Known(outs, decide(facts), alone, pooled, travels, facts))
+    medium = any(out.nbytes > MEDIUM for out in outs) and "view" not in primitive.traits
+    return _known.keep(key, _Known(outs, decide(facts), alone, pooled, travels, medium, facts))
 
 
 def run_kernel(

@@ -7,7 +7,7 @@ from distgrad.primitives import TABLE
 from distgrad.primitives.slices import Slices, slice_shape
 from distgrad.session import batching
 from distgrad.session.door import below, current, emit, inline_bytes, is_initialized, shard_bytes, write_out
-from distgrad.session.placement import HERE, Facts, decide
+from distgrad.session.placement import AT_ONCE, HERE, Facts, decide
 from distgrad.session.signature import here, signature
 from distgrad.session.writes import DEPTH, PUT, LazyWrites, Piece, depth, lazy_write, number, pieces, waits
 from distgrad.sharding import Sharding
@@ -27,8 +27,9 @@ def put(base: Value, source: Value, slices: Slices) -> Value:
         return batching.put_batched(base, source, slices, put, below())
     if waits(source):
         write_out(source)
-    near = base.array is not None and source.array is not None
-    if decide(Facts(inline_bytes(), nbytes=base.result.spec.nbytes, near=near, write=True)) is HERE:
+    nbytes = base.result.spec.nbytes
+    near = nbytes <= AT_ONCE and base.array is not None and source.array is not None
+    if decide(Facts(inline_bytes(), nbytes=nbytes, near=near, write=True)) is HERE:
         return emit("slice_put", base, source, parts=(slices,))
     source = number(source)
     before = base.result.lazy

@@ -62,6 +62,8 @@ class Recording(Store):
             result = value.result
             if result.handle is nobody:
                 value.watched()
+            if result.driver is not None:
+                result.driver.run()
             if result.state is not PENDING:
                 if result.lazy is not None:
                     self.record_lazy(result)
