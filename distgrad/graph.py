@@ -102,13 +102,6 @@ class Lazy(Protocol):
         """Operands and attributes."""
 
 
-class Driver(Protocol):
-    """What is pending in the driver, to be run there."""
-
-    def run(self) -> None:
-        """Run it: what is held of its results is known then."""
-
-
 class LazyConstant(NamedTuple):
     """A large value that is made of small known ones: filled, counted, or drawn at random."""
 
@@ -164,7 +157,7 @@ class Result:
     - `array`: the elements, in the driver. Of what is known; of what is stored, once it was fetched; of what is
       lazy, once it was looked at.
     - `lazy`: what makes it. Of what is lazy.
-    - `driver`: the driver's own pending work that makes it. Of what is pending there, and not with the workers' work.
+    - `driver`: the driver's own work that makes it once it is `run` (`session/driver.py`). Of what is pending there.
     - `id`, `copies`: what the workers have its shards under (all of it on each, where the sharding is one shard), and
       the same elements cut otherwise, kept because they were asked for once; `ref` holds these. Of what is stored.
     - `box`: where the partial results are. Of what is boxed; of what is stored, if the driver was told it.
@@ -200,7 +193,7 @@ class Result:
         self.anchor = False
         self.colocation: Colocation | None = None
         self.lazy: Lazy | None = None
-        self.driver: Driver | None = None
+        self.driver: Any = None
         self.id: int | None = None
         self.copies = NO_COPIES
         self.box: Any = None
@@ -399,6 +392,7 @@ class Value:
     def array(self) -> np.ndarray | None:
         """The elements, where the driver has them at hand, or makes them of what it has; else None."""
         result = self.result
-        if result.driver is not None:
-            result.driver.run()
+        work = result.driver
+        if work is not None:
+            work.run()
         return result.array

@@ -66,7 +66,7 @@ HELD: dict[
 ALSO: dict[State, tuple[str, ...]] = {
     K: ("ref",),
     L: ("array",),
-    N: (),
+    N: ("driver",),
     S: ("array", "box", "remat"),
     B: (),
     D: (),
@@ -78,7 +78,7 @@ def check_contents(state: State, result: Any) -> None:
     """Raise CheckError unless a result holds what belongs to a state, and nothing else."""
     found = {
         name
-        for name in ("array", "lazy", "id", "box", "remat", "error", "ref")
+        for name in ("array", "lazy", "driver", "id", "box", "remat", "error", "ref")
         if getattr(result, name) is not None
     }
     needed, allowed = set(HELD[state]), {*HELD[state], *ALSO[state]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -247,3 +248,18 @@ def test_results_outlive_the_session() -> None:
     y = torch.from_numpy(normal(2 * N)) * 2
     torch.shutdown()
     np.testing.assert_array_equal(y.numpy(), normal(2 * N) * 2)
+
+
+def test_ctrl_c_waits_until_the_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    y = torch.from_numpy(normal(2 * N)) * 3
+    take = driver.own.pending.pool.take
+
+    def interrupted(*args: Any) -> np.ndarray:
+        signal.raise_signal(signal.SIGINT)
+        return take(*args)
+
+    monkeypatch.setattr(driver.own.pending.pool, "take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        y.numpy()
+    assert is_known(y)
+    np.testing.assert_array_equal(y.numpy(), normal(2 * N) * np.float32(3))

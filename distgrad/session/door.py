@@ -342,8 +342,8 @@ def begin_remat() -> None:
 
 
 def end_pass() -> None:
-    """A backward pass has been recorded; it is sent or run now, or with what follows if it is light."""
-    own.pending.end_pass()
+    """A backward pass has been recorded: it is run here, and sent now, or with what follows if it is light."""
+    own.pending.run()
     if _session is not None and _session.pending:
         _session.end_pass()
 

@@ -2,9 +2,9 @@
 
 While a session compiles, what is made element by element, or summed, of more than `MEDIUM` bytes is not computed by one
 call of NumPy for each op: a node joins a pending graph, with all that is made of its results in the same way. When
-somebody asks, or a backward pass ends and it is heavy, the graph is planned, by structure as any other, and its one
-program runs in this process. Each thread of the user's has a graph of its own: so what is planned together follows from
-what that does, not from when.
+somebody asks, or a backward pass ends, the graph is planned, by structure as any other, and its one program runs in
+this process. Each thread of the user's has a graph of its own: so what is planned together follows from what that does,
+not from when.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from distgrad.caching import Cache
 from distgrad.compiler import switch
 from distgrad.exchange import Failure
 from distgrad.graph import LazyConstant, Node, Result, Value
+from distgrad.interrupts import held_back
 from distgrad.plan.build import build
 from distgrad.plan.capture import Capture, capture, needed
 from distgrad.primitives import Primitive
 from distgrad.primitives.base import Fold, Lower
 from distgrad.session.failures import worker_error
-from distgrad.session.placement import LIGHT, STEPS, waits_for_more
+from distgrad.session.placement import LIGHT, STEPS
 from distgrad.session.signature import here, signature
 from distgrad.worker.execute import Runner, Seat
 from distgrad.worker.pool import Pool
 
 MEDIUM = (
     128 << 10
-)  # bytes of a result from which its op waits: below, NumPy is done before a node is recorded
+)  # bytes of a result beyond which its op waits: else NumPy is done before a node is recorded
 MOST = 4 * LIGHT  # bytes that kernels touch, after which pending work is run by itself
 KEPT = 32 << 20  # bytes of programs that are kept ready, in each thread
 SPARE = 64 << 20  # bytes that wait for reuse
@@ -58,7 +59,9 @@ class Pending:
         self.weight = 0.0  # bytes that their kernels touch
         self.lock = threading.RLock()
         self.pool = Pool(SPARE)
-        self._ready: Cache[Any, _Ready] = Cache(KEPT, lambda _, ready: 5000 + 2 * ready.runner.nbytes)
+        self._ready: Cache[Any, _Ready] = Cache(
+            KEPT, lambda _, ready: 5000 + 2 * ready.runner.nbytes, shared=True
+        )
         _all.add(self)
 
     def record(self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]) -> Value | None:
@@ -104,18 +107,14 @@ class Pending:
             and all(value.result.array is not None or value.result.driver is self for value in lazy.inputs)
         )
 
-    def end_pass(self) -> None:
-        """A backward pass has been recorded: run it, unless it is light, as steps of a loop then run together."""
-        if self.nodes and not waits_for_more(self.weight, len(self.nodes)):
-            self.run()
-
     def run(self) -> None:
-        """Compute what somebody holds. What fails stays pending."""
-        with self.lock:
+        """Compute what somebody holds; nothing if there is no work. What fails stays pending."""
+        if not self.nodes:
+            return
+        with self.lock, held_back():
             nodes = needed(self.nodes, None)
             if nodes:
-                captured = capture(nodes)
-                self._run(captured)
+                self._run(capture(nodes))
             self.nodes, self.weight = [], 0.0
 
     def _run(self, captured: Capture) -> None:

@@ -67,7 +67,9 @@ def small(
         array = result.array
         if array is None:
             waits = result.lazy
-            if result.driver is not None:
+            if (
+                result.driver is not None or result.array is not None
+            ):  # which another thread may have it get now
                 pending = True
             elif waits is None or not waits.near or (waits.base is not None and "view" in primitive.traits):
                 return None
@@ -90,11 +92,11 @@ def small(
         if colocation.remote and decide(facts._replace(workers=workers, remote=True)) is not HERE:
             return None
     if (pending or medium) and workers and switch.on():
-        value = _recorded(primitive, inputs, attrs)
-        if value is not None:
-            value.result.colocation = colocation
-            return (value,)
-    if any_lazy or pending:
+        waiting = _recorded(primitive, inputs, attrs)
+        if waiting is not None:
+            waiting.result.colocation = colocation
+            return (waiting,)
+    if any_lazy:
         arrays = [computed_here(value.result) for value in inputs]
     if alone:
         if pooled:
@@ -117,8 +119,9 @@ def small(
 
 def computed_here(result: Result) -> np.ndarray:
     """The array of a result that is known or lazy, which is computed now, here in the driver."""
-    if result.driver is not None:
-        result.driver.run()
+    work = result.driver
+    if work is not None:
+        work.run()
     if result.array is None:
         lazy = result.lazy
         assert lazy is not None

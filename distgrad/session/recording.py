@@ -62,8 +62,9 @@ class Recording(Store):
             result = value.result
             if result.handle is nobody:
                 value.watched()
-            if result.driver is not None:
-                result.driver.run()
+            work = result.driver
+            if work is not None:
+                work.run()
             if result.state is not PENDING:
                 if result.lazy is not None:
                     self.record_lazy(result)
