@@ -263,3 +263,11 @@ def test_ctrl_c_waits_until_the_work_is_done(monkeypatch: pytest.MonkeyPatch) ->
         y.numpy()
     assert is_known(y)
     np.testing.assert_array_equal(y.numpy(), normal(2 * N) * np.float32(3))
+
+
+def test_long_chains_need_no_recursion() -> None:
+    y = torch.from_numpy(normal(2 * N)) * 0
+    for _ in range(600):
+        y = y + 1
+    assert is_pending(y)
+    assert (y.numpy() == 600).all()

@@ -68,19 +68,36 @@ class Elements:
         return code.b.element(base, self.start, code.type(value))
 
     def get(self, value: int) -> Lanes:
-        """The elements of a value."""
-        if value not in self.known:
-            code, made = self.code, self.nest.maker.get(value)
-            if value == self.nest.counter:
-                return code.b.add(code.b.numbers(), code.b.all_lanes(self.start))
-            before = self.nest.phase[value] < self.phase and value in self.rows
-            if made is None or before:
-                self.known[value] = code.b.load(self._address(value), code.type(value))
-            else:
-                assert isinstance(made, Map), made
-                operands = [self.get(i) for i in made.ins]
-                self.known[value] = checked(made.lower(code.b, *operands), code.type(value))
+        """The elements of a value. What it is made of is made before it, without recursion: chains may be long."""
+        left = [value]
+        while left:
+            at = left[-1]
+            made = None if at in self.known else self._maker(at)
+            missing = [] if made is None else [i for i in made.ins if i not in self.known]
+            if missing:
+                left += reversed(missing)
+                continue
+            left.pop()
+            if at not in self.known:
+                self.known[at] = self._load(at) if made is None else self._make(at, made)
         return self.known[value]
+
+    def _maker(self, value: int) -> Map | None:
+        """The step that makes a value here; None of what is read, or counted."""
+        before = self.nest.phase[value] < self.phase and value in self.rows
+        made = None if before or value == self.nest.counter else self.nest.maker.get(value)
+        assert made is None or isinstance(made, Map), made
+        return made
+
+    def _load(self, value: int) -> Lanes:
+        b = self.code.b
+        if value == self.nest.counter:
+            return b.add(b.numbers(), b.all_lanes(self.start))
+        return b.load(self._address(value), self.code.type(value))
+
+    def _make(self, value: int, made: Map) -> Lanes:
+        operands = [self.known[i] for i in made.ins]
+        return checked(made.lower(self.code.b, *operands), self.code.type(value))
 
     def store(self) -> None:
         """Store what is made in this phase and needed after it."""

@@ -152,22 +152,42 @@ class Neighbours:
         return added_up
 
     def get(self, value: int, by: By) -> Lanes:
-        """The elements of a value that lie `by` from the vector; what is not there has any bits."""
-        if (value, by) not in self.known:
-            self.known[value, by] = self._make(value, by)
+        """The elements of a value that lie `by` from the vector; what is not there has any bits.
+
+        What it is made of is made before it, without recursion: chains may be long.
+        """
+        left = [(value, by)]
+        while left:
+            at = left[-1]
+            missing = [] if at in self.known else [i for i in self._operands(*at) if i not in self.known]
+            if missing:
+                left += reversed(missing)
+                continue
+            left.pop()
+            if at not in self.known:
+                self.known[at] = self._make(*at)
         return self.known[value, by]
+
+    def _operands(self, value: int, by: By) -> list[tuple[int, By]]:
+        step = self.nest.maker.get(value)
+        if step is None:
+            return []
+        far = added(by, step.by) if isinstance(step, Shift) else by
+        return [(v, far) for v in step.ins]
 
     def _make(self, value: int, by: By) -> Lanes:
         step, kind = self.nest.maker.get(value), self.code.type(value)
         if step is None:
             return self._load(value, by)
+        operands = [self.known[at] for at in self._operands(value, by)]
         if isinstance(step, Map):
-            return checked(step.lower(self.b, *[self.get(v, by) for v in step.ins]), kind)
+            return checked(step.lower(self.b, *operands), kind)
         assert isinstance(step, Shift), step
-        far = added(by, step.by)
-        made = self.get(step.ins[0], far)
+        (made,) = operands
         if self.asking and step.zeros:
-            made = self.b.select(self._there("zeros", value, far), made, self.b.constant(kind, 0))
+            made = self.b.select(
+                self._there("zeros", value, added(by, step.by)), made, self.b.constant(kind, 0)
+            )
         return made
 
     def _load(self, value: int, by: By) -> Lanes:
