@@ -17,9 +17,7 @@ from distgrad.program import Fragment, Loop, Slot, Step
 from distgrad.worker.grouping import compilable
 
 TILE = 256 << 10  # bytes of the largest array that a tile makes: some fit into a core's second-level cache
-LEAST = (
-    64 << 10
-)  # bytes of it from which whole shards run by tiles; where loops are compiled, that gains sooner
+LEAST = 64 << 10  # bytes of it beyond which loops that are compiled run by tiles; the others beyond `TILE`
 PRODUCT = 512 << 10  # the same beside products of matrices: long tiles suit BLAS more than they cost the rest
 HALOED = 512 << 10  # the same where tiles read neighbours: one that lies across two shards is put together
 READ = 2 << 20  # bytes of a tile of an array that is only read: from memory once, then from the cache
