@@ -18,9 +18,11 @@ import distgrad as torch
 from distgrad.compiler.stencil import Stencil
 from distgrad.plan import fuse
 from distgrad.session import door
-from distgrad.worker import compiled
+from distgrad.worker import compiled, tiles
+from distgrad.worker.making import Unit
 
 pad = torch.nn.functional.pad
+FAR = 1 << 40
 
 
 results = partial(run_on, shard_bytes=2000)
@@ -40,6 +42,20 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def nests(monkeypatch: pytest.MonkeyPatch) -> list[Stencil]:
     """Those that are called."""
     return watch(monkeypatch, compiled.StencilCall)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Unit, Any]]:
+    """Units of stencils that are called, and where their places lie in a tile."""
+    found: list[tuple[Unit, Any]] = []
+    begin = compiled.StencilCall.__init__
+
+    def watched(self: Any, unit: Unit, regs: Any, sources: Any, regions: Any, shares: Any) -> None:
+        found.append((unit, regions))
+        begin(self, unit, regs, sources, regions, shares)
+
+    monkeypatch.setattr(compiled.StencilCall, "__init__", watched)
+    return found
 
 
 # Programs at random.
@@ -174,6 +190,53 @@ def test_what_is_dear_is_not_made_again_for_each_neighbour(nests):
     assert len(made.instances) == 2
     assert len(read.inputs) == 2  # the exponentials, and a number
     assert {by for v, by in read.instances if v == read.inputs[0]} == {(0,), (1,), (2,)}
+
+
+def halves() -> list[Any]:
+    y = torch.arange(8000, dtype=torch.float64).reshard({0: 1000}) * 0.5 - 7
+    return [y + 1, y[1600:] * 3]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_parts_that_lie_far_from_each_other_are_made_side_by_side(workers, calls):
+    expected = results(halves, 1, compile=False)
+    for got, want in zip(results(halves, workers, compile=True), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+    assert calls
+    for unit, regions in calls:
+        longest = max(hi - lo for region in regions for lo, hi in region[:1])
+        assert all(hi - lo <= longest for lo, hi in compiled.boxed(unit, regions)[:1])
+
+
+def scaled() -> list[Any]:
+    """Whose constants and column have one element for many."""
+    x = torch.arange(600, dtype=torch.float64).view(100, 6).reshard({0: 50})
+    return [(x[1:] - x[:-1]) * x[:-1, :1] * 0.5]
+
+
+def test_a_box_may_lie_anywhere(calls):
+    results(scaled, 1, compile=True)
+    assert any(None in spot.dims for unit, _ in calls for spot in unit.spots[: len(unit.inputs)])
+    for unit, regions in list(calls):
+        far = []
+        for spot, region in zip(unit.spots, regions, strict=True):
+            along = spot.dims[0]  # the dimension that the box has first
+            far.append(
+                [(lo + FAR, hi + FAR) if d == along else (lo, hi) for d, (lo, hi) in enumerate(region)]
+            )
+        here, there = (
+            compiled.StencilCall(unit, [], range(len(unit.inputs) + len(unit.outputs)), at, [])
+            for at in (regions, far)
+        )
+        assert list(here.arguments) == list(there.arguments)
+
+
+def test_a_box_that_is_too_long_is_left_to_numpy(monkeypatch, calls):
+    monkeypatch.setattr(tiles, "LONGEST", 20)
+    expected = results(heat, 1, compile=False)
+    for got, want in zip(results(heat, 1, compile=True), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert not calls
 
 
 def test_what_another_shape_holds_is_refused():

@@ -91,7 +91,7 @@ class StencilCode:
                 plain = b.name(f"and i1 {plain}, {b.name(test)}")
         self.to = b.name(f"select i1 {plain}, i64 %to{last}, i64 {-(2**62)}")
         self.rows_at = {}
-        for value, by in [*self.nest.instances, *((v, (0,) * (last + 1)) for v in self.nest.boxes)]:
+        for value, by in self.nest.instances:
             if value in self.base and (value, by[:-1]) not in self.rows_at:
                 at = self.base[value]
                 for d in range(last):
@@ -129,25 +129,25 @@ class Neighbours:
 
     def __init__(self, code: StencilCode, at: str, asking: bool):
         self.code, self.nest, self.b, self.at, self.asking = code, code.nest, code.b, at, asking
-        self.here = (0,) * self.nest.dims
         self.known: dict[tuple[int, By], Lanes] = {}
 
     def all(self, parts: list[Lanes], new: Lanes | None) -> list[Lanes]:
         """Store what is wanted; the sums with these elements in them. `new`: the lanes that were not added before."""
         for value in self.nest.boxes:
-            address = self._address(value, self.here)
-            made = self.get(value, self.here)
+            home = self.nest.homes[value]
+            address = self._address(value, home)
+            made = self.get(value, home)
             if self.asking:
-                self.b.store_where(self._there("array", value, self.here), made, address)
+                self.b.store_where(self._there("array", value, home), made, address)
             else:
                 self.b.store(made, address)
         added_up = []
         for step, part in zip(self.nest.reductions, parts, strict=True):
-            there = new
+            there, home = new, self.nest.homes[step.out]
             if self.asking:
-                mask = self._there("sum", step.out, self.here)
+                mask = self._there("sum", step.out, home)
                 there = mask if new is None else self.b.logical_and(mask, new)
-            operands = [self.get(v, self.here) for v in step.ins]
+            operands = [self.get(v, home) for v in step.ins]
             added_up.append(self.b.merged(step.how, part, operands, there))
         return added_up
 

@@ -4,6 +4,8 @@ Every value has coordinates of its own, and what is gone through is a box of coo
 element of its operand lies from its own. A value that is read at several distances is made again for each of them:
 that takes no memory, and whoever puts steps together leaves out what is dear. Where an array ends, so do what is read
 of it, the zeros around it, what is stored and what is added: these are places, each with bounds in every dimension.
+At one place of the box each result is wanted at a distance of its own, its home, so that halves of one array are gone
+through side by side, and the box is no longer than a tile.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Stencil:
     """Steps in an order in which they can run, over boxes of `dims` dimensions.
 
     Inputs are arrays; `repeated` says of each along which dimensions one element stands for all. Outputs are boxes or,
-    of reductions, one element.
+    of reductions, one element. `homes` tell of each, by value, how far from the place in the box the elements lie that
+    are stored, or added.
     """
 
     dims: int
@@ -40,6 +43,7 @@ class Stencil:
     repeated: tuple[tuple[bool, ...], ...]
     steps: tuple[Map | Shift | Reduction, ...]
     outputs: tuple[int, ...]
+    homes: dict[int, By]
 
     @property
     def addresses(self) -> tuple[int, ...]:
@@ -74,9 +78,8 @@ class Stencil:
     @cached_property
     def instances(self) -> dict[tuple[int, By], None]:
         """Each value, and from how far away it is read."""
-        here = (0,) * self.dims
-        wanted = [(v, here) for v in self.boxes]
-        wanted += [(v, here) for step in self.reductions for v in step.ins]
+        wanted = [(v, self.homes[v]) for v in self.boxes]
+        wanted += [(v, self.homes[step.out]) for step in self.reductions for v in step.ins]
         found: dict[tuple[int, By], None] = {}
         while wanted:
             value, by = wanted.pop()
@@ -102,9 +105,9 @@ class Stencil:
                 found.setdefault(("zeros", value), []).append(added(by, step.by))
         here = [(0,) * self.dims]
         reads = [found.get(("input", v), here) for v in self.inputs]
-        reads += [here for _ in self.outputs]
+        reads += [[self.homes[v]] for v in self.outputs]
         reads += [found.get(("zeros", step.out), here) for step in self.zeros]
-        reads += [here for _ in self.reductions]
+        reads += [[self.homes[step.out]] for step in self.reductions]
         return [
             (tuple(map(min, zip(*bys, strict=True))), tuple(map(max, zip(*bys, strict=True))))
             for bys in reads

@@ -74,12 +74,13 @@ class CompiledCall:
 
 Bounds = tuple[int, int]
 NEVER = 1 << 30  # a coordinate that no box reaches
+LONGEST = NEVER // 2  # of a box, along each dimension: lanes are compared in 32 bits
 
 
 class StencilCall(CompiledCall):
     """The call of a stencil for tiles in which its places lie in these `regions`, in coordinates of their own.
 
-    The other parameters are those of `CompiledCall`. Raises ValueError for a box that is too large.
+    The other parameters are those of `CompiledCall`. The box is shorter than `LONGEST`.
     """
 
     def __init__(
@@ -96,14 +97,15 @@ class StencilCall(CompiledCall):
         values, inputs = nest.addresses, len(nest.inputs)
         box = boxed(unit, regions)
         begin, lengths = [lo for lo, _ in box], [hi - lo for lo, hi in box]
-        if max(lengths) >= NEVER // 2:
-            raise ValueError(f"a stencil over {lengths} elements")
         width = lanes(lengths[-1])
         self.function = machine_code(nest, width, lengths[-1] % width > 0)
         bounds = []
         for spot, region in zip(unit.spots, regions, strict=True):
-            own = [(-NEVER, NEVER) if d is None else region[d] for d in spot.dims]
-            bounds.append([(lo - b, hi - b) for (lo, hi), b in zip(own, begin, strict=True)])
+            own = [
+                (-NEVER, NEVER) if d is None else (region[d][0] - b, region[d][1] - b)
+                for d, b in zip(spot.dims, begin, strict=True)
+            ]
+            bounds.append(own)
         numbers = [math.prod(lengths[:-1])]
         reach = list(zip(bounds, nest.reach, strict=True))
         for d, length in enumerate(lengths):
@@ -133,9 +135,12 @@ def boxed(unit: Unit, regions: Sequence[Sequence[Bounds]]) -> list[Bounds]:
     nest = unit.nest
     assert isinstance(nest, Stencil)
     made = [
-        (nest.values[v].space, r) for v, r in zip(nest.outputs, regions[len(nest.inputs) :], strict=False)
+        (v, r)
+        for v, r in zip(nest.outputs, regions[len(nest.inputs) :], strict=False)
+        if nest.values[v].space == FULL
     ]
-    filled = [r for space, r in made if space == FULL] + [*regions[len(regions) - len(nest.reductions) :]]
+    made += [(step.out, r) for step, r in zip(reversed(nest.reductions), reversed(regions), strict=False)]
+    filled = [[(lo - h, hi - h) for (lo, hi), h in zip(r, nest.homes[v], strict=True)] for v, r in made]
     there = [r for r in filled if all(lo < hi for lo, hi in r)] or [[(0, 0)] * nest.dims]
     return [(min(lo for lo, _ in along), max(hi for _, hi in along)) for along in zip(*there, strict=True)]
 

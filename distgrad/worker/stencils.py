@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from distgrad.compiler.builder import TYPES, Builder, Lanes
 from distgrad.compiler.nest import FULL, ONE, Map, Reduction
-from distgrad.compiler.stencil import Shift, Stencil
+from distgrad.compiler.stencil import By, Shift, Stencil
 from distgrad.primitives.base import Fold, Lower, Offset
 from distgrad.program import Slot, Step
 from distgrad.worker.making import Dims, Making, Spot, Unit
@@ -93,6 +93,16 @@ def _spot(step: Step, n: int, k: int, slots: Sequence[Slot]) -> Spot | None:
     return Spot(n, k, dims) if at == sorted(at) else None
 
 
+def _home(step: Step) -> By:
+    """Where tiles are counted from, in the coordinates of what a step makes, or adds up."""
+    labels, layout = step.labels, step.layout
+    assert labels is not None
+    folds = isinstance(step.primitive.lower, Fold)
+    names, cuts = (labels.ins[0], layout.needs[0]) if folds else (labels.outs[0], layout.outs[0])
+    window = step.window(names, cuts)
+    return tuple([-window.offset if window is not None and name == step.tile else 0 for name in names])
+
+
 def _borders(
     steps: Sequence[Step], slots: Sequence[Slot], of: dict[int, int], maker: dict[int, int]
 ) -> set[int]:
@@ -142,6 +152,7 @@ class StencilMaking(Making[Map | Shift | Reduction]):
         self.zeros: list[Spot] = []
         self.added: list[Spot] = []
         self.results: dict[int, Spot] = {}
+        self.homes: dict[int, By] = {}  # by slot
 
     def _operand(self, n: int, k: int) -> int:
         slot, register = self.steps[n].ins[k], self.operands[n][k]
@@ -175,6 +186,7 @@ class StencilMaking(Making[Map | Shift | Reduction]):
             made = self._new(FULL, dtype)
             self.results[out] = Spot(n, -1, dims)
         self.number[out] = made
+        self.homes[out] = _home(step)
         if isinstance(lower, Lower):
             self.made.append(Map(made, ins, partial(lower.code, **step.attrs), lower.light))
         elif isinstance(lower, Offset):
@@ -193,6 +205,7 @@ class StencilMaking(Making[Map | Shift | Reduction]):
             tuple([tuple([d is None for d in spot.dims]) for spot in self.read]),
             tuple(self.made),
             tuple([self.number[out] for out in outputs]),
+            {self.number[out]: home for out, home in self.homes.items()},
         )
         spots = (*self.read, *[self.results[out] for out in outputs], *self.zeros, *self.added)
         return Unit(tuple(self.members), nest, tuple(self.inputs), outputs, spots=spots)

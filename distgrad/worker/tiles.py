@@ -36,7 +36,7 @@ from distgrad.worker.binding import (
     viewed,
     writing,
 )
-from distgrad.worker.compiled import CompiledCall, StencilCall, boxed
+from distgrad.worker.compiled import LONGEST, CompiledCall, StencilCall, boxed
 from distgrad.worker.making import Unit
 from distgrad.worker.placing import tile_place
 from distgrad.worker.pool import Pool
@@ -205,12 +205,14 @@ class Tiles(Registers):
         calls: Bound,
         targets: dict[int, np.ndarray],
     ) -> bool:
-        """Add the call of a compiled unit, and those that put its sums to others. False: the tile is empty."""
+        """Add the call of a compiled unit, and those that put its sums to others. False: it is empty or too long."""
         step = self.steps[unit.steps[-1]]
         regions: list[Region] = []
         if isinstance(unit.nest, Stencil):
             regions = self._regions(unit, spans, places)
             shape = tuple([hi - lo for lo, hi in boxed(unit, regions)])
+            if max(shape) >= LONGEST:
+                return False
         else:
             shape = self._frame(unit, extents, spans)
         if 0 in shape or self._is_empty(unit, extents):
