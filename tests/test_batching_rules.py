@@ -43,6 +43,7 @@ SAME = {
     ("uncompress", 1),
     ("update", 2),
     ("update_all", 0),
+    ("update_alike", 0),
 }  # operands that are never batched
 INEXACT = {"atol": 2e-4, "rtol": 2e-4}
 

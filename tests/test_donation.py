@@ -15,7 +15,7 @@ from distgrad import session
 from distgrad.errors import DistgradError
 from distgrad.graph import Value
 from distgrad.primitives import updates
-from distgrad.primitives.updates import RULES
+from distgrad.primitives.optimizer_rules import RULES
 from distgrad.session import placement
 from distgrad.states import State
 from distgrad.worker import loops, pool
@@ -86,6 +86,32 @@ def test_a_step_writes_over_parameters_and_state(workers: Any, monkeypatch: pyte
     steps(net, optimizer, x, 1)
     state = (2 * (SIDE * SIDE + SIDE),)
     assert sorted(over) == sorted(2 * [state, state, (SIDE, SIDE), (SIDE, SIDE)])  # on each of two workers
+
+
+@pytest.mark.parametrize("cuts", [{0: 100}, {1: 150}, {0: [140], 1: 200}])
+def test_a_step_writes_over_what_is_cut(workers: Any, cuts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four parameters that are cut alike, and their state, shard by shard; the bits are those of each alone."""
+    side = 300  # of shards above 32 KiB: the pool lends no smaller ones
+    rng = np.random.default_rng(9)
+    arrays = [rng.standard_normal((side, side)).astype("float32") for _ in range(4)]
+    free, over = loops._is_free, []
+    monkeypatch.setattr(loops, "_is_free", lambda *args: over.append(free(*args)) or over[-1])
+    results = []
+    for several in (True, False):
+        params = [torch.from_numpy(a.copy()).reshard(cuts).requires_grad_() for a in arrays]
+        optimizers = [torch.optim.Adam(group) for group in ([params] if several else [[p] for p in params])]
+        for n in range(3):
+            over.clear()
+            for p in params:
+                p.grad = torch.from_numpy(arrays[n]).reshard(cuts)
+            for optimizer in optimizers:
+                optimizer.step()
+            session.settle()
+        state = {p: s for optimizer in optimizers for p, s in optimizer.state.items()}
+        assert all(state[p]["exp_avg"].sharding == p.sharding for p in params)
+        assert over == [True] * (several * (4 + 2) * params[0].sharding.count)
+        results.append([t.detach().numpy().tobytes() for p in params for t in (p, *state[p].values())])
+    assert results[0] == results[1]
 
 
 def test_a_training_step_is_one_call_for_each_worker(workers: Any, monkeypatch: pytest.MonkeyPatch) -> None:

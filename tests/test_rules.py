@@ -194,7 +194,7 @@ def gathered(table: dict[str, Primitive], sample: Any) -> set[str]:
     return found
 
 
-# The key of a draw is two numbers, and an optimizer changes by `update_all` what has one shard alone.
+# The key of a draw is two numbers, and an optimizer changes by `update_all` what has one shard.
 WHOLE = {"random", "update_all"}
 
 

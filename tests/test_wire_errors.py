@@ -203,6 +203,7 @@ def test_the_number_of_operands_of_every_primitive_is_known() -> None:
         "add_taken": [3, 4],
         "update": [1, 2],
         "update_all": [1, 2],
+        "update_alike": [1, 2],
         **layers,
         **softmax,
     }

@@ -8,7 +8,7 @@ import numpy as np
 from cases import case, normal
 
 from distgrad.primitives import updates
-from distgrad.primitives.updates import RULES
+from distgrad.primitives.optimizer_rules import RULES
 
 for _name, _rule in RULES.items():
     _options = sorted(_rule.options)
@@ -30,3 +30,8 @@ for _name, _rule in RULES.items():
         _state = [np.abs(normal(_size)) for _ in range(_rule.states(frozenset(_chosen)))]
         _tensors = [normal(*_shape) for _shape in (*_shapes, *_shapes)]
         case("update_all", None, _numbers, *_state, *_tensors, rule=_name, options=" ".join(_chosen))
+
+        # Several of one shape, each with its part of what is stacked.
+        _stacked = [np.abs(normal(3, 7, 5)) for _ in _state]
+        _tensors = [normal(7, 5) for _ in range(6)]
+        case("update_alike", None, _numbers, *_stacked, *_tensors, rule=_name, options=" ".join(_chosen))

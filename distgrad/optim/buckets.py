@@ -1,10 +1,11 @@
-"""Parameters that one primitive changes together: all that lie whole, of one dtype, that have made as many steps.
+"""Parameters that one primitive changes together, of one dtype, that have made as many steps: all that lie whole, or
+those of one shape that are cut alike.
 
 What the driver pays for a value (to number it, to tell workers of it, to have it freed) is as much as it pays for an
-op. So the state of a bucket is one value of each kind, end to end, in which each parameter's `state[p]["exp_avg"]` is
-a view; of a parameter itself there are two values in a step, what it becomes and its gradient. Measured on 62
-parameters, this cost the driver a fifth of what a node for each of them did. Where parameters are small, workers too
-save most of the calls.
+op. So the state of a bucket is one value of each kind, end to end, or stacked and cut as the parameters are, in which
+each parameter's `state[p]["exp_avg"]` is a view; of a parameter itself there are two values in a step, what it becomes
+and its gradient. Measured on 62 parameters, this cost the driver a fifth of what a node for each of them did. Where
+parameters are small, workers too save most of the calls.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +25,10 @@ from distgrad.graph import LazyConstant, Result, Value
 from distgrad.ops.base import Tensor
 from distgrad.ops.convert import _reshard
 from distgrad.ops.inplace import write
-from distgrad.ops.joining import cat
+from distgrad.ops.joining import cat, stack
 from distgrad.ops.making import full
 from distgrad.record import no_grad
-from distgrad.sharding import Sharding
+from distgrad.sharding import Cut, Sharding
 from distgrad.storage import Storage, Version, View
 
 State = dict[str, Any]
@@ -78,7 +79,9 @@ class Bucket:
         self.specs = [e.p._avals.result.spec for e in entries]
         self.homes = [weakref.ref(e.p._storage) for e in entries]
         self.tensors = [[e.state[slot] for e in entries] for slot in slots]
-        self.storages = [_joined(tensors) for tensors in self.tensors]
+        cut = self.specs[0].sharding.count > 1
+        self.primitive = "update_alike" if cut else "update_all"
+        self.storages = [(_stacked if cut else _joined)(tensors) for tensors in self.tensors]
         self.slots, self.scalars = slots, scalars
         self.told: list[Value | None] = [None] * len(scalars)  # of the last step; the same for all
 
@@ -114,7 +117,7 @@ class Bucket:
         storages = self.storages
         inputs = [step.value, *[s.value for s in storages], *[p._value for p in self.params]]
         inputs += [g._value for g in gradients]
-        made = session.dispatch("update_all", inputs, {"rule": rule, "options": step.options})
+        made = session.dispatch(self.primitive, inputs, {"rule": rule, "options": step.options})
         for storage, tensors, value in zip(storages, self.tensors, made, strict=False):
             _forget(tensors, storage)
             storage.replace(value)
@@ -125,31 +128,57 @@ class Bucket:
             write(p, value, here)
 
 
+class _Part(View):
+    """A parameter's part of what is joined. It is cut as the parameter is, also where a small slice would not be."""
+
+    __slots__ = ()
+
+    def refresh(self, storage: Storage) -> Value:
+        """The contents now."""
+        cuts = self.value.sharding
+        if super().refresh(storage).sharding != cuts:
+            self.value = session.emit("reshard", self.value, cuts=cuts)
+        return self.value
+
+
 def _joined(tensors: Sequence[Tensor]) -> Storage:
     """One storage in which the contents of these tensors lie end to end; the tensors become views of it."""
     with no_grad():
-        flat = _end_to_end(tensors)
-        version = Version()
-        version.number = max(t._version for t in tensors)
-        at = 0
-        for tensor in tensors:
-            part = flat.narrow(0, at, tensor.numel()).view(tensor.shape)
-            at += tensor.numel()
-            assert part._view is not None
-            view = View(part._view.chain, _hollow(part._avals), -1, None, 0)
-            tensor._storage, tensor._view, tensor._versions = flat._storage, view, version
-    return flat._storage
+        whole = Sharding.whole((sum(t.numel() for t in tensors),))
+        flat = _together(tensors, whole, lambda: cat([t.detach().reshape(-1) for t in tensors]))
+        ends = itertools.accumulate(t.numel() for t in tensors)
+        parts = [
+            flat.narrow(0, end - t.numel(), t.numel()).view(t.shape)
+            for t, end in zip(tensors, ends, strict=True)
+        ]
+    return _shared(tensors, flat, parts)
 
 
-def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
-    """The elements of all in one flat tensor, which is not cut."""
+def _stacked(tensors: Sequence[Tensor]) -> Storage:
+    """The same for tensors that are cut alike: they lie one after the other along a new dimension, cut as they are."""
+    with no_grad():
+        cuts = Sharding((Cut(len(tensors)), *tensors[0].sharding.cuts))
+        stacked = _together(tensors, cuts, lambda: stack([t.detach() for t in tensors]))
+        return _shared(tensors, stacked, stacked.unbind())
+
+
+def _together(tensors: Sequence[Tensor], cuts: Sharding, join: Callable[[], Tensor]) -> Tensor:
+    """The elements of all in one tensor, cut so."""
     numbers = {_filled_with(t) for t in tensors}
     if len(numbers) == 1 and None not in numbers:
-        count = sum(t.numel() for t in tensors)
-        flat = full((count,), numbers.pop(), dtype=tensors[0].dtype, sharding=Sharding.whole((count,)))
-    else:
-        flat = cat([t.detach().reshape(-1) for t in tensors])
-    return _reshard(flat, Sharding.whole(tuple(flat.shape)))
+        return full(cuts.shape, numbers.pop(), dtype=tensors[0].dtype, sharding=cuts)
+    return _reshard(join(), cuts)
+
+
+def _shared(tensors: Sequence[Tensor], joined: Tensor, parts: Sequence[Tensor]) -> Storage:
+    """Tensors become views of what holds the contents of all, as these parts of it are."""
+    version = Version()
+    version.number = max(t._version for t in tensors)
+    for tensor, part in zip(tensors, parts, strict=True):
+        assert part._view is not None
+        view = _Part(part._view.chain, _hollow(tensor._avals), -1, None, 0)
+        tensor._storage, tensor._view, tensor._versions = joined._storage, view, version
+    return joined._storage
 
 
 def _filled_with(tensor: Tensor) -> Any:
@@ -249,13 +278,18 @@ class Buckets:
         p, g, state, _ = entry
         value, gradient = p._value, g._value
         tensors = [state[slot] for slot in slots]
-        if value.sharding.count > 1 or gradient.sharding.count > 1 or gradient.dtype != value.dtype:
+        cut = value.sharding.count > 1
+        if gradient.sharding != value.sharding or gradient.dtype != value.dtype:
             return None
         if any(t.shape != value.shape or t.dtype != p.dtype for t in tensors):
             return None
+        if cut and any(t.sharding != value.sharding for t in tensors):
+            return None
         near = not value.result.lost and not gradient.result.lost
         moment = (float(entry.first), *[number_of(state[name]) for name in scalars])
-        return _Key(self._labels.get(id(p)), NAMES[value.dtype], near, moment)
+        return _Key(
+            self._labels.get(id(p)), NAMES[value.dtype], value.sharding if cut else None, near, moment
+        )
 
 
 def _overlapping(params: Sequence[Tensor]) -> set[int]:
@@ -279,6 +313,7 @@ def _overlapping(params: Sequence[Tensor]) -> set[int]:
 class _Key(NamedTuple):
     label: int | None
     dtype: str
+    cuts: Sharding | None  # where there are any; shape included
     near: bool  # in the driver
     moment: tuple[float, ...]
 

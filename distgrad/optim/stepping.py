@@ -22,7 +22,7 @@ from distgrad.ops.making import full_like, ones_like, zeros_like
 from distgrad.ops.pointwise import abs, sign, sqrt
 from distgrad.optim.buckets import Buckets, Entry, Hyperparameters, number_of, put_number, update_one
 from distgrad.optim.optimizer import Group, Optimizer, differentiably, scalar_tensor
-from distgrad.primitives.updates import RULES, options_of
+from distgrad.primitives.optimizer_rules import RULES, options_of
 from distgrad.record import enable_grad
 
 TENSORS = SimpleNamespace(  # what rules are made of, on tensors
@@ -41,7 +41,7 @@ CAPTURABLE_DEVICES = ["cuda", "xpu", "hpu", "privateuseone", "xla"]
 
 
 class Stepper(Optimizer):
-    """An optimizer that changes each parameter by a rule of `primitives/updates.py`.
+    """An optimizer that changes each parameter by a rule of `primitives/optimizer_rules.py`.
 
     A subclass says which, what its state is at the beginning, and which numbers the rule works with.
     """

@@ -2,90 +2,36 @@
 
 Written as ops, a step of Adam is fourteen nodes for each parameter, and the driver pays for each of them. `update` is
 one node for a parameter, however that is cut, and a worker goes through parameter, gradient and state once, tile by
-tile. `update_all` is one node for all parameters that are not cut. The state of these is one flat tensor of each kind,
-so that the driver has not to keep account of it for each parameter, and for small ones the rule runs once on all.
+tile. `update_all` is one node for all parameters that are not cut, `update_alike` for those of one shape that are cut
+alike. The state of these is one tensor of each kind, flat or stacked, so that the driver has not to keep account of it
+for each parameter, and for small ones the rule runs once on all.
 
-Each rule is stated once, over a namespace `m`: NumPy in the kernel; distgrad's own functions where a step is to be
-differentiated (`differentiable=True`), then on tensors. `p` is the parameter, `g` its gradient, `h` the numbers that
-the step works with, `o` the options; then comes the state. Numbers are an operand and no attributes, because they
-change from step to step (bias corrections, learning rates): the plan of a step is the plan of the next.
+Rules are in `optimizer_rules.py`. The numbers of a step are an operand and no attributes, because they change from step
+to step (bias corrections, learning rates): the plan of a step is the plan of the next.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from distgrad.primitives.base import TABLE, Attrs, Aval, Labels, Primitive, expect, primitive
 from distgrad.primitives.batching import Batch
+from distgrad.primitives.optimizer_rules import (
+    RULES,
+    Numbers,
+    Options,
+    Results,
+    adam,
+    gradient_of,
+    options_of,
+)
 
-Numbers = Sequence[Any]
-Options = frozenset[str]
-Results = tuple[Any, ...]
-
-
-class Rule(NamedTuple):
-    """How one kind of optimizer changes a parameter."""
-
-    step: Callable[..., Results]
-    numbers: int  # the length of `h`
-    options: Options
-    states: Callable[[Options], int]  # how many tensors of state it has
-
-
-RULES: dict[str, Rule] = {}
-
-
-def _rule(
-    numbers: int, options: str, states: Callable[[Options], int]
-) -> Callable[[Callable[..., Results]], Callable[..., Results]]:
-    def declare(step: Callable[..., Results]) -> Callable[..., Results]:
-        RULES[step.__name__] = Rule(step, numbers, frozenset(options.split()), states)
-        return step
-
-    return declare
-
-
-def _gradient(p: Any, g: Any, decay: Any, o: Options) -> Any:
-    """The gradient of what is minimised: of the loss (its negative to maximise), with `decay` / 2 p² added."""
-    g = -g if "maximize" in o else g
-    return g + p * decay if "decay" in o else g
-
-
-def _average(mean: Any, g: Any, weight: Any) -> Any:
-    """mean + (g − mean) · weight."""
-    return mean + (g - mean) * weight
-
-
-@_rule(5, "maximize decay momentum nesterov", lambda o: int("momentum" in o))
-def sgd(m: Any, p: Any, g: Any, h: Numbers, o: Options, buffer: Any = None) -> Results:
-    """b ← kept·b + weight·g; p ← p − lr·b, with Nesterov's momentum p − lr·(g + μ·b)."""
-    lr, decay, momentum, kept, weight = h
-    g = _gradient(p, g, decay, o)
-    if "momentum" not in o:
-        return (p - g * lr,)
-    buffer = buffer * kept + g * weight
-    g = g + buffer * momentum if "nesterov" in o else buffer
-    return p - g * lr, buffer
-
-
-@_rule(8, "maximize decay decoupled amsgrad", lambda o: 2 + ("amsgrad" in o))
-def adam(
-    m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any, square: Any, largest: Any = None
-) -> Results:
-    """p ← p − size · m / (√v / root + ε), where size and root correct the bias of the averages m of g and v of g²."""
-    size, root, weight, kept, fresh, eps, decay, shrink = h
-    g = _gradient(p, g, decay, o)
-    p = p * shrink if "decoupled" in o else p
-    mean, square = _average(mean, g, weight), square * kept + g * g * fresh
-    if "amsgrad" in o:
-        largest = m.maximum(largest, square)
-        return p - mean / (m.sqrt(largest) / root + eps) * size, mean, square, largest
-    return p - mean / (m.sqrt(square) / root + eps) * size, mean, square
+FLOPS = 12.0  # of a step, for each element
 
 
 def adam_into(
@@ -104,7 +50,7 @@ def adam_into(
     (mean, square), (moved, new_mean, new_square) = state, out
     t = np.empty_like(moved)
     if "maximize" in o or "decay" in o:
-        g = _gradient(p, g, decay, o)
+        g = gradient_of(p, g, decay, o)
     np.subtract(g, mean, out=t)
     np.multiply(t, weight, out=t)
     np.add(mean, t, out=new_mean)
@@ -120,105 +66,6 @@ def adam_into(
     if "decoupled" in o:
         p = np.multiply(p, shrink, out=moved)
     np.subtract(p, t, out=moved)
-
-
-@_rule(9, "maximize decay decoupled", lambda o: 2)
-def nadam(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any, square: Any) -> Results:
-    """p ← p − (a·g + b·m) / (√(v / correction) + ε)."""
-    a, b, correction, weight, kept, fresh, eps, decay, shrink = h
-    g = _gradient(p, g, decay, o)
-    p = p * shrink if "decoupled" in o else p
-    mean, square = _average(mean, g, weight), square * kept + g * g * fresh
-    denominator = m.sqrt(square / correction) + eps
-    return p - g / denominator * a - mean / denominator * b, mean, square
-
-
-@_rule(7, "maximize decay decoupled rectified", lambda o: 2)
-def radam(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any, square: Any) -> Results:
-    """p ← p − size · m, divided by √v + ε once its variance can be told."""
-    size, weight, kept, fresh, eps, decay, shrink = h
-    g = _gradient(p, g, decay, o)
-    p = p * shrink if "decoupled" in o else p
-    mean, square = _average(mean, g, weight), square * kept + g * g * fresh
-    moved = mean / (m.sqrt(square) + eps) if "rectified" in o else mean
-    return p - moved * size, mean, square
-
-
-@_rule(5, "maximize decay", lambda o: 2)
-def adamax(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any, norm: Any) -> Results:
-    """u ← max(β₂·u, |g| + ε); p ← p − size · m / u."""
-    size, weight, kept, eps, decay = h
-    g = _gradient(p, g, decay, o)
-    mean, norm = _average(mean, g, weight), m.maximum(norm * kept, m.abs(g) + eps)
-    return p - mean / norm * size, mean, norm
-
-
-@_rule(6, "maximize decay momentum centered", lambda o: 1 + ("momentum" in o) + ("centered" in o))
-def rmsprop(m: Any, p: Any, g: Any, h: Numbers, o: Options, square: Any, *more: Any) -> Results:
-    """v ← kept·v + (1 − kept)·g²; p ← p − lr · g / (√v + ε); centred: √(v − mean²)."""
-    lr, kept, fresh, eps, momentum, decay = h
-    g = _gradient(p, g, decay, o)
-    square = square * kept + g * g * fresh
-    if "centered" in o:
-        mean = _average(more[-1], g, fresh)
-        moved, rest = g / (m.sqrt(square - mean * mean) + eps), [mean]
-    else:
-        moved, rest = g / (m.sqrt(square) + eps), []
-    if "momentum" in o:
-        moved = more[0] * momentum + moved
-        rest = [moved, *rest]
-    return p - moved * lr, square, *rest
-
-
-@_rule(4, "maximize", lambda o: 2)
-def rprop(m: Any, p: Any, g: Any, h: Numbers, o: Options, before: Any, size: Any) -> Results:
-    """Where g keeps its sign, longer steps; where it changes, shorter ones, and none at once. p ← p − sign(g)·size."""
-    shorter, longer, least, most = h
-    g = _gradient(p, g, 0, o)
-    agree = m.sign(g * before)
-    factor = m.where(
-        agree > 0, m.full_like(g, longer), m.where(agree < 0, m.full_like(g, shorter), m.ones_like(g))
-    )
-    size = m.clip(size * factor, least, most)
-    g = m.where(agree < 0, m.zeros_like(g), g)
-    return p - m.sign(g) * size, g, size
-
-
-@_rule(3, "maximize decay", lambda o: 1)
-def adagrad(m: Any, p: Any, g: Any, h: Numbers, o: Options, total: Any) -> Results:
-    """s ← s + g²; p ← p − lr · g / (√s + ε)."""
-    lr, eps, decay = h
-    g = _gradient(p, g, decay, o)
-    total = total + g * g
-    return p - g / (m.sqrt(total) + eps) * lr, total
-
-
-@_rule(5, "maximize decay", lambda o: 2)
-def adadelta(m: Any, p: Any, g: Any, h: Numbers, o: Options, square: Any, moves: Any) -> Results:
-    """d = √(u + ε) / √(v + ε) · g, with averages v of g² and u of d²; p ← p − lr·d."""
-    lr, kept, fresh, eps, decay = h
-    g = _gradient(p, g, decay, o)
-    square = square * kept + g * g * fresh
-    moved = m.sqrt(moves + eps) / m.sqrt(square + eps) * g
-    return p - moved * lr, square, moves * kept + moved * moved * fresh
-
-
-@_rule(4, "maximize decay averaged", lambda o: 1)
-def asgd(m: Any, p: Any, g: Any, h: Numbers, o: Options, mean: Any) -> Results:
-    """p ← shrink·p − η·g; the average of p, once it is `averaged`: mean + (p − mean)·μ."""
-    eta, shrink, mu, decay = h
-    g = _gradient(p, g, decay, o)
-    p = p * shrink - g * eta
-    return p, _average(mean, p, mu) if "averaged" in o else p * 1
-
-
-FLOPS = 12.0  # of a step, for each element
-
-
-@lru_cache(maxsize=256)
-def options_of(text: str) -> Options:
-    """The options that a string of words names."""
-    return frozenset(text.split())
 
 
 def update(p: np.ndarray, g: np.ndarray, h: np.ndarray, *state: np.ndarray, rule: str, options: str) -> Any:
@@ -248,19 +95,20 @@ CHUNK = 32 << 10  # elements for which a rule runs at a time: what it makes stay
 def update_all(
     h: np.ndarray, *arrays: np.ndarray, rule: str, options: str, out: Results | np.ndarray | None = None
 ) -> Results:
-    """The same for several parameters whose state lies end to end.
+    """The same for several parameters whose state lies end to end, in whatever shape.
 
-    The operands are the numbers, the flat state, the parameters and their gradients; the results are state and
-    parameters, which may lie where the operands do: of two workers that each go through 1.3 million parameters at a
-    time, Adam takes 15 ms so, and 24 where it writes elsewhere.
+    The operands are the numbers, the state, the parameters and their gradients; the results are state and parameters,
+    which may lie where the operands do: of two workers that each go through 1.3 million parameters at a time, Adam
+    takes 15 ms so, and 24 where it writes elsewhere.
     """
     step, numbers, chosen = RULES[rule].step, h.tolist(), options_of(options)
     count = RULES[rule].states(chosen)
-    state, rest = arrays[:count], arrays[count:]
+    rest = arrays[count:]
     params, gradients = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-    out = tuple(np.empty(a.shape, a.dtype) for a in (*state, *params)) if out is None else out
+    out = tuple(np.empty(a.shape, a.dtype) for a in (*arrays[:count], *params)) if out is None else out
     out = (out,) if isinstance(out, np.ndarray) else out  # one parameter that has no state
-    made, moved = out[:count], [p.reshape(-1) for p in out[count:]]
+    state, made = ([s.reshape(-1) for s in several] for several in (arrays[:count], out[:count]))
+    moved = [p.reshape(-1) for p in out[count:]]
     at = 0
     for run in _runs([p.size for p in params]):
         ps, gs = [params[i].reshape(-1) for i in run], [gradients[i].reshape(-1) for i in run]
@@ -330,7 +178,7 @@ primitive(
 )
 
 
-def _all_shapes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+def _all_shapes(avals: Sequence[Aval], attrs: Attrs, stacked: bool = False) -> tuple[Aval, ...]:
     rule, options = RULES.get(attrs["rule"]), options_of(attrs["options"])
     count = 0 if rule is None else rule.states(options)
     h, state, rest = avals[0], avals[1 : 1 + count], avals[1 + count :]
@@ -338,14 +186,35 @@ def _all_shapes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
     expect(len(rest) == 2 * len(params) > 0, "{} parameters and gradients", len(rest))
     expect(params == rest[len(params) :], "gradients are not like the parameters")
     expect(all(p.dtype == params[0].dtype for p in params), "parameters of several dtypes")
-    flat = Aval((sum(p.size for p in params),), params[0].dtype)
-    _shapes((flat, flat, h, *state), attrs)
+    if stacked:
+        expect(all(p == params[0] for p in params), "parameters of several shapes")
+        form = (len(params), *params[0].shape)
+    else:
+        form = (sum(p.size for p in params),)
+    together = Aval(form, params[0].dtype)
+    _shapes((together, together, h, *state), attrs)
     return (*state, *params)
 
 
+def _alike_shapes(avals: Sequence[Aval], attrs: Attrs) -> tuple[Aval, ...]:
+    return _all_shapes(avals, attrs, stacked=True)
+
+
 def _all_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
-    """Nothing is cut: who wants parameters cut has them moved one by one."""
-    free = [(None,) * len(a.shape) for a in avals]
+    """Nothing is cut."""
+    return _results_like([(None,) * len(a.shape) for a in avals], attrs)
+
+
+def _alike_labels(avals: Sequence[Aval], attrs: Attrs) -> Labels:
+    """All are cut as the parameters are: the numbers have no label, and state has one dimension more in front."""
+    dims = (None, *range(len(avals[-1].shape)))
+    return _results_like(
+        [dims[len(dims) - len(a.shape) :] if i else (None,) for i, a in enumerate(avals)], attrs
+    )
+
+
+def _results_like(free: list[tuple[int | None, ...]], attrs: Attrs) -> Labels:
+    """Each result has the labels of what it takes the place of."""
     outs = 1 + RULES[attrs["rule"]].states(options_of(attrs["options"]))
     return Labels(tuple(free), (*free[1:outs], *free[outs : outs + (len(free) - outs) // 2]))
 
@@ -356,6 +225,8 @@ def _all_batched(
     """Parameter by parameter, with its part of the state."""
     count = RULES[attrs["rule"]].states(options_of(attrs["options"]))
     state, rest = batch.all_full(xs[1 : 1 + count], flags[1 : 1 + count]), xs[1 + count :]
+    forms = [s.shape for s in state]
+    state = [batch.emit("reshape", s, shape=(batch.size, math.prod(s.shape[1:]))) for s in state]
     half, at = len(rest) // 2, 0
     new: list[Any] = []
     parts: list[list[Any]] = [[] for _ in state]
@@ -371,16 +242,15 @@ def _all_batched(
             part.append(batch.emit("reshape", s, shape=(batch.size, n)))
         at += n
     sizes = tuple(math.prod(p.shape[1:]) for p in new)
-    return (*(batch.emit("cat", *part, dim=1, sizes=sizes) for part in parts), *new)
+    joined = [batch.emit("cat", *part, dim=1, sizes=sizes) for part in parts]
+    return (*(batch.emit("reshape", s, shape=form) for s, form in zip(joined, forms, strict=True)), *new)
 
 
-primitive(
-    "update_all",
-    update_all,
-    _all_shapes,
-    labels=_all_labels,
-    batch=_all_batched,
-    attrs={"rule": "str", "options": "str"},
-    traits={"into", "over_next", "whole"},
-    flops=lambda ins, outs, attrs: FLOPS * sum(p.size for p in outs),
-)
+_several: dict[str, Any] = {
+    "batch": _all_batched,
+    "attrs": {"rule": "str", "options": "str"},
+    "traits": {"into", "over_next", "whole"},
+    "flops": lambda ins, outs, attrs: FLOPS * sum(p.size for p in outs),
+}
+primitive("update_all", update_all, _all_shapes, labels=_all_labels, **_several)
+primitive("update_alike", update_all, _alike_shapes, labels=_alike_labels, **_several)

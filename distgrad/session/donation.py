@@ -35,15 +35,16 @@ def donated(plan: Plan, captured: Capture, left: Sequence[Node]) -> Gifts:
 def _last_reads(plan: Plan, captured: Capture) -> dict[int, int]:
     """The stage that is the last to read a value, for those that could be given to it; the same for each capture.
 
-    Only what lies whole on every worker, since that is what is written over, and no small things.
+    What lies whole on every worker, as its memory counts most, and what a step may write over; no small things.
     """
+    over = {r for n in captured.nodes if "over_next" in n.primitive.traits for r in n.inputs}
     found = {
         value: result.sharding
         for value, result in enumerate(captured.results[: len(captured.externals)])
         if captured.externals[value].kind == "stored"
         and not captured.wanted[value]
         and result.spec.nbytes > SMALL
-        and result.sharding.count == 1
+        and (result.sharding.count == 1 or result in over)
     }
     last: dict[int, int] = {}
     for number, stage in enumerate(plan.stages):

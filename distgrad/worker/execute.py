@@ -13,7 +13,7 @@ from distgrad.errors import WireError
 from distgrad.exchange import Failure, Joined, Tree, held
 from distgrad.program import Program, Recv, Send
 from distgrad.worker.analysis import Analysis
-from distgrad.worker.loops import LoopRunner, StepFailed
+from distgrad.worker.loops import LoopRunner, Spent, StepFailed
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
 
@@ -89,7 +89,7 @@ class Runner(Analysis[LoopRunner]):
         fragment = self.fragments[number][0]
         steps = [step for loop in fragment.loops for step in loop.steps]
         failed: dict[int, Failure] = {}
-        spent: dict[int, np.ndarray] = {}  # what was written over gifts: that is done once
+        spent: Spent = {}  # what was written over gifts: that is done once
         while True:
             for step in steps:
                 operands = (failed.get(i) or env.get(i) for i in step.ins)
@@ -118,7 +118,7 @@ class Runner(Analysis[LoopRunner]):
         env: dict[int, Any],
         meter: Meter | None,
         gifts: set[int],
-        spent: dict[int, np.ndarray],
+        spent: Spent,
     ) -> dict[int, Any]:
         """The escaping slots' pieces, shard by shard. Raises StepFailed."""
         fragment, runners, escaping = self.fragments[number]
@@ -179,16 +179,20 @@ class _Local:
         shard: int,
         along: dict[int, int],
         gifts: set[int],
-        spent: dict[int, np.ndarray],
+        spent: Spent,
     ):
         self.env, self.first, self.shard, self.along = env, first, shard, along
         self.gifts, self.spent = gifts, spent
         self.here: dict[int, np.ndarray] = {}
 
-    def gift(self, slot: int) -> Pieces | None:
-        """The one piece of a value, in its list, if it may be written over as far as the program goes."""
+    def gift(self, slot: int) -> tuple[Pieces, int] | None:
+        """A value's pieces and which is read here, if it may be written over as far as the program goes."""
         pieces = self.env.get(slot) if slot in self.gifts else None
-        return pieces if isinstance(pieces, list) and len(pieces) == 1 else None
+        return (pieces, self._place(slot, pieces)) if isinstance(pieces, list) else None
+
+    def _place(self, slot: int, pieces: Pieces) -> int:
+        whole = len(pieces) == 1 and self.first[slot] == 0
+        return 0 if whole else self.shard - self.first[slot]
 
     def get(self, slot: int) -> np.ndarray | None:
         """None if the slot has no value here, because its maker failed."""
@@ -197,8 +201,7 @@ class _Local:
         pieces = self.env.get(slot)
         if not isinstance(pieces, list):
             return None
-        whole = len(pieces) == 1 and self.first[slot] == 0
-        piece = pieces[0] if whole else pieces[self.shard - self.first[slot]]
+        piece = pieces[self._place(slot, pieces)]
         if type(piece) is Joined and self.along.get(slot) != piece.dim:
             self.here[slot] = piece = piece.whole()
         return piece

@@ -23,6 +23,8 @@ from distgrad.worker.placing import tile_place, tiled
 from distgrad.worker.pool import alone, refers
 from distgrad.worker.tiles import Extents, Form, Placed, StepFailed, Stream, Tile, Tiles
 
+Spent = dict[tuple[int, int], np.ndarray]  # by slot and shard
+
 
 class Local(Protocol):
     """The arrays of one shard, by slot."""
@@ -30,11 +32,11 @@ class Local(Protocol):
     def get(self, slot: int) -> np.ndarray | None:
         """The shard's own piece, or all of a whole value; None if there is none."""
 
-    def gift(self, slot: int) -> list[Any] | None:
-        """The one piece of a value, in its list, if it may be written over as far as the program goes."""
+    def gift(self, slot: int) -> tuple[list[Any], int] | None:
+        """A value's pieces and which is read here, if it may be written over as far as the program goes."""
 
     @property
-    def spent(self) -> dict[int, np.ndarray]:
+    def spent(self) -> Spent:
         """What was written over such pieces."""
 
 
@@ -133,8 +135,8 @@ class LoopRunner(Tiles):
     ) -> list[np.ndarray]:
         """What step `n` makes of the whole shard. Memory that is taken for that is noted in `own`."""
         step = self.steps[n]
-        if step.outs[0] in local.spent:  # done before another step failed, and its operands are gone
-            return [local.spent[slot] for slot in step.outs]
+        if (step.outs[0], shard) in local.spent:  # done before another step failed, and its operands are gone
+            return [local.spent[slot, shard] for slot in step.outs]
         kwargs, traits = dict(step.attrs), step.primitive.traits
         if "placed" in traits or "into" in traits:
             where = self._place(n, shard)
@@ -152,7 +154,7 @@ class LoopRunner(Tiles):
         results = step.primitive.kernel(*(regs[r] for r in self.operands[n]), **kwargs)
         results = results if isinstance(results, tuple) else (results,)
         if "over_next" in traits:
-            local.spent.update(zip(step.outs, results, strict=True))
+            local.spent.update(((slot, shard), made) for slot, made in zip(step.outs, results, strict=True))
         if checks.ENABLED:
             self._check(n, shard, results)
         arrays = [np.asarray(result) for result in results]  # indexing may have made it a scalar
@@ -283,15 +285,19 @@ class LoopRunner(Tiles):
             raise StepFailed(step, error) from None
 
 
-def _is_free(regs: list[Any], register: int, gift: list[Any] | None, form: tuple[Any, Any]) -> bool:
+def _is_free(
+    regs: list[Any], register: int, gift: tuple[list[Any], int] | None, form: tuple[Any, Any]
+) -> bool:
     """Whether the array in a register, which its value gives away, has this form and is known to nobody else."""
+    if gift is None:
+        return False
+    pieces, n = gift
     return (
-        gift is not None
-        and regs[register] is gift[0]
-        and refers((gift, regs), (0, register)) == alone()
-        and gift[0].flags.c_contiguous
-        and gift[0].flags.writeable
-        and (gift[0].shape, gift[0].dtype) == form
+        regs[register] is pieces[n]
+        and refers((pieces, regs), (n, register)) == alone()
+        and pieces[n].flags.c_contiguous
+        and pieces[n].flags.writeable
+        and (pieces[n].shape, pieces[n].dtype) == form
     )
 
 
