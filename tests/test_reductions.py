@@ -116,3 +116,14 @@ def test_logsumexp_does_not_overflow(torch: ModuleType) -> None:
     y.backward()
     assert y.item() == pytest.approx(1e4 + np.log(2), rel=1e-15)
     assert x.grad.tolist() == pytest.approx([0.5, 0.5, 0.0], rel=1e-11)
+
+
+def test_logsumexp_beside_infinities(torch: ModuleType) -> None:
+    inf = float("inf")
+    x = torch.tensor([[inf, 100.0, 1.0], [-inf, -inf, -inf], [-inf, 2.0, 2.0]], requires_grad=True)
+    y = x.logsumexp(1)
+    y.sum().backward()
+    assert y.tolist() == [inf, -inf, pytest.approx(2 + np.log(2))]
+    assert np.array_equal(
+        x.grad.numpy(), [[np.nan, 0, 0], [np.nan, np.nan, np.nan], [0, 0.5, 0.5]], equal_nan=True
+    )

@@ -156,6 +156,15 @@ def test_cross_entropy_and_its_gradient_share_the_exponentials(workers: int, pla
     assert steps.count("scatter_subtract") == 1
 
 
+def test_logsumexp_and_its_gradient_share_the_exponentials(workers: int, plans: list[Plan]) -> None:
+    x = torch.from_numpy(numbers().reshape(40, 100)).requires_grad_()
+    x.logsumexp(1).sum().backward()
+    torch.synchronize()
+    assert [name for plan in plans for name in names(plan)].count("exp") == 1
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy().sum(1), 1, rtol=1e-6)
+
+
 def test_a_second_derivative_reads_the_data_once(heavy: None, workers: int, plans: list[Plan]) -> None:
     x = torch.from_numpy(numbers(16 * 2_000).reshape(2_000, 16))
     w, v = torch.ones(16, requires_grad=True), torch.arange(16.0)

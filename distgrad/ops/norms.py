@@ -6,6 +6,8 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
+
 from distgrad import session
 from distgrad.dtype import FLOAT64, INT64, NAMES, OF_NUMPY, default_numpy, dtype, float64
 from distgrad.ops.base import (
@@ -255,10 +257,22 @@ def vector_norm(
 
 
 # Sums of exponentials, and sums without nan.
-def _logsumexp_input(g: Tensor, input: Tensor, dim: Dims, keepdim: bool, out: Tensor) -> Tensor:
-    """g exp(x - out): the softmax."""
+def _finite_top(x: Value, dim: Dims) -> Value:
+    """The largest element along `dim`, which is kept; the largest finite number in the place of an infinite one."""
+    most = float(np.finfo(x.dtype).max)
+    top = session.emit("maximum", reduce("amax", x, dim, True), constant(-most, x.dtype))
+    return session.emit("minimum", top, constant(most, x.dtype))
+
+
+def _logsumexp_input(g: Tensor, input: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    """g times the softmax: of the steps of the way forward, so that what runs with it makes no exponential anew.
+
+    The gradient does not depend on `top`, which is a constant here.
+    """
     ndim = input.dim()
-    return kept(g, dim, keepdim, ndim) * call("exp", input - kept(out, dim, keepdim, ndim))
+    powers = call("exp", input - Tensor(_finite_top(input._avals, dim)))
+    total = sum(powers, dim, True) if ndim else powers
+    return powers * (kept(g, dim, keepdim, ndim) / total)
 
 
 @op(
@@ -268,9 +282,7 @@ def _logsumexp_input(g: Tensor, input: Tensor, dim: Dims, keepdim: bool, out: Te
 def logsumexp(input: Value, dim: Dims, keepdim: bool = False) -> Value:
     """log(sum(exp(x))) along `dim`, with the largest element taken out first, so that nothing overflows."""
     x = floating(input)
-    top = reduce("amax", x, dim, True)
-    infinite = session.emit("equal", session.emit("absolute", top), constant(INF, x.dtype))
-    top = session.emit("where", infinite, constant(0, x.dtype), top)
+    top = _finite_top(x, dim)
     powers = session.emit("exp", session.emit("subtract", x, top))
     total = session.emit("log", reduce("sum", powers, dim, True, dtype=NAMES[x.dtype]))
     total = session.emit("add", total, top)
