@@ -199,18 +199,18 @@ class Builder:
 
     def maximum(self, x: Lanes, y: Lanes) -> Lanes:
         """The larger; NaN if one is NaN; of equal ones, like zeros of both signs, the first."""
-        return self._extreme("oge", "sgt", x, y)
+        return self._other_if(self.less(x, y), x, y, self.logical_or)
 
     def minimum(self, x: Lanes, y: Lanes) -> Lanes:
         """The smaller; NaN if one is NaN."""
-        return self._extreme("ole", "slt", x, y)
+        return self._other_if(self.less(y, x), x, y, self.logical_and)
 
-    def _extreme(self, floating: str, integer: str, x: Lanes, y: Lanes) -> Lanes:
+    def _other_if(self, mask: Lanes, x: Lanes, y: Lanes, of_truth: Callable[[Lanes, Lanes], Lanes]) -> Lanes:
+        """y where `mask`, or where it is NaN, else x: three instructions on x86."""
         if x.type == "i1":
-            return self.logical_or(x, y) if integer == "sgt" else self.logical_and(x, y)
-        if not x.floating:
-            return self.select(self.compare(integer, x, y), x, y)
-        return self.select(self.logical_or(self.compare(floating, x, y), self.isnan(x)), x, y)
+            return of_truth(x, y)
+        made = self.select(mask, y, x)
+        return self.select(self.isnan(y), y, made) if x.floating else made
 
     # Comparisons and choices: lanes of i1.
 
