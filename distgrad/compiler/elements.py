@@ -62,7 +62,8 @@ class Elements:
         """The vector that begins at column `start`."""
         self.start, self.known = start, dict(self.outer)
 
-    def _address(self, value: int) -> str:
+    def address(self, value: int) -> str:
+        """Where this vector of an array lies."""
         code = self.code
         base = code.base[value] if code.space(value) == COLUMN else self.rows[value]
         return code.b.element(base, self.start, code.type(value))
@@ -93,7 +94,7 @@ class Elements:
         b = self.code.b
         if value == self.nest.counter:
             return b.add(b.numbers(), b.all_lanes(self.start))
-        return b.load(self._address(value), self.code.type(value))
+        return b.load(self.address(value), self.code.type(value))
 
     def _make(self, value: int, made: Map) -> Lanes:
         operands = [self.known[i] for i in made.ins]
@@ -104,4 +105,4 @@ class Elements:
         code = self.code
         for value in (*self.nest.outputs, *code.scratch):
             if code.space(value) == FULL and self.nest.phase[value] == self.phase:
-                code.b.store(self.get(value), self._address(value))
+                code.b.store(self.get(value), self.address(value))

@@ -26,6 +26,9 @@ from distgrad.compiler.writer import FETCHED, LINE, NAME, Writer, checked, ident
 HEAD = 4  # arguments before the addresses
 ADDED = CHUNK // ROWS  # blocks of rows whose sum over rows is made in one go
 BLOCK = 128 // ROWS  # blocks of rows after which sums of columns go to the total
+AHEAD = (
+    1024  # columns: what a block of longer rows reads and writes is more than should be in the cache twice
+)
 
 
 class Code:
@@ -92,6 +95,9 @@ class Code:
             self.base[value], self.stride[value] = f"%base{value}", f"%stride{value}"
             b.argument(HEAD + 2 * n, "ptr", self.base[value])
             b.argument(HEAD + 2 * n + 1, "i64", self.stride[value])
+        if self.nest.phases > 1:
+            b.line(f"%short = icmp slt i64 %columns, {AHEAD}")
+            b.line(f"%ahead = select i1 %short, i64 {ROWS}, i64 0")
 
     def _prepare(self) -> None:
         """Memory for a block's rows, and for what is reduced."""
@@ -195,6 +201,18 @@ class Code:
         end = self.b.name(f"icmp eq i64 {done}, %rows")
         return self.b.name(f"or i1 {full}, {end}")
 
+    def _fetch_next(self, elements: Elements, phase: int) -> None:
+        """Have what the next block reads and writes here fetched, while there is something else to do."""
+        if phase != 1:
+            return
+        taken = {t.value for t in self.nest.taken}
+        for value in self.nest.addresses:
+            if self.space(value) == FULL and value not in taken:
+                offset = self.b.name(f"mul i64 {self.stride[value]}, %ahead")
+                there = self.b.at(elements.address(value), offset)
+                for line in range(0, self.b.lanes * nbytes(self.type(value)), LINE):
+                    self.b.fetch(self.b.at(there, str(line)), value in self.nest.outputs)
+
     def _reductions(self, phase: int) -> list[Reduction]:
         """Those that elements of a phase go into."""
         return [
@@ -246,6 +264,7 @@ class Code:
         elements = Elements(self, phase, row, k)
         with self.b.along(columns, begin) as (start, new, names):
             elements.begin(start)
+            self._fetch_next(elements, phase)
             for n, step in enumerate(held):
                 part = Lanes(names[n], self.type(step.out))
                 names[n] = self.b.merged(step.how, part, [elements.get(i) for i in step.ins], new).name

@@ -147,10 +147,10 @@ class Writer(Builder):
         kind = stored(x.type)
         return x.name if kind == x.type else self.name(f"zext {self._typed(x)} to {self.vector(kind)}")
 
-    def fetch(self, address: str) -> None:
-        """Have the cache line at an address fetched, which will be wanted."""
+    def fetch(self, address: str, written: bool = False) -> None:
+        """Have the cache line at an address fetched, which will be wanted; there need be no memory."""
         self.declared["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"] = None
-        self.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 0, i32 3, i32 1)")
+        self.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 {int(written)}, i32 3, i32 1)")
 
     def load_where(self, mask: Lanes, address: str, type: str) -> Lanes:
         """A vector from memory, of which only some lanes are read; the others are 0."""
