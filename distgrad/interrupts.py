@@ -12,7 +12,7 @@ from typing import Any
 
 
 class _Held:
-    """One that waits, and what the program does at SIGINT; None where nothing is held back."""
+    """One that waits, and what the program does at SIGINT; they mean something while `_note` takes the signal."""
 
     handler: Callable[..., Any] | int | None = None
     waits = False
@@ -23,26 +23,26 @@ def held_back() -> Iterator[None]:
     """Have a Ctrl-C wait for the next `safe_point`, or for the end of the block.
 
     Only in the main thread, which alone is interrupted. What the program itself has set for SIGINT happens then.
+    Who takes the signal tells whether it is held back, and changes at once: no Ctrl-C comes when that is half done.
     """
     handler = _signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()
-    if not main or _Held.handler is not None or handler in (None, signal.SIG_IGN):
+    if not main or handler in (None, signal.SIG_IGN, _note):
         yield
         return
     _Held.waits = False
-    _Held.handler = handler
     _signal.signal(signal.SIGINT, _note)
     try:
+        _Held.handler = handler
         yield
     finally:
         _signal.signal(signal.SIGINT, handler)
-        _Held.handler = None
         _let(handler)
 
 
 def safe_point() -> None:
     """Here a Ctrl-C may come that was held back."""
-    if _Held.waits and threading.current_thread() is threading.main_thread():
+    if _signal.getsignal(signal.SIGINT) is _note and threading.current_thread() is threading.main_thread():
         _let(_Held.handler)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
+from types import FrameType
+from typing import Any
 
 import pytest
 
 import distgrad
+from distgrad import interrupts
 from distgrad.interrupts import held_back, safe_point
 
 PATIENCE = 200
@@ -113,6 +118,45 @@ def test_only_the_main_thread_is_interrupted() -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupted(moment: int) -> bool:
+    """Have a Ctrl-C come at an instruction of `held_back` or its `with`; whether there are so many."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal seen
+        if frame.f_code.co_filename not in (interrupts.__file__, contextlib.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        seen += event == "opcode"
+        if seen == moment and event == "opcode":
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with held_back():
+            pass
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_it_may_come_at_any_moment() -> None:
+    """None is lost, and the next is held back again."""
+    for moment in itertools.count(1):
+        if not interrupted(moment):
+            break
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        safe_point()
+        with held_back(), held_back():
+            pass
+        test_or_for_the_end_of_the_block()
+    assert moment > 50
 
 
 @pytest.mark.parametrize("name", ["InProcess", "attach"])

@@ -169,12 +169,12 @@ class Sending(Recording):
     @contextlib.contextmanager
     def _unbroken(self) -> Iterator[None]:
         """A block without Ctrl-C: what it sends cannot be sent again. It waits for nothing: that is done after it."""
-        self.calls.waits = False
-        try:
-            with held_back():
+        with held_back():
+            self.calls.waits = False
+            try:
                 yield
-        finally:
-            self.calls.waits = True
+            finally:
+                self.calls.waits = True
         self.calls.make_room()
 
     def _lose(self, lost: set[Result]) -> None:
