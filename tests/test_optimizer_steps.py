@@ -13,7 +13,6 @@ from values import Start
 
 import distgrad as torch
 from distgrad.plan.plans import Plan
-from distgrad.primitives import updates
 from distgrad.session import door
 
 ROWS = 3000
@@ -54,26 +53,6 @@ def test_steps_share_one_plan_and_have_no_call_of_their_own(
             held.add(sum(w["held"] for w in torch.memory()))
     assert len(plans) == made
     assert len(held) == 1
-
-
-@pytest.mark.parametrize("options", ["", "decay", "maximize decoupled", "maximize decay"])
-def test_adam_without_temporaries_has_the_same_bits(options: str) -> None:
-    rng = np.random.default_rng(1)
-    shapes = [(3,), (2, updates.CHUNK), (5,), (7, 2)]
-    params, gradients = ([rng.standard_normal(s).astype("float32") for s in shapes] for _ in range(2))
-    moments = [abs(rng.standard_normal(sum(p.size for p in params))).astype("float32") for _ in range(2)]
-    numbers = np.array([1e-2, 0.6, 0.1, 0.999, 0.001, 1e-8, 0.1, 0.9])
-    *state, a, b, c, d = updates.update_all(
-        numbers, *moments, *params, *gradients, rule="adam", options=options
-    )
-    at = 0
-    for p, g, got in zip(params, gradients, (a, b, c, d), strict=True):
-        part = slice(at, at + p.size)
-        mine = [m[part].reshape(p.shape) for m in moments]
-        want = updates.update(p, g, numbers, *mine, rule="adam", options=options)
-        for x, y in zip(want, (got, *(s[part].reshape(p.shape) for s in state)), strict=True):
-            np.testing.assert_array_equal(x, y)
-        at += p.size
 
 
 def test_what_was_read_of_the_state_costs_no_memory_after_the_next_step(start: Start) -> None:
