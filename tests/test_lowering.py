@@ -20,8 +20,8 @@ from distgrad.compiler.nest import (
     Nest,
     Reduction,
     Value,
-    lanes,
     scratch_bytes,
+    way,
 )
 from distgrad.primitives import TABLE
 from distgrad.primitives.base import DTYPES, Aval, Fold, Lower
@@ -41,8 +41,7 @@ LENGTHS = (1, 2, 31, 32, 33, 100, 4099)
 
 def run(nest: Nest, arrays: dict[int, np.ndarray], rows: int, columns: int, last: int | None = None) -> None:
     """Run a nest on arrays, which are packed; by the number of their values."""
-    width = lanes(columns)
-    code = machine_code(nest, width, columns % width > 0 or last not in (None, columns))
+    code = machine_code(nest, way(nest, rows, columns, columns if last is None else last))
     scratch = np.empty(scratch_bytes(nest, columns), np.uint8)
     words = [rows, columns, columns if last is None else last, scratch.ctypes.data]
     for value in nest.addresses:

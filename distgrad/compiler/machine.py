@@ -15,8 +15,9 @@ from typing import Any
 
 from distgrad.caching import Cache
 from distgrad.compiler.emit import Code
+from distgrad.compiler.emit_short import ShortCode
 from distgrad.compiler.emit_stencil import StencilCode
-from distgrad.compiler.nest import Nest
+from distgrad.compiler.nest import Nest, Way
 from distgrad.compiler.stencil import Stencil
 from distgrad.compiler.writer import NAME
 
@@ -33,13 +34,19 @@ def engine() -> Any:
     return importlib.import_module("distgrad.compiler.engine")
 
 
-def machine_code(nest: Nest | Stencil, lanes: int, ragged: bool) -> Any:
-    """A function of the address of the arguments (see `emit` and `emit_stencil`)."""
-    known = nest.codes.get((lanes, ragged))
+def machine_code(nest: Nest | Stencil, way: Way) -> Any:
+    """A function of the address of the arguments (see `emit`, `emit_short` and `emit_stencil`)."""
+    known = nest.codes.get(way)
     if known is None:
-        code = Code(nest, lanes, ragged) if isinstance(nest, Nest) else StencilCode(nest, lanes, ragged)
-        known = nest.codes[lanes, ragged] = function(code.text())
+        known = nest.codes[way] = function(text_of(nest, way))
     return known
+
+
+def text_of(nest: Nest | Stencil, way: Way) -> str:
+    """The text of that function."""
+    if isinstance(nest, Stencil):
+        return StencilCode(nest, way.lanes, way.ragged).text()
+    return (ShortCode(nest, way) if way.short else Code(nest, way.lanes, way.ragged)).text()
 
 
 def function(text: str) -> Any:

@@ -25,6 +25,8 @@ TABLE: Space = "table"  # how a FULL value is read whose rows are rows of a tabl
 MOST_LANES = 32  # of a vector, in every loop: so sums have one order, whatever else a loop does
 CHUNK = 1024  # elements that are added in the precision of their dtype; sums of chunks are added in float64
 LONGEST = 4096  # columns of a row that is reduced
+SHORT = 10  # columns of rows that are so short that a vector has elements of `SIDE_BY_SIDE` rows
+SIDE_BY_SIDE = 8
 ROWS = 32  # rows that go through the phases together
 
 Lower = Callable[..., Any]  # (builder, *operands) -> result
@@ -125,7 +127,7 @@ class Nest:
         return isinstance(made, Map) and few and made.light
 
     @cached_property
-    def codes(self) -> dict[tuple[int, bool], Any]:
+    def codes(self) -> dict[Way, Any]:
         """The machine code that there is for it: see `machine.machine_code`."""
         return {}
 
@@ -138,6 +140,23 @@ class Nest:
     def by_rows(self) -> bool:
         """Whether there is something for each row; else all is one long row, in chunks."""
         return any(v.space in (ROW, COLUMN) for v in self.values)
+
+
+class Way(NamedTuple):
+    """How a nest goes through so many rows and columns, of which the last row may have fewer: with which vectors."""
+
+    lanes: int
+    ragged: bool  # the last vector is not whole
+    short: int = 0  # the number of columns, if a vector has elements of several rows: see `emit_short`
+
+
+def way(nest: Nest, rows: int, columns: int, last: int) -> Way:
+    """The one that this nest goes."""
+    if nest.by_rows and columns <= SHORT and not nest.taken:
+        width = min(SIDE_BY_SIDE, lanes(rows))
+        return Way(width, True, columns)  # one code for all tiles: to ask costs next to nothing here
+    width = lanes(columns)
+    return Way(width, columns % width > 0 or last != columns)
 
 
 def lanes(columns: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from distgrad.compiler.nest import FULL, Map, Reduction, Value
+from distgrad.compiler.nest import FULL, Map, Reduction, Value, Way
 
 By = tuple[int, ...]  # how far away, along each dimension
 
@@ -71,7 +71,7 @@ class Stencil:
         return [v for v in self.outputs if self.values[v].space == FULL]
 
     @cached_property
-    def codes(self) -> dict[tuple[int, bool], Any]:
+    def codes(self) -> dict[Way, Any]:
         """The machine code that there is for it: see `machine.machine_code`."""
         return {}
 

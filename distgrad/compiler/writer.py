@@ -140,9 +140,9 @@ class Writer(Builder):
     def store(self, x: Lanes, address: str) -> None:
         """A vector to memory."""
         kind = stored(x.type)
-        self.line(f"store {self.vector(kind)} {self._in_memory(x)}, ptr {address}, align {nbytes(x.type)}")
+        self.line(f"store {self.vector(kind)} {self.in_memory(x)}, ptr {address}, align {nbytes(x.type)}")
 
-    def _in_memory(self, x: Lanes) -> str:
+    def in_memory(self, x: Lanes) -> str:
         """A vector of the type that is stored."""
         kind = stored(x.type)
         return x.name if kind == x.type else self.name(f"zext {self._typed(x)} to {self.vector(kind)}")
@@ -168,7 +168,7 @@ class Writer(Builder):
 
     def store_where(self, mask: Lanes, x: Lanes, address: str) -> None:
         """Some lanes of a vector to memory."""
-        kind, made = stored(x.type), self._in_memory(x)
+        kind, made = stored(x.type), self.in_memory(x)
         whole, mask_type = self.vector(kind), self.vector("i1")
         name = f"llvm.masked.store.{self._suffix(kind)}.p0"
         self.declared[f"declare void @{name}({whole}, ptr, i32, {mask_type})"] = None

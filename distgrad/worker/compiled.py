@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.compiler.emit import HEAD
 from distgrad.compiler.machine import machine_code
-from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, Nest, Space, lanes
+from distgrad.compiler.nest import CHUNK, COLUMN, FULL, ONE, ROW, Nest, Space, Way, lanes, way
 from distgrad.compiler.stencil import Stencil
 from distgrad.program import Step
 from distgrad.worker.making import Unit
@@ -40,8 +40,8 @@ class CompiledCall:
         self.regs, self.shares = regs, shares
         values = nest.addresses
         rows, columns, last = _extent(nest, unit.rows, shape)
-        width = lanes(columns)
-        self.function = machine_code(nest, width, columns % width > 0 or last != columns)
+        through = way(nest, rows, columns, last)
+        self.function = machine_code(nest, through)
         self.arguments = (ctypes.c_int64 * (HEAD + 2 * len(values)))(rows, columns, last, scratch.ctypes.data)
         self.address = ctypes.addressof(self.arguments)
         size = {FULL: math.prod(shape), ROW: rows, COLUMN: columns, ONE: 1}
@@ -52,7 +52,8 @@ class CompiledCall:
             space, dtype = nest.values[v]
             there, written = tables.get(v, rows), n >= len(nest.inputs)
             count = there * columns if v in tables else size[space]
-            place = _Place(self.arguments, n, space, there, columns, count, dtype, written)
+            packed = through.short > 0
+            place = _Place(self.arguments, n, space, there, columns, count, dtype, written, packed)
             if isinstance(source, int):
                 self.changing.append((source, place))
             else:
@@ -98,7 +99,7 @@ class StencilCall(CompiledCall):
         box = boxed(unit, regions)
         begin, lengths = [lo for lo, _ in box], [hi - lo for lo, hi in box]
         width = lanes(lengths[-1])
-        self.function = machine_code(nest, width, lengths[-1] % width > 0)
+        self.function = machine_code(nest, Way(width, lengths[-1] % width > 0))
         bounds = []
         for spot, region in zip(unit.spots, regions, strict=True):
             own = [
@@ -200,6 +201,7 @@ class _Place(NamedTuple):
     size: int
     dtype: np.dtype
     written: bool
+    packed: bool = False  # rows may not be apart from each other either
 
     def put(self, array: np.ndarray) -> np.ndarray:
         """Tell where `array` lies, or a copy of it, if its elements are not as machine code wants them; returns that.
@@ -222,7 +224,7 @@ class _Place(NamedTuple):
         """An array with gaps: as it is, if only rows are apart from each other."""
         shape = {FULL: (self.rows, self.columns), ROW: (self.rows,)}.get(self.space)
         seen = None
-        if shape is not None and math.prod(shape) == self.size:
+        if shape is not None and not self.packed and math.prod(shape) == self.size:
             with contextlib.suppress(ValueError):
                 seen = array.reshape(shape, copy=False)
         if seen is not None and (self.space == ROW or seen.strides[1] == array.itemsize):
