@@ -15,6 +15,7 @@ import golden_cases
 import pytest
 
 import distgrad
+from distgrad import session
 
 
 @pytest.mark.parametrize("case", golden_cases.cases("autograd"), ids=lambda case: f"line{case.line}")
@@ -153,6 +154,22 @@ def test_grad_mode_comes_back_after_an_error_in_backward(torch: ModuleType) -> N
     with pytest.raises(RuntimeError, match="second time"):
         y.backward()
     assert torch.is_grad_enabled()
+
+
+def test_grad_mode_comes_back_after_a_ctrl_c_as_backward_begins(
+    torch: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(where: object) -> None:
+        raise KeyboardInterrupt
+
+    loss = (torch.ones(2, requires_grad=True) * 2).sum()
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "is_initialized", lambda: True)
+        patch.setattr(session, "begin_pass", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loss.backward()
+    assert torch.is_grad_enabled()
+    assert session.current_op.caller is None
 
 
 def test_reading_grad_of_a_non_leaf_warns(torch: ModuleType) -> None:

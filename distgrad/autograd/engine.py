@@ -46,13 +46,13 @@ def run(
     Returns:
         The gradient of each of `inputs`, None where there is none; an empty list with `accumulate`.
     """
-    before, grad_mode.enabled = grad_mode.enabled, create_graph
-    around, outer = grad_mode.current, anomaly.running.node
+    before, around, outer = grad_mode.enabled, grad_mode.current, anomaly.running.node
     caller = session.current_op.caller
-    if session.is_initialized():  # else no op asks where it was called
-        session.current_op.caller = begun = call_site("backward", 2)[1:]
-        session.begin_pass(begun)
-    try:
+    try:  # which a Ctrl-C may end anywhere
+        grad_mode.enabled = create_graph
+        if session.is_initialized():  # else no op asks where it was called
+            session.current_op.caller = begun = call_site("backward", 2)[1:]
+            session.begin_pass(begun)
         captured: dict[Edge, Tensor | None] = {} if accumulate else dict.fromkeys(inputs or ())
         targets = {node for node, _ in inputs or ()}
         starts = [node for node, _ in roots]
