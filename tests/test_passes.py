@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from distgrad.compiler import switch
 from distgrad.plan.ir import FEED, Graph, NodeInfo, ValueInfo
 from distgrad.plan.pipeline import PIPELINE, dead_code
 from distgrad.plan.verify import verify
@@ -37,6 +38,12 @@ TAKE = "t = take table source dim=0 size=5 wrap=False"
 SPREAD = "e = expand s shape=(8,6) cuts=None"
 PAD = "slices=((1,8,1),(0,6,1)) cuts=(9,6)"
 SOFTMAX = "_0 = amax x; _1 = subtract x _0; _2 = exp _1; _3 = sum _2"
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules are those of sessions that do not compile."""
+    monkeypatch.setattr(switch, "_on", False)
 
 
 def sharding(shape: tuple[int, ...]) -> Sharding:
@@ -162,6 +169,24 @@ def test_a_pass(name: str, before: str, after: str) -> None:
     changed(graph, PASSES[name], wanted)
     assert text_of(graph, names) == after
     assert bits(graph, wanted) == first
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("r = softmax x dim=1", f"{SOFTMAX}; r = divide _2 _3"),
+        ("r = log_softmax x dim=1", f"{SOFTMAX}; _4 = log _3; r = subtract _1 _4"),
+        (
+            "r = softmax_backward x y dim=1",
+            "_0 = multiply y x; _1 = sum _0; _2 = multiply x _1; r = subtract _0 _2",
+        ),
+    ],
+)
+def test_a_softmax_is_taken_apart_to_be_compiled(
+    before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switch, "_on", True)
+    test_a_pass("softmax in steps", before, after)
 
 
 def changed(graph: Graph, run: Callable[[Graph], None], wanted: int) -> None:

@@ -1,14 +1,16 @@
-"""Rules of softmax, its logarithm and the gradient of that, which are taken apart where they are of the same operand.
+"""Rules of softmax, its logarithm and their gradients, which are taken apart where that is less work.
 
-What their kernels do in one go becomes steps of its own: the maximum, the exponentials and their sum, which the nodes
-then share. And where only chosen elements count, only these are computed. As the steps are those of the kernels, no
-rule changes a bit of any result, but for the sign of a zero.
+What their kernels do in one go becomes steps of its own: the maximum, the exponentials and their sum. Nodes of the same
+operand then share them, and compiled loops go through each row while it is in the cache. And where only chosen elements
+count, only these are computed. As the steps are those of the kernels, no rule changes a bit of any result, but for the
+sign of a zero.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from distgrad.compiler import switch
 from distgrad.dtype import NAMES
 from distgrad.plan.ir import Change, Graph, NodeInfo
 from distgrad.plan.patterns import ANY, made, rule, rules
@@ -23,10 +25,24 @@ def _key(node: NodeInfo) -> Any:
 
 @rule(made(FAMILY))
 def split_softmax(graph: Graph, node: NodeInfo) -> Change:
-    """Steps for a node that has an operand and a dimension in common with another of the family."""
+    """Steps for a node that has operand and dimension in common with another of the family; if compiled, for all."""
     family = FAMILY.split()
     relatives = {n.outs for n in graph.readers[node.ins[0]] if n.name in family and _key(n) == _key(node)}
-    return _last_step(graph, node) if len(relatives) > 1 and _in_tiles(graph, node) else None
+    better = len(relatives) > 1 or switch.on()
+    return _last_step(graph, node) if better and _in_tiles(graph, node) else None
+
+
+@rule(made("softmax_backward"))
+def split_gradient(graph: Graph, node: NodeInfo) -> Change:
+    """Steps for the gradient of a softmax y, if they are compiled: g y - y sum(g y)."""
+    if not switch.on() or not _in_tiles(graph, node):
+        return None
+    (y, g), dim, grid = node.ins, node.attrs["dim"], node.layout.grid
+    dtype = NAMES[graph.values[y].aval.dtype]
+    product = graph.emit("multiply", g, y, grid=grid)
+    total = graph.emit("sum", product, grid=grid, dims=(dim,), keepdim=True, dtype=dtype)
+    less = graph.emit("multiply", y, total, grid=grid)
+    return graph.on_grid(node._replace(primitive=TABLE["subtract"], attrs={}, ins=(product, less)), grid)
 
 
 def _in_tiles(graph: Graph, node: NodeInfo) -> bool:
@@ -85,4 +101,4 @@ def gather_first(graph: Graph, node: NodeInfo, difference: NodeInfo, a: int, b: 
     return graph.on_grid(less, node.layout.grid)
 
 
-SOFTMAX, GATHERS = rules(split_softmax), rules(gather_first)
+SOFTMAX, GATHERS = rules(split_softmax, split_gradient), rules(gather_first)
