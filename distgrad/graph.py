@@ -18,7 +18,7 @@ from distgrad.caching import remembered
 from distgrad.callsites import CallSite, Origin, origin
 from distgrad.primitives.base import Aval, Layout, Primitive
 from distgrad.sharding import Sharding
-from distgrad.states import KNOWN, PENDING, UNMADE, State, check_contents, check_step
+from distgrad.states import FAILED, KNOWN, PENDING, STORED, UNMADE, State, check_contents, check_step
 
 NO_COPIES: Mapping[Sharding, int] = {}
 
@@ -241,7 +241,7 @@ class Result:
     # From state to state
 
     def _to(self, state: State) -> None:
-        if self.state is State.FAILED:  # and stays so, whatever a node that is still pending makes
+        if self.state is FAILED:  # and stays so, whatever a node that is still pending makes
             return
         if checks.ENABLED:
             check_step(self.state, state)
@@ -274,7 +274,7 @@ class Result:
         """The workers hold it under a number; `spec` if they have it cut otherwise. The driver lets go of it."""
         self.spec = spec or self.spec
         self.id, self.box, self.array, self.ref = number, None, None, ref
-        self._to(State.STORED)
+        self._to(STORED)
 
     def becomes_boxed(self, box: Any, ref: RemoteRef) -> None:
         """Whoever needs it finds it, or the parts of it, in a box."""
@@ -309,7 +309,7 @@ class Result:
     def becomes_donated(self) -> None:
         """A call was sent that may write over it: to be freed there are only the copies."""
         if self.ref is not None:
-            self.ref.ids = [number for number in self.ref.ids if number != self.id]
+            self.ref.ids.remove(self.id)  # type: ignore[arg-type]
 
     def becomes_local(self) -> None:
         """The workers that held it are gone; the driver has it."""

@@ -244,17 +244,18 @@ def suits(tensor: Tensor, value: Value) -> Value:
 
 def write(tensor: Tensor, value: Value, where: CallSite) -> Value:
     """Put a value of the right shape and dtype into the tensor's storage; the storage keeps its sharding."""
-    target = tensor._avals
+    storage, view = tensor._storage, tensor._view
+    target = storage.value if view is None else view.value
     if batching.used:
         value = _of_samples(value, target)
     spec = target.result.spec
     if value.result.spec is not spec and value.sharding != spec.sharding:
         value = session.emit("reshard", value, cuts=spec.sharding)
-    if tensor._view is None:
-        tensor._storage.replace(value)
+    if view is None:
+        storage.replace(value)
     else:
-        tensor._view.write(tensor._storage, value)
-    counter = tensor._counter
+        view.write(storage, value)
+    counter = tensor._versions or tensor._counter
     counter.number += 1
     counter.changed = where
     return value

@@ -115,8 +115,9 @@ class Bucket:
     def update(self, rule: str, step: Hyperparameters, gradients: Sequence[Tensor], here: CallSite) -> None:
         """The step itself."""
         storages = self.storages
-        inputs = [step.value, *[s.value for s in storages], *[p._value for p in self.params]]
-        inputs += [g._value for g in gradients]
+        tensors = [*self.params, *gradients]
+        inputs = [step.value, *[s.value for s in storages]]
+        inputs += [t._storage.value if t._view is None else t._value for t in tensors]
         made = session.dispatch(self.primitive, inputs, {"rule": rule, "options": step.options})
         for storage, tensors, value in zip(storages, self.tensors, made, strict=False):
             _forget(tensors, storage)

@@ -26,6 +26,7 @@ class SGD(Stepper):
     """
 
     rule = "sgd"
+    unmade = "momentum_buffer"
     later: ClassVar[dict[str, Any]] = {
         "nesterov": False,
         "maximize": False,
@@ -75,13 +76,6 @@ class SGD(Stepper):
 
     def _begin(self, p: Tensor, group: Group) -> dict[str, Any]:
         return {slot: zeros_like(p) for slot in self._slots(group)}
-
-    def _entries(self, group: Group, slots: tuple[str, ...]) -> list[Entry]:
-        """A buffer that was saved as None is as good as none."""
-        for p in group["params"] if slots else ():
-            if p in self.state and self.state[p].get("momentum_buffer", p) is None:
-                del self.state[p]["momentum_buffer"]
-        return super()._entries(group, slots)
 
     def _moment(self, entry: Entry, group: Group) -> bool:
         """Whether this is the first step, for which there is no buffer yet."""

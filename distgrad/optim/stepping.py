@@ -47,6 +47,7 @@ class Stepper(Optimizer):
     """
 
     rule: ClassVar[str]
+    unmade: ClassVar[str | None] = None  # a name under which None in the state is as good as no state
     later: ClassVar[dict[str, Any]] = {  # options that the state dicts of older versions lack
         "foreach": None,
         "maximize": False,
@@ -122,20 +123,22 @@ class Stepper(Optimizer):
 
     def _entries(self, group: Group, slots: tuple[str, ...]) -> list[Entry]:
         """The parameters that have gradients, with their state, which is begun where there is none."""
-        stateful = bool(slots or self.scalars)
-        entries = []
+        stateful, unmade = bool(slots or self.scalars), self.unmade
+        each = group["differentiable"]  # else what is checked is the same for all
+        entries: list[Entry] = []
         begun: set[int] = set()  # in this step: a parameter may stand in the group twice
         for p in group["params"]:
             g = p._grad if p._node is None else p.grad
             if g is not None:
                 state = self.state[p] if stateful else {}
-                if first := not state:
+                if first := not state or (unmade is not None and state.get(unmade, state) is None):
                     self._check_kinds(group, p)
                     state.update(self._begin(p, group))
                     begun.add(id(p))
                 elif begun:
                     first = id(p) in begun
-                self._check_state(group, state)
+                if each or not entries:
+                    self._check_state(group, state)
                 entries.append(Entry(p, g, state, first))
         return entries
 

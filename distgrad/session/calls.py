@@ -92,11 +92,13 @@ class Calls:
         self._refused: DistgradError | None = None
         self.waits = True  # whether `run` waits, if too many stages are on their way
 
-    def new_id(self, taken: tuple[int, ...]) -> int:
-        """An id to store a value under that takes so many bytes of each worker."""
-        self._last_id += 1
-        self.stored[self._last_id] = taken
-        return self._last_id
+    def new_ids(self, taken: Sequence[tuple[int, ...]]) -> range:
+        """Ids to store values under that take so many bytes of each worker."""
+        first = self._last_id + 1
+        self._last_id += len(taken)
+        made = range(first, first + len(taken))
+        self.stored.update(zip(made, taken, strict=True))
+        return made
 
     def held(self) -> list[Held]:
         """For each worker the bytes that it stores, and those of them that the next call frees."""

@@ -18,7 +18,7 @@ from distgrad.session.rematerialise import Replay, Replays, anchors
 from distgrad.session.signature import here, signature
 from distgrad.session.store import LOST, Store
 from distgrad.session.writes import LazyWrites, Log
-from distgrad.states import PENDING
+from distgrad.states import PENDING, STORED
 
 FULL = 4_096  # nodes after which the pending work is sent by itself
 
@@ -65,7 +65,10 @@ class Recording(Store):
             work = result.driver
             if work is not None:
                 work.run()
-            if result.state is not PENDING:
+            state = result.state
+            if state is STORED and result.remat is None and result.ref.session is self:  # type: ignore[union-attr]
+                pass  # as most are, of a step
+            elif state is not PENDING:
                 if result.lazy is not None:
                     self.record_lazy(result)
                 self._provide(result)

@@ -241,7 +241,12 @@ class Sending(Recording):
 
     def _run(self, captured: Capture, plan: Plan, gifts: Gifts) -> None:
         places = plan.places
-        ids = [captured.results[value].id_of(cuts) for value, cuts in places.given]
+        if plan.own_cuts is None:
+            plan.own_cuts = [captured.results[value].sharding == cuts for value, cuts in places.given]
+        ids: list[Any] = [
+            captured.results[value].id if own else captured.results[value].id_of(cuts)
+            for (value, cuts), own in zip(places.given, plan.own_cuts, strict=True)
+        ]
         boxes: dict[int, Box] = {}
         made: set[int] = set()
         still = {b.stage for b in plan.boxed.values()}
@@ -249,9 +254,9 @@ class Sending(Recording):
         try:
             for n, stage in enumerate(plan.stages):
                 first = len(ids)
-                for each in self._taken(stage):
-                    ids.append(self.calls.new_id(each))
-                    made.add(ids[-1])
+                new = self.calls.new_ids(self._taken(stage))
+                ids += new
+                made.update(new)
                 given.update(gifts.get(n, ()))
                 inputs = [ids[i] for i in places.inputs[n]]
                 boxes[n] = self._submit(stage, inputs, ids[first:], captured, boxes, gifts.get(n, ()))

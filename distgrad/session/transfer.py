@@ -39,7 +39,7 @@ def send(calls: Calls, array: np.ndarray, sharding: Sharding) -> int:
     Waits until they have it, so that the caller may change the array. What is not cut is handed over once, and crosses
     to each node once.
     """
-    number = calls.new_id(taken(Slot(array.dtype, sharding), calls.workers))
+    (number,) = calls.new_ids([taken(Slot(array.dtype, sharding), calls.workers)])
     sent: deque[tuple[Handle, int]] = deque()
     whole = calls.transport.put(np.asarray(array, order="C")) if sharding.count == 1 else None
     ahead = 0
