@@ -106,6 +106,7 @@ def dtypes_of(name: str) -> list[tuple[np.dtype, ...]]:
         return [(np.dtype(bool), d, d) for d in kinds]
     binary = {"add", "multiply", "subtract", "divide", "maximum", "minimum", "power", "arctan2", "hypot"}
     binary |= {"copysign", "nextafter", "fmax", "fmin", "left_shift", "right_shift", "xlogy", "xlog1py"}
+    binary |= {"fmod", "remainder", "floor_divide"}
     two = name in binary or (
         name.startswith(("equal", "not_equal", "less", "greater", "logical_", "bitwise_"))
         and name != "logical_not"

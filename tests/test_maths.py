@@ -18,6 +18,7 @@ from scipy import special
 
 from distgrad.compiler import engine, maths
 from distgrad.compiler.builder import TYPES, Builder, Lanes
+from distgrad.compiler.maths import division
 
 BITS = {"float32": np.int32, "float64": np.int64}
 LANES = {"float32": 16, "float64": 8}
@@ -76,7 +77,8 @@ def _softplus(x: np.ndarray) -> np.ndarray:
     return np.where(x > 20, x, np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
 
 
-WRITTEN = {"softplus": lambda b, x: maths.softplus(b, x, 1.0, 20.0)}
+DIVISIONS = {name: getattr(division, name) for name in ("fmod", "remainder", "floor_divide")}
+WRITTEN = {"softplus": lambda b, x: maths.softplus(b, x, 1.0, 20.0), **DIVISIONS}
 # Functions as NumPy has them, for a wider float; and as mpmath has them.
 WIDER: dict[str, Callable[..., np.ndarray]] = {
     "erf": special.erf,
@@ -100,7 +102,7 @@ EXACT: dict[str, Callable[..., mpmath.mpf]] = {
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)) if x <= 20 else x,
 }
-PAIRS = {"power", "arctan2", "hypot"}
+PAIRS = {"power", "arctan2", "hypot", *DIVISIONS}
 ONLY_DOUBLE = {"erf", "erfc"}  # there is no wider one
 MOST = {"float32": 1.0, "float64": 2.0}  # ulp
 ULPS = {"power": 2.0, "softplus": 1.1, "log_sigmoid": 1.1}  # of float32, where it is more
@@ -297,6 +299,25 @@ def test_bits_depend_neither_on_the_processor_nor_on_the_lanes(name: str, dtype:
         made[np.isnan(made)] = np.nan
         differs = made.view(BITS[dtype]) != first.view(BITS[dtype])
         assert not differs.any(), (way, x[differs][:5], made[differs][:5], first[differs][:5])
+
+
+@pytest.mark.parametrize("name", sorted(DIVISIONS))
+@both
+def test_divisions_leave_what_numpy_leaves(name: str, dtype: str) -> None:
+    random = np.random.default_rng(8)
+    whole = random.integers(-9, 9, 5000).astype(dtype)
+    for x, y in (
+        (patterns(dtype, 20_000), random.permutation(patterns(dtype, 20_000))),  # far quotients
+        (whole * random.integers(-(2**20), 2**20, whole.size).astype(dtype), whole),  # without remainder
+        *[(around(dtype, 2000), size * random.permutation(around(dtype, 2000))) for size in (1, 1e-3)],
+        [a.ravel() for a in np.meshgrid(ends(dtype), ends(dtype))],
+    ):
+        with np.errstate(all="ignore"):
+            xs = x.astype(dtype), y.astype(dtype)
+            right = getattr(np, name)(*xs)
+        made = Loop(name, dtype)(*xs)
+        same = (made.view(BITS[dtype]) == right.view(BITS[dtype])) | (np.isnan(made) & np.isnan(right))
+        assert same.all(), (x[~same][:5], y[~same][:5], made[~same][:5], right[~same][:5])
 
 
 ARM = """

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from distgrad.compiler import maths
-from distgrad.compiler.maths import bits
+from distgrad.compiler.maths import bits, division
 from distgrad.primitives.base import (
     DTYPES,
     Attrs,
@@ -227,7 +227,11 @@ declare(
 declare(_named("left_shift right_shift"), lower=lambda name: Lower(getattr(bits, name), "i"))
 declare({"power": power}, flops=20, lower=of_maths)
 declare({"arctan2": np.arctan2, "hypot": np.hypot}, flops=20, lower=of_maths)
-declare({name: checked(f) for name, f in _named("remainder floor_divide fmod").items()}, flops=10)
+declare(
+    {name: checked(f) for name, f in _named("remainder floor_divide fmod").items()},
+    flops=10,
+    lower=lambda name: Lower(getattr(division, name)),
+)
 declare(
     _named("equal not_equal less less_equal greater greater_equal"), BOOL, lower=as_builder(ANY, light=True)
 )
