@@ -95,7 +95,7 @@ class View:
 
     def alone(self) -> View:
         """The same place in a storage, without a base that it would be a differentiable view of."""
-        return View(self.chain, self.value, self.generation, None, 0)
+        return type(self)(self.chain, self.value, self.generation, None, 0)
 
     def refresh(self, storage: Storage) -> Value:
         """The contents now."""

@@ -3,6 +3,7 @@ stands behind it: parameters that are changed together, their state in one stora
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -206,3 +207,33 @@ def test_state_is_not_shared_between_steps_and_saves(recorder: Recorder) -> None
     assert saved[0]["step"].item() == 1
     assert saved[1]["exp_avg"].numpy() == pytest.approx(0.1)
     assert optimizer.state[params[1]]["exp_avg"].numpy() == pytest.approx(0.19)
+
+
+def test_state_of_what_is_cut_is_copied_loaded_and_changed(start: Start) -> None:
+    """It stays cut as its parameter is, in copies too; parameters may leave the others for a step."""
+    start(3, 1 << 20)
+    cuts: dict[int, Any] = {0: [3, 20], 1: 16}
+    arrays = np.random.default_rng(0).standard_normal((4, 40, 30)).astype("float32")
+
+    def steps(params: list[Any], optimizer: Any, times: range) -> None:
+        for t in times:
+            for i, p in enumerate(params):
+                gradient = torch.from_numpy(arrays[(t + i) % 4]).reshard(cuts)
+                p.grad = None if (t, i) == (3, 2) else gradient
+            optimizer.step()
+
+    params = [torch.from_numpy(a.copy()).reshard(cuts).requires_grad_() for a in arrays]
+    optimizer = torch.optim.Adam(params)
+    steps(params, optimizer, range(2))
+    state = deepcopy(optimizer.state_dict())
+    assert [s["exp_avg"].sharding for s in state["state"].values()] == [p.sharding for p in params]
+    others = [p.detach().clone().requires_grad_() for p in params]
+    other = torch.optim.Adam(others)
+    other.load_state_dict(state)
+    for each, mine in ((params, optimizer), (others, other)):
+        steps(each, mine, range(2, 5))
+        mine.state[each[0]]["exp_avg"].mul_(0.5)
+        steps(each, mine, range(5, 6))
+        assert mine.state[each[0]]["exp_avg"].sharding == each[0].sharding
+    for p, q in zip(params, others, strict=True):
+        np.testing.assert_array_equal(p.detach().numpy(), q.detach().numpy())
