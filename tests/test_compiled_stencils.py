@@ -165,7 +165,14 @@ def integers() -> list[Any]:
     return [near * 2, near.sum(), (near[:, 1:] > near[:, :-1]).any()]
 
 
-@pytest.mark.parametrize("program", [rosenbrock, heat, integers], ids=lambda p: p.__name__)
+def one_row() -> list[Any]:
+    """Taken again and again, from a table that has no other, and then sliced."""
+    row = torch.arange(33).view(1, 33)
+    taken = row[torch.zeros(200, dtype=torch.int64).reshard({0: 20})] * 2 + 1
+    return [taken[1:] - taken[:-1] + row, taken.sum()]
+
+
+@pytest.mark.parametrize("program", [rosenbrock, heat, integers, one_row], ids=lambda p: p.__name__)
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_known_ones(program, workers, nests):
     expected = results(program, 1, compile=False)

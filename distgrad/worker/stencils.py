@@ -60,6 +60,8 @@ def _dims(step: Step, slots: Sequence[Slot]) -> int:
     """The dimensions of the box that a step goes through; 0: it cannot be in a stencil."""
     lower, labels = step.primitive.lower, step.labels
     assert labels is not None
+    if not isinstance(lower, Lower | Fold | Offset):
+        return 0
     whole = labels.outs[0]
     if isinstance(lower, Fold):
         whole = max(labels.ins, key=len)
