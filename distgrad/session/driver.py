@@ -20,7 +20,7 @@ import numpy as np
 from distgrad.caching import Cache
 from distgrad.compiler import switch
 from distgrad.exchange import Failure
-from distgrad.graph import LazyConstant, Node, Result, Value
+from distgrad.graph import LazyConstant, Node, Result, Spec, Value
 from distgrad.interrupts import held_back
 from distgrad.plan.build import build
 from distgrad.plan.capture import Capture, capture, needed
@@ -28,7 +28,7 @@ from distgrad.primitives import Primitive
 from distgrad.primitives.base import Fold, Lower
 from distgrad.session.failures import worker_error
 from distgrad.session.placement import LIGHT, STEPS
-from distgrad.session.signature import here, signature
+from distgrad.session.signature import Signature, here, signature
 from distgrad.worker.execute import Runner, Seat
 from distgrad.worker.pool import Pool
 
@@ -64,22 +64,18 @@ class Pending:
         )
         _all.add(self)
 
-    def record(self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any]) -> Value | None:
-        """Add a node, which `reads` all of its operands; None if it is not for one shard."""
+    def record(
+        self, primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any], made: Signature
+    ) -> Value:
+        """Add a node, which `reads` all of its operands."""
+        (out,), layout, number, weight = made
         with self.lock:
-            specs = [value.result.spec for value in inputs]
-            made = signature(primitive, specs, attrs, UNCUT)
-            if made.layout.shards != 1:
-                return None
             operands = tuple([self._operand(value.result) for value in inputs])
-            (out,) = made.outs
             result = Result(out)
             result.driver = self
             value = Value(result).watched()
-            self.nodes.append(
-                Node(primitive, operands, attrs, made.layout, here(primitive), made.number, (result,))
-            )
-            self.weight += made.weight
+            self.nodes.append(Node(primitive, operands, attrs, layout, here(primitive), number, (result,)))
+            self.weight += weight
             if self.weight > MOST or len(self.nodes) >= STEPS:
                 self.run()
         return value
@@ -91,9 +87,9 @@ class Pending:
         """
         lazy = result.lazy
         if result.array is None and isinstance(lazy, LazyConstant):
-            made = self.record(lazy.primitive, lazy.inputs, lazy.attrs)
-            assert made is not None
-            return made.result
+            specs = [value.result.spec for value in lazy.inputs]
+            made = signature(lazy.primitive, specs, lazy.attrs, UNCUT)
+            return self.record(lazy.primitive, lazy.inputs, lazy.attrs, made).result
         return result
 
     def reads(self, result: Result) -> bool:
@@ -119,18 +115,17 @@ class Pending:
 
     def _run(self, captured: Capture) -> None:
         key = captured.key, switch.on()
-        ready = self._ready.get(key) or self._ready.again(key)
-        if ready is None:
-            ready = self._ready.keep(key, self._prepared(captured))
+        known = self._ready.get(key) or self._ready.again(key)
+        ready = known or self._prepared(captured)
         results, runner = captured.results, ready.runner
-        before = runner.nbytes
         arrays = [[results[value].array] for value in ready.inputs]
         feeds = [results[value].array for value in ready.feeds]
         with np.errstate(all="ignore"):
             env = runner.bind(ALONE, arrays, feeds, ())  # type: ignore[arg-type]
             self.pool.call()
             runner.run(ALONE, env)
-        self._ready.grew(2 * (runner.nbytes - before))
+        if known is None:  # its size is known now, and will not change
+            self._ready.keep(key, ready)
         for value, slot in ready.made:
             pieces = env[slot]
             if isinstance(pieces, Failure):
@@ -149,12 +144,15 @@ class Pending:
         return _Ready(Runner(stage.program, self.pool, len(stage.data)), inputs, stage.feeds, made)
 
 
-def can_wait(primitive: Primitive, inputs: Sequence[Value]) -> bool:
-    """Whether a call can wait: it has machine code, and fails on no data, or is a view."""
+def waits_as(primitive: Primitive, specs: Sequence[Spec], attrs: dict[str, Any]) -> Signature | None:
+    """The signature of a call that can wait: it has machine code, and fails on no data, or is a view. Else None."""
     lower = primitive.lower
     if isinstance(lower, (Lower, Fold)):
-        return {value.dtype.kind for value in inputs} <= set(lower.kinds)
-    return "view" in primitive.traits
+        able = {spec.dtype.kind for spec in specs} <= set(lower.kinds)
+    else:
+        able = "view" in primitive.traits
+    made = signature(primitive, specs, attrs, UNCUT) if able else None
+    return made if made is not None and made.layout.shards == 1 else None
 
 
 class _Own(threading.local):

@@ -14,9 +14,9 @@ from distgrad.caching import Cache
 from distgrad.compiler import switch
 from distgrad.graph import Colocation, LazyConstant, Result, Spec, Value, whole
 from distgrad.primitives import Place, Primitive
-from distgrad.session.driver import MEDIUM, can_wait, own
+from distgrad.session.driver import MEDIUM, own, waits_as
 from distgrad.session.placement import HERE, LAZY, Facts, Where, decide, fits_call
-from distgrad.session.signature import here
+from distgrad.session.signature import Signature, here
 from distgrad.sharding import everything
 from distgrad.worker.pool import Pool
 
@@ -34,6 +34,7 @@ class _Known(NamedTuple):
     pooled: bool  # the result is written into memory from the pool
     travels: bool  # the results may travel inside calls
     medium: bool  # they are so large that the call had better wait for others
+    waiting: Signature | None  # its signature if it can wait
     facts: Facts
 
 
@@ -77,9 +78,8 @@ def small(
         specs.append(result.spec)
         arrays.append(array)
     key = (primitive, limit, *specs, *attrs.items()) if attrs else (primitive, limit, *specs)
-    outs, where, alone, pooled, travels, medium, facts = _known.get(key) or _look(
-        key, primitive, specs, attrs, limit
-    )
+    known = _known.get(key) or _look(key, primitive, specs, attrs, limit)
+    outs, where, alone, pooled, travels, medium, waiting, facts = known
     if where is not HERE:
         if where is not LAZY:
             return None
@@ -91,11 +91,10 @@ def small(
         colocation = _colocation([value.result for value in inputs])
         if colocation.remote and decide(facts._replace(workers=workers, remote=True)) is not HERE:
             return None
-    if (pending or medium) and workers and switch.on():
-        waiting = _recorded(primitive, inputs, attrs)
-        if waiting is not None:
-            waiting.result.colocation = colocation
-            return (waiting,)
+    if (pending or medium) and waiting is not None and workers and switch.on():
+        value = _recorded(primitive, inputs, attrs, waiting)
+        value.result.colocation = colocation
+        return (value,)
     if any_lazy:
         arrays = [computed_here(value.result) for value in inputs]
     if alone:
@@ -133,19 +132,13 @@ def computed_here(result: Result) -> np.ndarray:
     return result.array
 
 
-def _recorded(
-    primitive: Primitive,
-    inputs: Sequence[Value],
-    attrs: dict[str, Any],
-) -> Value | None:
-    """The result of a call that waits for others; None if it cannot."""
-    if not can_wait(primitive, inputs):
-        return None
+def _recorded(primitive: Primitive, inputs: Sequence[Value], attrs: dict[str, Any], made: Signature) -> Value:
+    """The result of a call that waits for others."""
     mine = own.pending
     for value in inputs:
         if not mine.reads(value.result):
             computed_here(value.result)
-    return mine.record(primitive, inputs, attrs)
+    return mine.record(primitive, inputs, attrs, made)
 
 
 def is_remote(result: Result) -> bool:
@@ -180,7 +173,8 @@ def _look(key: Any, primitive: Primitive, specs: Sequence[Spec], attrs: dict[str
     facts = Facts(limit, nbytes=max(sum(o.nbytes for o in outs), largest), cut=cut, constant=constant)
     pooled = alone and _is_pooled(primitive, outs[0])
     medium = any(out.nbytes > MEDIUM for out in outs) and "view" not in primitive.traits
-    return _known.keep(key, _Known(outs, decide(facts), alone, pooled, travels, medium, facts))
+    waiting = None if cut else waits_as(primitive, specs, attrs)
+    return _known.keep(key, _Known(outs, decide(facts), alone, pooled, travels, medium, waiting, facts))
 
 
 def run_kernel(

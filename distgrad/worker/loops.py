@@ -92,7 +92,14 @@ class LoopRunner(Tiles):
         return streams
 
     def _place(self, number: int, shard: int) -> Place:
-        return place(self.steps[number].layout, shard, *self.shapes[number])
+        """Where a step reads and writes: looked up if it has one shard."""
+        known = self._where.get(number)
+        if known is None:
+            layout = self.steps[number].layout
+            known = place(layout, shard, *self.shapes[number])
+            if layout.shards == 1:
+                self._where[number] = known
+        return known
 
     def _once(
         self,

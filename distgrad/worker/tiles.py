@@ -87,6 +87,7 @@ class Tiles(Registers):
     def __init__(self, loop: Loop, program: Program, count: int, escaping: set[int], pool: Pool):
         super().__init__(loop, program, count, escaping)
         self.pool = pool
+        self._where: dict[int, Place] = {}  # of steps with one shard: where they read and write
         # For kernels that want to know where a tile lies: by step, the register that tells it.
         placed = [n for n, s in enumerate(self.steps) if "placed" in s.primitive.traits and s.layout.labels]
         self.told = {n: self.registers + k for k, n in enumerate(placed)}
