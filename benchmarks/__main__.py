@@ -52,8 +52,8 @@ def main() -> None:
         (options.json or OUT / "results.json").write_text(json.dumps(races))
     table = report.markdown(races)
     (OUT / "report.md").write_text(table)
-    report.plot(races, OUT / "plot.svg")
     print(f"\n{table}\nAlso in {OUT}: report.md, plot.svg, and the raw times")
+    report.plot(races, OUT / "plot.svg")
 
 
 if __name__ == "__main__":
