@@ -342,13 +342,14 @@ class Remat(NamedTuple):
 
 
 class RemoteRef:
-    """What the workers of a session hold for a result under `ids`: when this goes, `session.release` is told."""
+    """What the workers of a session hold for a result under `ids`: when this goes, `session.release` is told. `made`
+    says how it is made again, should they be lost; `copies` the same of what is kept cut otherwise."""
 
-    __slots__ = ("ids", "session")
+    __slots__ = ("copies", "ids", "made", "session")
 
-    def __init__(self, session: Any, ids: list[int]):
-        self.session = session
-        self.ids = ids
+    def __init__(self, session: Any, ids: list[int], made: Any = None):
+        self.session, self.ids, self.made = session, ids, made
+        self.copies: Mapping[Sharding, Any] = NO_COPIES
 
     def __del__(self) -> None:
         for number in self.ids:
