@@ -49,9 +49,6 @@ class Silent:
         """All are there."""
         return [True] * self.workers
 
-    def replace(self, worker: int) -> None:
-        """None is ever lost."""
-
     def nodes(self) -> list[dict[str, Any]]:
         """A machine with much memory for each."""
         return [

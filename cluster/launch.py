@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ray
@@ -66,48 +66,19 @@ def start(
         if not entered.inherited:
             options["runtime_env"] = {"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))}
         plan = place([(node["NodeID"], node["Resources"].get("CPU", 0)) for node in nodes], workers, threads)
-        starter = _Starter(plan, options, worker, worker_options or {}, timeout)
-        actors += [starter.actor(number) for number in range(len(plan))]
-        begun = [starter.begun(number, actor) for number, actor in enumerate(actors)]
+        for node, share in plan:
+            where = NodeAffinitySchedulingStrategy(node, soft=True)
+            actors.append(_ACTOR.options(num_cpus=share, scheduling_strategy=where, **options).remote())
+        begun = [a.begin.remote(i, worker, worker_options or {}) for i, a in enumerate(actors)]
         _await(begun, plan, nodes, timeout)
-        places = [_begun(number, ref, plan[number][0], _addresses(nodes)) for number, ref in enumerate(begun)]
-        return RayTransport(actors, places, entered.leave, starter.again, entered.origin)
+        addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+        places = [_begun(number, ref, plan[number][0], addresses) for number, ref in enumerate(begun)]
+        return RayTransport(actors, places, entered.leave, entered.origin)
     except BaseException:
         for one in actors:
             ray.kill(one)
         entered.leave()
         raise
-
-
-class _Starter(NamedTuple):
-    """How each worker is started: also one in the place of another that was lost."""
-
-    plan: list[tuple[str, float]]
-    options: dict[str, Any]
-    worker: Any
-    worker_options: dict[str, Any]
-    timeout: float
-
-    def actor(self, number: int) -> Any:
-        """An actor that will hold a worker."""
-        node, share = self.plan[number]
-        where = NodeAffinitySchedulingStrategy(node, soft=True)
-        return _ACTOR.options(num_cpus=share, scheduling_strategy=where, **self.options).remote()
-
-    def begun(self, number: int, actor: Any) -> Any:
-        """The reference to its place, once it has begun."""
-        return actor.begin.remote(number, self.worker, self.worker_options)
-
-    def again(self, number: int) -> tuple[Any, dict[str, Any]]:
-        """Another actor with a number, and its place: on the node of the one before if that lives."""
-        actor, nodes = self.actor(number), _nodes()
-        try:
-            ref = self.begun(number, actor)
-            _await([ref], [self.plan[number]], nodes, self.timeout)
-            return actor, _begun(number, ref, self.plan[number][0], _addresses(nodes))
-        except BaseException:
-            ray.kill(actor)
-            raise
 
 
 def _await(
@@ -156,10 +127,6 @@ def _nodes() -> list[dict[str, Any]]:
     return sorted(
         nodes, key=lambda node: (node["NodeID"] != here, node["NodeManagerAddress"], node["NodeID"])
     )
-
-
-def _addresses(nodes: list[dict[str, Any]]) -> dict[str, str]:
-    return {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
 
 
 def _begun(number: int, ref: Any, planned: str, addresses: dict[str, str]) -> dict[str, Any]:

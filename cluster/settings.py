@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import secrets
 import signal
@@ -15,15 +14,6 @@ from typing import Any
 # `log_to_driver` says; the user is told by a WorkerLostError.
 _NOISE = "A worker died or was killed while executing a task|Raylet is terminated"
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _NOISE)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not so of the calls that a lost worker took with it: nobody asks for their values, the session tells of it."""
-    text = record.getMessage()
-    return not ("Unhandled error" in text and "DistgradWorker" in text)
-
-
-logging.getLogger("ray._private.worker").addFilter(_is_news)
 
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # noqa: E402
 

@@ -28,12 +28,7 @@ class RayTransport:
     """
 
     def __init__(
-        self,
-        actors: list[Any],
-        places: list[dict[str, Any]],
-        leave: Callable[[], None],
-        again: Callable[[int], tuple[Any, dict[str, Any]]],
-        origin: str = "",
+        self, actors: list[Any], places: list[dict[str, Any]], leave: Callable[[], None], origin: str = ""
     ):
         self.workers = len(actors)
         self._actors = actors
@@ -41,7 +36,6 @@ class RayTransport:
         self.processors = [place["processor"] for place in places]
         self.origin = origin
         self._leave = leave  # ends our use of Ray, and Ray too if nobody else has a use for it
-        self._again = again  # starts another worker with a number
         self._number = {actor._actor_id.hex(): number for number, actor in enumerate(actors)}
         self._remote: list[dict[int, Callable[..., Any]]] = [{} for _ in actors]
         self._dead: set[int] = set()
@@ -103,17 +97,6 @@ class RayTransport:
             if number not in self._dead and actor._get_local_state() == _DEAD:
                 self._dead.add(number)
         return [number not in self._dead for number in range(self.workers)]
-
-    def replace(self, worker: int) -> None:
-        """Start another actor in the place of one that was lost: 0.5 s, which is the time a process takes to start."""
-        self._check()
-        lost = self._actors[worker]
-        actor, place = self._again(worker)
-        self._actors[worker], self._remote[worker] = actor, {}
-        self._places[worker], self.processors[worker] = place, place["processor"]
-        del self._number[lost._actor_id.hex()]
-        self._number[actor._actor_id.hex()] = worker
-        self._dead.discard(worker)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Each worker's place.

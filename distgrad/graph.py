@@ -342,14 +342,13 @@ class Remat(NamedTuple):
 
 
 class RemoteRef:
-    """What the workers of a session hold for a result under `ids`: when this goes, `session.release` is told. `made`
-    says how it is made again, should they be lost; `copies` the same of what is kept cut otherwise."""
+    """What the workers of a session hold for a result under `ids`: when this goes, `session.release` is told."""
 
-    __slots__ = ("copies", "ids", "made", "session")
+    __slots__ = ("ids", "session")
 
-    def __init__(self, session: Any, ids: list[int], made: Any = None):
-        self.session, self.ids, self.made = session, ids, made
-        self.copies: Mapping[Sharding, Any] = NO_COPIES
+    def __init__(self, session: Any, ids: list[int]):
+        self.session = session
+        self.ids = ids
 
     def __del__(self) -> None:
         for number in self.ids:

@@ -9,7 +9,7 @@
 A stored result that is donated to a call stays stored for the moment that it has left: nobody holds it, and nothing
 that is pending reads it.
 
-What the workers hold can be lost with them: it is made again in place (`session/recovery.py`), and stays what it was.
+What the workers hold can be lost with them: that would be one more state, reached from stored and boxed.
 """
 
 from __future__ import annotations

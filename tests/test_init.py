@@ -81,12 +81,12 @@ def test_tensors_of_a_session_that_ended() -> None:
 def test_more_memory_than_there_is_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with distgrad.init("inproc", workers=2) as session:
         large = distgrad.zeros(1 << 29) + 1
-        calls = session.calls.lives.last
+        calls = session.calls._serial
         nodes = [{**node, "available": 1 << 30} for node in session.transport.nodes()]
         monkeypatch.setattr(session.transport, "nodes", lambda: nodes)
         with pytest.raises(OutOfMemoryError, match=r"needs 2,147,483,648 bytes .* have 1,073,741,824"):
             distgrad.synchronize()
-        assert session.calls.lives.last == calls
+        assert session.calls._serial == calls
         del large
         distgrad.synchronize()  # nothing is wanted now, so nothing is too much
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from distgrad.graph import Pins, Spec
+from distgrad.graph import Pins
 from distgrad.plan.ir import Instance
 from distgrad.plan.memory import Footprint
 from distgrad.plan.rematerialise import Offer
@@ -100,7 +100,6 @@ class Plan:
         None  # whether each of `places.given` is cut as its value is, once it was sent
     )
     fits: bool = False  # whether there was room once for all that it holds
-    specs: list[Spec] | None = None  # of its values, once it was sent
 
     @cached_property
     def places(self) -> Places:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.caching import Cache
 from distgrad.callsites import CallSite, origin
-from distgrad.errors import DistgradError, WorkerError, WorkerLostError
+from distgrad.errors import DistgradError, WorkerError
 from distgrad.exchange import Failure, routing
 from distgrad.exchange.boxes import unpack_large, unpack_small
 from distgrad.fields import pack_array
@@ -20,7 +20,6 @@ from distgrad.plan.explain import Held
 from distgrad.program import Send
 from distgrad.session import measure
 from distgrad.session.failures import fresh, worker_error
-from distgrad.session.lives import Lives
 from distgrad.worker.transport import Handle, Transport
 
 ERRORS = 4 << 20  # bytes of errors that are kept for those who may still read what failed
@@ -73,14 +72,14 @@ class Calls:
     def __init__(self, transport: Transport, epoch: int, timeout: float | None):
         self.transport = transport
         self.workers = transport.workers
-        self.lives = Lives(transport.workers, epoch)
-        self.lost: WorkerLostError | None = None  # a worker was, and the others have not begun anew
+        self.epoch = epoch
         self.timeout = timeout
         # Ids to be freed by the next call; filled by __del__, so at any moment.
         self.freed: deque[int] = deque()
         # For each id the bytes that it takes of each worker; none: it lies in the memory of another id.
         self.stored: dict[int, tuple[int, ...]] = {}
         self._ahead: dict[int, tuple[int, ...]] = {}  # those of calls that were not heard of yet
+        self._serial = 0
         self._last_id = 0
         self._in_flight: deque[_Call] = deque()
         # What went wrong, by call and step; those of it that nobody was told; and a call that was refused as a whole.
@@ -92,14 +91,6 @@ class Calls:
         self._forward_failed = False  # since the last check
         self._refused: DistgradError | None = None
         self.waits = True  # whether `run` waits, if too many stages are on their way
-
-    def restart(self) -> None:
-        """The workers have nothing any more: what is on their way is nothing to wait for."""
-        self._in_flight.clear()
-        self.freed.clear()
-        self.stored.clear()
-        self._ahead.clear()
-        self._refused = self.lost = None
 
     def new_ids(self, taken: Sequence[tuple[int, ...]]) -> range:
         """Ids to store values under that take so many bytes of each worker."""
@@ -159,12 +150,12 @@ class Calls:
         receives, `returns` the channels of what it sends, which are the program's `sends`. What is to `donate`, of the
         inputs, may be written over.
         """
-        serial = self.lives.sent()
+        self._serial += 1
         freed = self.take_freed()
         header = msgpack.packb(
             {
-                "serial": serial,
-                "epoch": self.lives.epoch,
+                "serial": self._serial,
+                "epoch": self.epoch,
                 "workers": self.workers,
                 "inputs": inputs,
                 "keep": keep,
@@ -177,7 +168,7 @@ class Calls:
         )
         own = 1 + ("large" in returns)
         receivers = routing.addressed(sends, self.workers) if "each" in returns else ()
-        sent = Box(serial, [], [], [{} for _ in receivers], [])
+        sent = Box(self._serial, [], [], [{} for _ in receivers], [])
         try:
             for worker in range(self.workers):
                 args = (header, program, *self._received(boxes, worker))
@@ -195,7 +186,7 @@ class Calls:
             self.stored.pop(number, None)
             self._ahead.pop(number, None)
         self._ahead.update({number: self.stored[number] for number in keep if number in self.stored})
-        self._in_flight.append(_Call(serial, sent.replies, sites, [*freed, *donate], keep, most))
+        self._in_flight.append(_Call(self._serial, sent.replies, sites, [*freed, *donate], keep, most))
         if self.waits:
             self.make_room()
         return sent
@@ -299,16 +290,6 @@ class Calls:
         while self._in_flight:
             self._collect()
 
-    def hush(self, serials: Collection[int]) -> None:
-        """What went wrong in these calls was told before."""
-        self._untold = {key: untold for key, untold in self._untold.items() if key[0] not in serials}
-
-    def drained(self) -> None:
-        """Wait for all calls; the loss of a worker is raised."""
-        self.drain()
-        if self.lost is not None:
-            raise self.lost
-
     def _member(self, worker: int) -> str:
         """Which worker that is, and where."""
         try:
@@ -332,16 +313,12 @@ class Calls:
             self._heard_of(call)
             self.freed.extend(call.freed)  # a worker that was handed an error did not run, and freed nothing
             self._refused = self._refused or refused
-            if isinstance(refused, WorkerLostError):
-                self.lost = self.lost or refused
             return
         self._heard_of(call)
-        if self.lost is None:
-            self.lives.done(call.serial)
         told = [msgpack.unpackb(reply, raw=False) for reply in replies]
         if measure.active is not None and all("profile" in reply for reply in told):
             figures = [reply["profile"] for reply in told]
-            measure.active.returned(self.lives.epoch, call.serial, call.sites, figures)
+            measure.active.returned(self.epoch, call.serial, call.sites, figures)
         for worker, reply in enumerate(told):
             for raw in reply["failures"]:
                 failure = Failure(*raw)

@@ -23,8 +23,8 @@ from distgrad.program import Slot
 from distgrad.session.failures import fresh, worker_error
 from distgrad.session.inline import run_kernel
 from distgrad.session.placement import fits_call, fits_here, stays
-from distgrad.session.recovery import Recovering
 from distgrad.session.room import Memory, memory
+from distgrad.session.sending import Sending
 from distgrad.session.store import LOST
 from distgrad.session.transfer import BATCH, receive
 from distgrad.sharding import Sharding
@@ -34,7 +34,7 @@ from distgrad.worker.transport import resident
 TOLD = 3  # errors that are printed at the end
 
 
-class Session(Recovering):
+class Session(Sending):
     """The driver's side of one set of workers."""
 
     def __enter__(self) -> Session:
@@ -46,7 +46,7 @@ class Session(Recovering):
     def memory(self) -> Memory:
         """For each worker the bytes that it holds, keeps for reuse, and has in all; and of the driver."""
         with self.lock:
-            told = Memory(self.survive(lambda: memory(self.calls)))
+            told = Memory(memory(self.calls))
             told.driver = {"plans": self._plans.nbytes + shared_bytes(), "rss": resident()}
             return told
 
@@ -66,7 +66,7 @@ class Session(Recovering):
             if result.array is not None:
                 return result.array
             try:
-                array = self.survive(lambda: self._read(result))
+                array = self._read(result)
             except WorkerError as error:
                 result.becomes_failed(fresh(error))
                 raise
@@ -122,9 +122,6 @@ class Session(Recovering):
 
     @np.errstate(all="ignore")  # as where workers add such parts
     def _read(self, result: Result) -> np.ndarray:
-        self._claim(result)  # it may have been lost meanwhile
-        if result.array is not None:
-            return result.array
         if result.box is not None:
             box, what, channel, position = result.box
             items = self.calls.read(box, channel, position)
@@ -145,7 +142,7 @@ class Session(Recovering):
         with self.lock:
             self._record_writes()
             self.flush()
-            self.survive(self.calls.drained)
+            self.calls.drain()
 
     def synchronize(self) -> None:
         """Send what is pending and wait until it is done. Raises what went wrong and was not told yet."""
@@ -153,7 +150,7 @@ class Session(Recovering):
             self._record_writes()
             self._refused.clear()
             refused = self.flush()
-            self.survive(self.calls.check)
+            self.calls.check()
             if refused is not None:
                 try:
                     raise self._let_go(refused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import itertools
 import os
 import sys
 import threading
@@ -25,7 +26,6 @@ from distgrad.session.beginning import begin
 from distgrad.session.core import Session
 from distgrad.session.driver import own
 from distgrad.session.inline import computed_here, is_remote, small
-from distgrad.session.lives import next_epoch
 from distgrad.session.placement import (
     FETCH,
     HERE,
@@ -50,6 +50,7 @@ from distgrad.worker.worker import Worker
 
 _session: Session | None = None
 _starting = threading.RLock()
+_epochs = itertools.count(1)
 _shard_bytes = DEFAULT_SHARD_BYTES
 _inline_bytes = DEFAULT_SHARD_BYTES
 
@@ -121,7 +122,7 @@ def attach(
 ) -> Session:
     """Use workers that run already. What they hold from an earlier session is forgotten."""
     global _session, _inline_bytes, _shard_bytes
-    epoch = next_epoch()
+    epoch = next(_epochs)
     inline_bytes = shard_bytes if inline_bytes is None else inline_bytes
     if not begin(transport, epoch, compile, timeout):
         _tell("loops run on NumPy: llvmlite, which compiles them, cannot be imported everywhere")

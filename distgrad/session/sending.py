@@ -10,13 +10,11 @@ from collections.abc import Set as AbstractSet
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from distgrad.caching import Cache
-from distgrad.callsites import CallSite, call_site, origin
-from distgrad.errors import DistgradError, OutOfMemoryError, WorkerLostError
+from distgrad.callsites import call_site, origin
+from distgrad.errors import DistgradError, OutOfMemoryError
 from distgrad.exchange.base import taken
-from distgrad.graph import Node, Result
+from distgrad.graph import Node, RemoteRef, Result
 from distgrad.interrupts import held_back
 from distgrad.plan.build import build
 from distgrad.plan.capture import Capture, apart_from, capture, left_over, needed
@@ -29,7 +27,6 @@ from distgrad.session import measure
 from distgrad.session.budget import Chooser, Prepared, budgets
 from distgrad.session.calls import Box
 from distgrad.session.donation import Gifts, donated
-from distgrad.session.lineage import Made, Run, Sites
 from distgrad.session.placement import waits_for_more
 from distgrad.session.recording import FULL, Recording
 from distgrad.session.rematerialise import give_up, note
@@ -153,8 +150,6 @@ class Sending(Recording):
             check_room(self.calls, plan.held_cut, plan.held_whole + plan.passing, captured, plan)
             if made.choice is not None:
                 self._tell_over(made.choice)
-        except WorkerLostError:
-            raise
         except Exception as error:
             return error
         self._free(made)
@@ -182,12 +177,12 @@ class Sending(Recording):
                 self.calls.waits = True
         self.calls.make_room()
 
-    def _lose(self, lost: set[Result], error: Exception | None = None) -> None:
-        """These results are not there any more: what was to be made of them cannot be."""
+    def _lose(self, lost: set[Result]) -> None:
+        """Calls that may write over these results were broken off: what was to be made of them cannot be any more."""
         left = apart_from({n for n in self.pending if not lost.isdisjoint(n.inputs)}, self.pending)
         for node in set(self.pending).difference(left):
             for out in node.outputs:
-                out.becomes_failed(error or DistgradError(BROKEN_OFF))
+                out.becomes_failed(DistgradError(BROKEN_OFF))
         self.pending = left
 
     def _prune(self) -> None:
@@ -245,31 +240,11 @@ class Sending(Recording):
         return plan
 
     def _run(self, captured: Capture, plan: Plan, gifts: Gifts) -> None:
-        """Send what is captured."""
-        nodes = captured.nodes
-        sites: Sites = [[nodes[n].where if n >= 0 else None for n in s.nodes] for s in plan.stages]
-        self.history.heard(self.calls.lives.heard)
-        run = self.history.run(plan, captured, sites)
-        self._stages(captured.results, captured.boxes, plan, sites, gifts, run)
-        if plan.rematerialised or plan.rematerialisable:
-            self._kept.update(note(plan, captured))
-
-    def _stages(
-        self,
-        results: Sequence[Result],
-        external: Sequence[Box],
-        plan: Plan,
-        sites: Sites,
-        gifts: Gifts,
-        run: Run,
-    ) -> None:
-        """Send the stages of a plan for these results; `external` are the boxes that it reads. `run` will be known
-        to have made what it gives."""
         places = plan.places
         if plan.own_cuts is None:
-            plan.own_cuts = [results[value].sharding == cuts for value, cuts in places.given]
+            plan.own_cuts = [captured.results[value].sharding == cuts for value, cuts in places.given]
         ids: list[Any] = [
-            results[value].id if own else results[value].id_of(cuts)
+            captured.results[value].id if own else captured.results[value].id_of(cuts)
             for (value, cuts), own in zip(places.given, plan.own_cuts, strict=True)
         ]
         boxes: dict[int, Box] = {}
@@ -284,14 +259,11 @@ class Sending(Recording):
                 made.update(new)
                 given.update(gifts.get(n, ()))
                 inputs = [ids[i] for i in places.inputs[n]]
-                sources = [boxes[r.number] if r.kind == "stage" else external[r.number] for r in stage.boxes]
-                feeds = [results[v].array for v in stage.feeds]
-                bound = (inputs, ids[first:], feeds, sources, gifts.get(n, ()))
-                boxes[n] = self._submit(stage, *bound, sites[n])  # type: ignore[arg-type]
+                boxes[n] = self._submit(stage, inputs, ids[first:], captured, boxes, gifts.get(n, ()))
                 for result in gifts.get(n, ()):
                     result.becomes_donated()
                 if measure.active is not None:
-                    measure.active.sent(self.calls.lives.epoch, boxes[n].serial, plan, n)
+                    measure.active.sent(self.calls.epoch, boxes[n].serial, plan, n)
                 if n - 1 not in still:  # the next stage is the only one to read it
                     boxes.pop(n - 1, None)
                 done = [ids[i] for i in places.last_use[n]]
@@ -302,33 +274,23 @@ class Sending(Recording):
             if given:
                 self._lose(given)
             raise
-        run.serial = self.calls.lives.last
-        self._placed(results, plan, ids, boxes, run)
-
-    def _placed(
-        self, results: Sequence[Result], plan: Plan, ids: list[int], boxes: dict[int, Box], run: Run
-    ) -> None:
-        """The stages of a plan were sent: say where its values will be."""
-        for value, place in plan.places.stored:
-            result = results[value]
-            result.becomes_stored(ids[place], self.history.ref(self, result, [ids[place]], run, value))
+        for value, place in places.stored:
+            captured.results[value].becomes_stored(ids[place], RemoteRef(self, [ids[place]]))
         channels = {(b.stage, b.channel) for b in plan.boxed.values()}
         parts = {(number, channel): boxes[number].only(channel) for number, channel in channels}
         for value, b in plan.boxed.items():
-            result, box = results[value], parts[b.stage, b.channel]
-            ref = result.ref
-            if ref is None or value not in plan.stored:
-                ref = self.history.ref(self, result, [], run, value)
-                self.history.boxed(box.serial, ref)
-            result.becomes_boxed((box, b.what, b.channel, b.position), ref)
-        for (value, cuts), place in plan.places.copies:
-            result = results[value]
+            result = captured.results[value]
+            result.becomes_boxed(
+                (parts[b.stage, b.channel], b.what, b.channel, b.position), RemoteRef(self, [])
+            )
+        if plan.rematerialised or plan.rematerialisable:
+            self._kept.update(note(plan, captured))
+        for (value, cuts), place in places.copies:
+            result = captured.results[value]
             copies = {**result.copies, cuts: ids[place]}
             if len(copies) > COPIES:
                 self.release(copies.pop(next(iter(copies))))
             result.keep_copies(copies)
-            if result.ref is not None:
-                result.ref.copies = {**result.ref.copies, cuts: Made(run, value)}
 
     def _taken(self, stage: Stage) -> list[tuple[int, ...]]:
         """For each value that a stage keeps the bytes that it takes of each worker."""
@@ -343,22 +305,22 @@ class Sending(Recording):
         stage: Stage,
         inputs: list[int],
         keep: list[int],
-        feeds: Sequence[np.ndarray],
-        sources: Sequence[Box],
+        captured: Capture,
+        boxes: dict[int, Box],
         gifts: Sequence[Result],
-        sites: Sequence[CallSite | None],
     ) -> Box:
+        sources = [boxes[r.number] if r.kind == "stage" else captured.boxes[r.number] for r in stage.boxes]
         return self.calls.run(
             stage.data,
             inputs=inputs,
             keep=keep,
             most=stage.most,
             donate=[result.id for result in gifts if result.id is not None],
-            feeds=feeds,
+            feeds=[captured.results[v].array for v in stage.feeds],  # type: ignore[misc]
             boxes=list(zip(stage.program.boxes, sources, strict=True)),
             returns=stage.returns,
             sends=stage.program.sends,
-            sites=sites,
+            sites=[captured.nodes[n].where if n >= 0 else None for n in stage.nodes],
         )
 
     def explain(self, results: Sequence[Result]) -> Explanation:

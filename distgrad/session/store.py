@@ -12,7 +12,6 @@ from distgrad.cutting import default_sharding
 from distgrad.graph import RemoteRef, Result, Value, spec
 from distgrad.primitives import Aval
 from distgrad.session.calls import Calls
-from distgrad.session.history import History
 from distgrad.session.room import check_room
 from distgrad.session.transfer import along_one, send
 from distgrad.sharding import Sharding
@@ -37,7 +36,6 @@ class Store:
     ):
         self.transport = transport
         self.calls = Calls(transport, epoch, timeout)
-        self.history = History()
         self.inline_bytes = inline_bytes
         self.shard_bytes = shard_bytes
         self.lock = threading.RLock()
@@ -72,16 +70,14 @@ class Store:
         sharding = along_one(sharding or default_sharding(array.shape, array.itemsize, self.shard_bytes))
         value = Value(Result(spec(Aval(array.shape, array.dtype), sharding)))
         with self.lock:
-            self._upload(value.result, array, sharding, own=False)
+            self._upload(value.result, array, sharding)
         return value
 
-    def _upload(self, result: Result, array: np.ndarray, sharding: Sharding, own: bool = True) -> None:
-        """Send an array that belongs to a result; it is our `own` if nobody changes it afterwards."""
+    def _upload(self, result: Result, array: np.ndarray, sharding: Sharding) -> None:
         sharding = along_one(sharding)
         check_room(self.calls, *((0, array.nbytes) if sharding.count == 1 else (array.nbytes, 0)))
         number = send(self.calls, array, sharding)
         result.becomes_stored(number, RemoteRef(self, [number]), spec(result.aval, sharding))
-        self.history.uploaded(result, array, sharding, own)
 
     def close(self) -> None:
         """End the workers."""

@@ -28,7 +28,6 @@ class InProcess:
         self.workers = workers
         self.processors = [processor()] * workers
         self.origin = "began in this process"
-        self._make = worker_factory
         self._workers: list[Any] = [worker_factory(number) for number in range(workers)]
         self._closed = False
 
@@ -70,11 +69,6 @@ class InProcess:
     def lose(self, worker: int) -> None:
         """Act as if the worker's process had died, so that recovery can be tried without one."""
         self._workers[worker] = None
-
-    def replace(self, worker: int) -> None:
-        """Make another in the place of one that was lost."""
-        self._check()
-        self._workers[worker] = self._make(worker)
 
     def nodes(self) -> list[dict[str, Any]]:
         """This machine, once for each worker."""

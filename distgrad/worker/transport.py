@@ -75,13 +75,6 @@ class Transport(Protocol):
         """For each worker, whether its process is known to run. Costs no call; a death shows after some 10 ms."""
         ...
 
-    def replace(self, worker: int) -> None:
-        """Have another in the place of a worker that was lost; it holds nothing. Waits for it.
-
-        Raises `DistgradError` if there is no room for one. Handles of the lost one stay as they are.
-        """
-        ...
-
     def nodes(self) -> list[dict[str, Any]]:
         """For each worker the machine it is on: `node` (an id), `ip`, `pid`, and in bytes `total` and `available`.
 

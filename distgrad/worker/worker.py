@@ -31,7 +31,6 @@ from distgrad.primitives.base import DTYPES
 from distgrad.program import CHANNELS, Program, Slot
 from distgrad.sharding import Sharding, extent
 from distgrad.wire import decode
-from distgrad.worker.copies import copied, restored
 from distgrad.worker.execute import Pieces, Runner, Seat, arrays, outgoing, settled
 from distgrad.worker.meter import Meter
 from distgrad.worker.pool import Pool
@@ -299,19 +298,6 @@ class Worker:
         part = (slice(None),) * dim + (slice(max(0, start), max(0, stop)),) if dim >= 0 else ...
         pieces = (piece.whole() if type(piece) is Joined else piece for piece in value[first:last])
         return ([np.asarray(piece[part], order="C") for piece in pieces],)
-
-    def copy(self, ids: list[int]) -> tuple[list[Any]]:
-        """What lies here of the values stored under `ids`, for `restore`."""
-        if not set(_ids(ids, "copy")) <= set(self.store):
-            raise WireError("copy: nothing is stored under some of these numbers")
-        return ([copied(self.store[number]) for number in ids],)
-
-    def restore(self, header: bytes, *copies: Any) -> tuple[int]:
-        """Store what was copied: here, or on another worker that had this one's number, or of all the same."""
-        found = restored(header, copies, self.number, self.pool.take)
-        for number, slot, mine, value in found:
-            self.store[number], self.slots[number], self.ranges[number] = value, slot, mine
-        return (len(found),)
 
     def reset(self, epoch: int, compile: bool = False) -> tuple[bool]:
         """Forget all values: a new session begins. Calls of other epochs are refused from here on.
