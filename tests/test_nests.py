@@ -18,8 +18,9 @@ from values import same_bits
 from distgrad.compiler import engine, machine, maths
 from distgrad.compiler.builder import Builder, Lanes
 from distgrad.compiler.emit import NAME
-from distgrad.compiler.nest import COLUMN, FULL, ONE, ROW, Map, Nest, Reduction, Value
+from distgrad.compiler.nest import COLUMN, FULL, ONE, ROW, Map, Nest, Reduction, Value, scratch_bytes
 from distgrad.worker import compiled
+from distgrad.worker.making import Unit
 
 F4 = np.dtype(np.float32)
 
@@ -215,6 +216,29 @@ def test_arrays_of_another_size_are_refused() -> None:
     for wrong in (np.zeros((3, 5), F4), np.zeros((3, 4), np.float64), np.zeros(0, F4)):
         with pytest.raises(ValueError, match="elements of"):
             place.put(wrong)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 12])
+def test_a_temporary_with_gaps_is_read_and_written_by_each_call(columns: int) -> None:
+    """It lies always at the same place, but is not the same from call to call."""
+    double = Map(1, (0,), lambda b, x: b.add(x, x))
+    nest = Nest(
+        (Value(FULL, F4), Value(FULL, F4), Value(ROW, F4)), (0,), (double, Reduction(2, (1,), "add")), (1, 2)
+    )
+    source, target, sums = (
+        np.zeros((40, 20), F4).T[:13, ::3],
+        np.zeros((13, 30), F4)[:, ::2],
+        np.zeros(13, F4),
+    )
+    x, out = source[:, :columns], target[:, :columns]
+    unit = Unit((0,), nest, ((0, FULL),), (1, 2), 1)
+    scratch = np.empty(scratch_bytes(nest, columns) + 64, np.uint8)
+    call = compiled.CompiledCall(unit, [], [x, out, sums], x.shape, [], scratch)
+    for number in (1, 7):
+        x[...] = number
+        call()
+        assert (out == 2 * number).all()
+        assert (sums == 2 * number * columns).all()
 
 
 def test_arrays_with_gaps() -> None:

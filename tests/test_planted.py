@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -187,6 +188,8 @@ RULES: dict[str, tuple[str, str, Callable[[Labels], Labels]]] = {
 @pytest.mark.parametrize("fault", RULES)
 def test_a_wrong_shard_rule(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, primitive, change = RULES[fault]
+    if primitive == "softmax" and os.environ.get("DISTGRAD_COMPILE", "0") != "0":
+        pytest.skip("compiled, it is taken apart into steps, which have rules of their own")
     batch = calls(name)
     expected = outcomes(batch, second=False)
 

@@ -35,8 +35,8 @@ def apply(body: Body, operands: Sequence[np.ndarray], numbers: np.ndarray, out: 
     if any(a.shape != (size,) or a.dtype != out[0].dtype for a in (*operands, *out)):
         raise ValueError("arrays that differ in length or dtype")
     width = lanes(size)
-    arrays = [np.ascontiguousarray(a) for a in operands]
-    addresses = [a.__array_interface__["data"][0] for a in (*arrays, *out, np.ascontiguousarray(numbers))]
+    *arrays, told = (np.ascontiguousarray(a) for a in (*operands, numbers))  # held until they were read
+    addresses = [a.__array_interface__["data"][0] for a in (*arrays, *out, told)]
     arguments = (ctypes.c_int64 * (len(addresses) + 1))(*addresses, size)
     form = (len(arrays), len(out), len(numbers), out[0].dtype.name, width, size % width > 0)
     _function(body, *form)(ctypes.addressof(arguments))

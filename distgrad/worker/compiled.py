@@ -46,7 +46,7 @@ class CompiledCall:
         self.address = ctypes.addressof(self.arguments)
         size = {FULL: math.prod(shape), ROW: rows, COLUMN: columns, ONE: 1}
         tables = {taken.value: taken.rows for taken in nest.taken}
-        self.changing: list[tuple[int, _Place | _Box]] = []
+        self.changing: list[tuple[int | np.ndarray, _Place | _Box]] = []
         self.kept: list[Any] = [scratch]  # what the arguments point to for good
         for n, (source, v) in enumerate(zip(sources, values, strict=True)):
             space, dtype = nest.values[v]
@@ -54,16 +54,20 @@ class CompiledCall:
             count = there * columns if v in tables else size[space]
             packed = through.short > 0
             place = _Place(self.arguments, n, space, there, columns, count, dtype, written, packed)
-            if isinstance(source, int):
-                self.changing.append((source, place))
-            else:
-                self.kept.append(place.put(source))
+            self._add(source, place)
+
+    def _add(self, source: int | np.ndarray, place: _Place | _Box) -> None:
+        """An input or output. What machine code cannot use as it lies is copied in each call."""
+        if isinstance(source, int) or place.put(source) is not source:
+            self.changing.append((source, place))
+        else:
+            self.kept.append(source)
 
     def __call__(self) -> None:
         """Run on the arrays that are in the registers now."""
         copies = []
-        for register, place in self.changing:
-            array = self.regs[register]
+        for source, place in self.changing:
+            array = self.regs[source] if isinstance(source, int) else source
             there = place.put(array)
             if there is not array:
                 copies.append((array, there, place.written))
@@ -125,10 +129,7 @@ class StencilCall(CompiledCall):
             offsets = [lo for lo, _ in bounds[n]]
             dims, dtype = unit.spots[n].dims, nest.values[v].dtype
             place = _Box(self.arguments, at + n * (1 + nest.dims), shape, dims, offsets, dtype, n >= inputs)
-            if isinstance(source, int):
-                self.changing.append((source, place))
-            else:
-                self.kept.append(place.put(source))
+            self._add(source, place)
 
 
 def boxed(unit: Unit, regions: Sequence[Sequence[Bounds]]) -> list[Bounds]:
