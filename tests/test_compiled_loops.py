@@ -159,6 +159,20 @@ def test_bits_do_not_depend_on_the_workers(program: Callable[[Any, Any], list[An
         assert all(same_bits(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
+@pytest.mark.parametrize("program", [rows, entropy], ids=lambda p: p.__name__)
+def test_one_row_that_is_all(program: Callable[[Any, Any], list[Any]]) -> None:
+    """What is reduced to one element is known at the end of a nest only, and read by another."""
+    for columns in (3, 700, 5000):
+        found = []
+        for compile, workers in ((False, 1), (True, 1), (True, 2)):
+            begin(workers, compile)
+            found.append(result(program, (1, columns), {0: [0, 0, 1]}, "float64"))
+            door.shutdown()
+        for want, got, again in zip(*found, strict=True):
+            assert same_bits(got, again)
+            np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
+
+
 def test_loops_are_compiled_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     monkeypatch.setattr(compiled, "machine_code", lambda *a: made.append(a) or machine.machine_code(*a))

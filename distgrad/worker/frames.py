@@ -21,6 +21,9 @@ class Frame(NamedTuple):
     shape: Shape
     rows: int
     window: int
+    turn: int = (
+        0  # of several groups that go through the same: the later ones read what the others have reduced
+    )
 
     def space(self, dims: Iterable[int]) -> Space | None:
         """Where a value lies that has these dimensions; None: in none of the spaces."""

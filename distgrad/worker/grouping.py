@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.compiler.builder import TYPES, Builder, Lanes
-from distgrad.compiler.nest import COLUMN, FULL, ROW, TABLE, Map, Nest, Reduction, Space, Taken
+from distgrad.compiler.nest import COLUMN, FULL, ONE, ROW, TABLE, Map, Nest, Reduction, Space, Taken
 from distgrad.primitives.base import Fold, Lower, Lowering, Offset, Pick, Rows
 from distgrad.program import Slot, Step
 from distgrad.worker.frames import Frame, frames, reading, witness
@@ -127,25 +127,34 @@ def _frame_of(
     }
     found: dict[int, Frame] = {}
     for frame in frames([steps[n] for n in able], slots, list(able.values())):
-        made: dict[int, Space] = {}  # where the slots lie that are made in this frame
-        seen: set[int] = set()  # the slots of which all elements are gone through
-        whole = False
-        members = []
-        for n, window in able.items():
-            if n in found or window != frame.window or (fit := reading(steps[n], frame, slots)) is None:
-                continue
-            spaces = list(zip(steps[n].ins, fit.ins, strict=True))
-            lower = steps[n].primitive.lower
-            if isinstance(lower, Pick) and lower.code is None and steps[n].ins[0] not in seen:
-                continue  # one element of each row is read more quickly than all of them
-            if not _unchecked(steps[n], made) and all(made.get(i, space) == space for i, space in spaces):
-                made[steps[n].outs[0]] = fit.out
-                seen.update(i for i, space in (*spaces, (steps[n].outs[0], fit.out)) if space == FULL)
-                members.append(n)
-                whole = whole or FULL in (*fit.ins, fit.out)
-        if whole:
+        own = [n for n, window in able.items() if window == frame.window]
+        while members := _members(steps, slots, [n for n in own if n not in found], frame):
             found.update(dict.fromkeys(members, frame))
+            frame = frame._replace(turn=frame.turn + 1)
     return found
+
+
+def _members(steps: Sequence[Step], slots: Sequence[Slot], able: Sequence[int], frame: Frame) -> list[int]:
+    """Steps that can run together in a frame; none, unless one of them goes through all elements."""
+    made: dict[int, Space] = {}  # where the slots lie that are made in this frame
+    seen: set[int] = set()  # the slots of which all elements are gone through
+    members = []
+    for n in able:
+        step = steps[n]
+        if (fit := reading(step, frame, slots)) is None:
+            continue
+        spaces = list(zip(step.ins, fit.ins, strict=True))
+        lower = step.primitive.lower
+        if isinstance(lower, Pick) and lower.code is None and step.ins[0] not in seen:
+            continue  # one element of each row is read more quickly than all of them
+        if _unchecked(step, made) or not all(made.get(i, space) == space for i, space in spaces):
+            continue
+        if any(made.get(i) in (COLUMN, ONE) for i in step.ins):
+            continue  # it is known at the end only: another turn can read it
+        made[step.outs[0]] = fit.out
+        seen.update(i for i, space in (*spaces, (step.outs[0], fit.out)) if space == FULL)
+        members.append(n)
+    return members if seen else []
 
 
 def _unchecked(step: Step, made: Container[int]) -> bool:
