@@ -11,6 +11,7 @@ from typing import Any
 import checked  # noqa: F401 - first: it turns the checks on
 import primitive_cases  # noqa: F401 - samples of all primitives
 import pytest
+from compiled_runs import watch
 from dummies import Dummy
 from hypothesis import HealthCheck, settings
 from printed import Printed
@@ -21,6 +22,7 @@ import distgrad
 from distgrad.cluster import start as start_workers
 from distgrad.plan.plans import Plan
 from distgrad.session import door, sending
+from distgrad.worker.compiled import CompiledCall
 from distgrad.worker.inproc import InProcess
 from distgrad.worker.transport import Transport
 from distgrad.worker.worker import Worker
@@ -98,6 +100,20 @@ def anywhere(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         )
     yield distgrad
     door.shutdown()
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """No session is left from before, and none is left."""
+    door.shutdown()
+    yield
+    door.shutdown()
+
+
+@pytest.fixture
+def nests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The nests that compiled loops call."""
+    return watch(monkeypatch, CompiledCall)
 
 
 @pytest.fixture

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from compiled_runs import results as run_on
-from compiled_runs import watch
 from values import same_bits
 
 import distgrad as torch
-from distgrad.compiler.nest import Nest
 from distgrad.plan import fuse
 from distgrad.session import door
-from distgrad.worker import compiled
 
 functional = torch.nn.functional
 results = partial(run_on, shard_bytes=3000)
 
 
 @pytest.fixture(autouse=True)
-def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tiles are small. No session is left from before, and none is left."""
+def small_tiles(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that there are several in a shard."""
     for name in ("TILE", "READ"):
         monkeypatch.setattr(fuse, name, 4096)
-    door.shutdown()
-    yield
-    door.shutdown()
-
-
-@pytest.fixture
-def nests(monkeypatch: pytest.MonkeyPatch) -> list[Nest]:
-    """Those that are called."""
-    return watch(monkeypatch, compiled.CompiledCall)
 
 
 def table(*shape: int, dtype: str = "f8", seed: int = 0) -> Any:

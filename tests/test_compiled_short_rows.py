@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from compiled_runs import results as run_on
-from compiled_runs import watch
 from values import same_bits
 
 import distgrad as torch
 from distgrad.compiler.nest import SHORT, Nest
 from distgrad.session import door
-from distgrad.worker import compiled
 
 functional = torch.nn.functional
 results = partial(run_on, shard_bytes=3000)
 
 
-@pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
-    """No session is left from before, and none is left."""
-    door.shutdown()
-    yield
-    door.shutdown()
-
-
-@pytest.fixture
-def nests(monkeypatch: pytest.MonkeyPatch) -> list[Nest]:
-    """Those that are called."""
-    return watch(monkeypatch, compiled.CompiledCall)
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def drawn(*shape: int, dtype: str = "f8", seed: int = 0) -> Any:

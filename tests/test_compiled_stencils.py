@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,6 @@ from values import same_bits
 import distgrad as torch
 from distgrad.compiler.stencil import Stencil
 from distgrad.plan import fuse
-from distgrad.session import door
 from distgrad.worker import compiled, tiles
 from distgrad.worker.making import Unit
 
@@ -29,13 +27,10 @@ results = partial(run_on, shard_bytes=2000)
 
 
 @pytest.fixture(autouse=True)
-def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tiles are small. No session is left from before, and none is left."""
+def small_tiles(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that there are several in a shard."""
     for name in ("TILE", "READ", "HALOED"):
         monkeypatch.setattr(fuse, name, 512)
-    door.shutdown()
-    yield
-    door.shutdown()
 
 
 @pytest.fixture

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from distgrad.compiler.builder import Lanes
 from distgrad.compiler.nest import COLUMN, FULL, ONE, ROW, Map, Nest
 from distgrad.compiler.writer import Writer, checked
+
+K = TypeVar("K")
+
+
+def made_in_turn(
+    wanted: K, known: dict[K, Lanes], operands: Callable[[K], Sequence[K]], make: Callable[[K], Lanes]
+) -> Lanes:
+    """What is wanted, once its operands are known, and theirs: without recursion, as chains may be long."""
+    left = [wanted]
+    while left:
+        at = left[-1]
+        missing = [] if at in known else [i for i in operands(at) if i not in known]
+        if missing:
+            left += reversed(missing)
+            continue
+        left.pop()
+        if at not in known:
+            known[at] = make(at)
+    return known[wanted]
 
 
 class Code(Protocol):
@@ -69,19 +89,8 @@ class Elements:
         return code.b.element(base, self.start, code.type(value))
 
     def get(self, value: int) -> Lanes:
-        """The elements of a value. What it is made of is made before it, without recursion: chains may be long."""
-        left = [value]
-        while left:
-            at = left[-1]
-            made = None if at in self.known else self._maker(at)
-            missing = [] if made is None else [i for i in made.ins if i not in self.known]
-            if missing:
-                left += reversed(missing)
-                continue
-            left.pop()
-            if at not in self.known:
-                self.known[at] = self._load(at) if made is None else self._make(at, made)
-        return self.known[value]
+        """The elements of a value."""
+        return made_in_turn(value, self.known, self._operands, self._make)
 
     def _maker(self, value: int) -> Map | None:
         """The step that makes a value here; None of what is read, or counted."""
@@ -90,13 +99,20 @@ class Elements:
         assert made is None or isinstance(made, Map), made
         return made
 
+    def _operands(self, value: int) -> Sequence[int]:
+        made = self._maker(value)
+        return () if made is None else made.ins
+
     def _load(self, value: int) -> Lanes:
         b = self.code.b
         if value == self.nest.counter:
             return b.add(b.numbers(), b.all_lanes(self.start))
         return b.load(self.address(value), self.code.type(value))
 
-    def _make(self, value: int, made: Map) -> Lanes:
+    def _make(self, value: int) -> Lanes:
+        made = self._maker(value)
+        if made is None:
+            return self._load(value)
         operands = [self.known[i] for i in made.ins]
         return checked(made.lower(self.code.b, *operands), self.code.type(value))
 

@@ -26,9 +26,7 @@ from distgrad.compiler.writer import FETCHED, LINE, NAME, Writer, checked, ident
 HEAD = 4  # arguments before the addresses
 ADDED = CHUNK // ROWS  # blocks of rows whose sum over rows is made in one go
 BLOCK = 128 // ROWS  # blocks of rows after which sums of columns go to the total
-AHEAD = (
-    1024  # columns: what a block of longer rows reads and writes is more than should be in the cache twice
-)
+AHEAD = 1024  # columns: of longer rows, a block reads and writes more than should be in the cache twice
 
 
 class Code:

@@ -107,27 +107,24 @@ class ShortCode:
             return found[column] if len(found) > 1 else found[0]
 
         for step in self.nest.steps:
-            columns = range(self.columns if any(self.space(i) == FULL for i in step.ins) else 1)
-            operands = [[get(i, c) for i in step.ins] for c in columns]
+            full = FULL in [self.space(i) for i in (step.out, *step.ins)]
+            operands = [[get(i, c) for i in step.ins] for c in range(self.columns if full else 1)]
             kind = self.type(step.out)
             if isinstance(step, Map):
-                made = range(self.columns if self.space(step.out) == FULL else 1)
-                known[step.out] = [
-                    checked(step.lower(self.b, *[get(i, c) for i in step.ins]), kind) for c in made
-                ]
+                known[step.out] = [checked(step.lower(self.b, *column), kind) for column in operands]
             elif step in self.sums:
                 own = self.sums[step]
-                for c in columns:
+                for c, column in enumerate(operands):
                     part = own[c if len(own) > 1 else 0]
-                    added[part] = self.b.merged(step.how, added[part], operands[c], new)
+                    added[part] = self.b.merged(step.how, added[part], column, new)
             else:
                 folded = self.b.constant(kind, identity(step.how, kind))
-                for elements in operands:
-                    folded = self.b.merged(step.how, folded, elements, None)
+                for column in operands:
+                    folded = self.b.merged(step.how, folded, column, None)
                 known[step.out] = [folded]
         for value in self.nest.outputs:
             if self.space(value) in (FULL, ROW):
-                self._store(value, row, [get(value, c) for c in range(len(known[value]))])
+                self._store(value, row, known[value])
 
     def _address(self, value: int, row: str) -> str:
         each = self.columns if self.space(value) == FULL else 1

@@ -15,6 +15,7 @@ have) and the bytes from one to the next along each dimension; then the bounds o
 from __future__ import annotations
 
 from distgrad.compiler.builder import Lanes
+from distgrad.compiler.elements import made_in_turn
 from distgrad.compiler.nest import CHUNK, Map
 from distgrad.compiler.stencil import By, Shift, Stencil, added
 from distgrad.compiler.totals import Totals
@@ -152,21 +153,10 @@ class Neighbours:
         return added_up
 
     def get(self, value: int, by: By) -> Lanes:
-        """The elements of a value that lie `by` from the vector; what is not there has any bits.
-
-        What it is made of is made before it, without recursion: chains may be long.
-        """
-        left = [(value, by)]
-        while left:
-            at = left[-1]
-            missing = [] if at in self.known else [i for i in self._operands(*at) if i not in self.known]
-            if missing:
-                left += reversed(missing)
-                continue
-            left.pop()
-            if at not in self.known:
-                self.known[at] = self._make(*at)
-        return self.known[value, by]
+        """The elements of a value that lie `by` from the vector; what is not there has any bits."""
+        return made_in_turn(
+            (value, by), self.known, lambda at: self._operands(*at), lambda at: self._make(*at)
+        )
 
     def _operands(self, value: int, by: By) -> list[tuple[int, By]]:
         step = self.nest.maker.get(value)

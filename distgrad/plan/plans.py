@@ -96,9 +96,8 @@ class Plan:
     last_reads: dict[int, int] | None = (
         None  # of what it may be given: the last stage to read it, once that was asked
     )
-    own_cuts: list[bool] | None = (
-        None  # whether each of `places.given` is cut as its value is, once it was sent
-    )
+    # Whether each of `places.given` is cut as its value is, once it was sent.
+    own_cuts: list[bool] | None = None
     fits: bool = False  # whether there was room once for all that it holds
 
     @cached_property

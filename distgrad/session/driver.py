@@ -32,9 +32,8 @@ from distgrad.session.signature import Signature, here, signature
 from distgrad.worker.execute import Runner, Seat
 from distgrad.worker.pool import Pool
 
-MEDIUM = (
-    128 << 10
-)  # bytes of a result beyond which its op waits: else NumPy is done before a node is recorded
+# Bytes of a result beyond which its op waits: else NumPy is done before a node is recorded.
+MEDIUM = 128 << 10
 MOST = 4 * LIGHT  # bytes that kernels touch, after which pending work is run by itself
 KEPT = 32 << 20  # bytes of programs that are kept ready, in each thread
 SPARE = 64 << 20  # bytes that wait for reuse

@@ -68,9 +68,7 @@ def small(
         array = result.array
         if array is None:
             waits = result.lazy
-            if (
-                result.driver is not None or result.array is not None
-            ):  # which another thread may have it get now
+            if result.driver is not None or result.array is not None:  # another thread may give it one now
                 pending = True
             elif waits is None or not waits.near or (waits.base is not None and "view" in primitive.traits):
                 return None

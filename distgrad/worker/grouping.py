@@ -21,10 +21,6 @@ from distgrad.worker.frames import Frame, frames, reading, witness
 from distgrad.worker.making import Making, Source, Unit, cast
 from distgrad.worker.stencils import StencilMaking, members
 
-BITS: dict[str, np.dtype] = {
-    "float32": np.dtype("int32"),
-    "float64": np.dtype("int64"),
-}  # integers of as many bits
 SHORTEST = 4  # columns of a row of a table that is read where it lies
 
 
@@ -83,8 +79,7 @@ def units(
     """The steps `left` of a loop in units, in an order in which they can run.
 
     `operands` are the registers that each step reads, `windows` what all of its operands and results have of a tile,
-    `needed` the slots that are read after the loop,
-    `checked` the registers with the numbers of the rows that steps take from tables.
+    `needed` the slots that are read after the loop, `checked` the registers with indices that were checked before.
     """
     stencils, borders = members(steps, slots, left, lambda step: compilable(step, slots))
     group_of: dict[int, Frame | int] = {n: -1 - g for n, g in stencils.items()}
@@ -215,7 +210,7 @@ def _light(lower: Lowering | None) -> bool:
 
 
 class NestMaking(Making[Map | Reduction]):
-    """A nest, in a frame. `checked`: the registers with the numbers of the rows that steps take from tables."""
+    """A nest, in a frame. `checked`: the registers with indices, by step, that were checked before."""
 
     def __init__(
         self,
@@ -252,10 +247,7 @@ class NestMaking(Making[Map | Reduction]):
         assert found is not None
         ins = [self._operand(n, k, space) for k, space in enumerate(found.ins)]
         if isinstance(lower, Pick):
-            index = self._map(ROW, np.dtype("int32"), partial(cast, dtype="int32"), ins.pop(lower.index))
-            self._pick(
-                lower, self._map(FULL, np.dtype(bool), _equal, self._columns, index), ins, step.outs[0]
-            )
+            self._pick(lower, ins.pop(lower.index), ins, step.outs[0])
             return
         (out,) = step.outs
         dtype = self.slots[out].dtype
@@ -271,13 +263,15 @@ class NestMaking(Making[Map | Reduction]):
             assert isinstance(lower, Lower)
             self.made.append(Map(made, tuple(ins), partial(lower.code, **step.attrs), lower.light))
 
-    def _pick(self, lower: Pick, there: int, ins: Sequence[int], out: int) -> None:
-        """A `Pick`, whose index is `there`. What is picked are bits, among zeros: so all of them stay."""
+    def _pick(self, lower: Pick, index: int, ins: Sequence[int], out: int) -> None:
+        """A `Pick`. What is picked are bits, among zeros: so all of them stay."""
         dtype = self.slots[out].dtype
+        column = self._map(ROW, np.dtype("int32"), partial(cast, dtype="int32"), index)
+        there = self._map(FULL, np.dtype(bool), _equal, self._columns, column)
         if lower.code is not None:
             self.number[out] = self._map(FULL, dtype, lower.code, there, *ins)
             return
-        bits: np.dtype = BITS.get(dtype.name, dtype)
+        bits = np.dtype(f"i{dtype.itemsize}") if dtype.kind == "f" else dtype
         one = self._map(FULL, bits, _or_zero, there, *ins)
         found = self._new(ROW, bits)
         self.made.append(Reduction(found, (one,), "or"))

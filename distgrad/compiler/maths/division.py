@@ -14,10 +14,8 @@ from distgrad.compiler.builder import Builder, Lanes
 from distgrad.compiler.maths.steps import MANTISSA, at_least, sign_of, with_sign
 
 PLACES = MANTISSA["double"]
-FAR = (
-    2.0**1000,
-    2.0**500,
-)  # so often more than the divisor: the quotient may be infinite, so that is taken many times
+# So often more than the divisor the quotient may be infinite: then the divisor is taken so many times.
+FAR = (2.0**1000, 2.0**500)
 
 
 def fmod(b: Builder, x: Lanes, y: Lanes) -> Lanes:
